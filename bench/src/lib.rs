@@ -1,0 +1,1 @@
+//! Load tool and roof programs.

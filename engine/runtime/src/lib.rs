@@ -1,0 +1,1 @@
+//! The real environment: glommio executors and one io_uring per core.

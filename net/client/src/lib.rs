@@ -1,0 +1,1 @@
+//! The compact client crate users embed.

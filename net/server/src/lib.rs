@@ -1,0 +1,1 @@
+//! A node: sessions, coordinator, shards.

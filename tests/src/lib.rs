@@ -1,0 +1,1 @@
+//! The in-memory world, crash rigs and end-to-end tests.
