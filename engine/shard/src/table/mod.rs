@@ -1,0 +1,5 @@
+//! Tables: sorted, immutable files of records.
+
+mod meta;
+
+pub use meta::TableMeta;
