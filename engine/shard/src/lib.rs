@@ -10,6 +10,8 @@ mod key;
 mod record;
 mod stamp;
 mod table;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Corruption, Error, Outcome, Result};
 pub use identity::{DatabaseId, Identity};
