@@ -7,6 +7,7 @@ mod codec;
 mod error;
 mod identity;
 mod key;
+mod memtable;
 mod record;
 mod stamp;
 mod table;
@@ -19,6 +20,7 @@ pub use key::{
     KEY_BYTES_MAX, Key, NamespaceId, OwnedPosition, PARTITIONS_MAX, PARTITIONS_MIN, Partition, Position,
     key_hash, partition_of, tag,
 };
+pub use memtable::{EntryRef, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains};
 pub use record::{RecordKind, RecordView};
 pub use stamp::{HybridClock, HybridTime, Origin, Stamp};
 pub use table::TableMeta;

@@ -1,0 +1,249 @@
+//! Where a memtable's bytes live: chunks that are only appended to.
+//!
+//! Every version of every key is one entry: a header of 48 bytes, the key, the value, padded to 8
+//! bytes. An entry never moves and its key and value never change, so a 4-byte [`EntryRef`] names
+//! it for the life of the memtable and cursors need no copies of keys. Chunks have one size, and
+//! their buffers are reserved whole, so that the memory in use is known exactly; an entry larger
+//! than an eighth of a chunk gets a chunk of its own, which bounds what is wasted at their ends.
+//!
+//! Header (memory only, never stored): log position u64, stamp 12 bytes, namespace u32, expiry
+//! u64, value length u32, link u32 (while staged: hash bits of the key), key length u16, partition
+//! u16, kind u8, state u8, 2 unused.
+
+use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition, Position};
+use crate::record::{RecordKind, RecordView};
+use crate::stamp::Stamp;
+
+/// Bytes of an entry before its key.
+pub(super) const HEADER_BYTES: usize = 48;
+/// Entries start at multiples of this.
+const UNIT_BYTES: usize = 8;
+const CHUNK_BYTES_MIN: usize = 4 << 10;
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+const LOG_POSITION: usize = 0;
+const STAMP: usize = 8;
+const NAMESPACE: usize = 20;
+const EXPIRY: usize = 24;
+const VALUE_BYTES: usize = 32;
+const LINK: usize = 36;
+const KEY_BYTES: usize = 40;
+const PARTITION: usize = 42;
+const KIND: usize = 44;
+const STATE: usize = 45;
+
+const _: () = assert!(STAMP + Stamp::BYTES == NAMESPACE && STATE < HEADER_BYTES);
+const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize && HEADER_BYTES.is_multiple_of(UNIT_BYTES));
+
+/// Names one entry of one memtable for as long as that memtable lives. Meaningless in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EntryRef(pub(super) u32);
+
+/// What has become of a staged entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    Staged = 0,
+    Settled = 1,
+}
+
+/// Append-only storage of entries.
+#[derive(Debug)]
+pub(super) struct Arena {
+    chunks: Vec<Vec<u8>>,
+    /// The chunk that small entries go to; `usize::MAX` before the first.
+    active: usize,
+    chunk_bytes: usize,
+    /// Low bits of a reference that count units within a chunk.
+    unit_bits: u32,
+    allocated_bytes: usize,
+}
+
+impl Arena {
+    /// Chunks are sized for a memtable of at most `bytes_max`: about 1/32 of it.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let share = (bytes_max / 32).max(1).next_power_of_two();
+        let chunk_bytes = share.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        Self {
+            chunks: Vec::new(),
+            active: usize::MAX,
+            chunk_bytes,
+            unit_bits: (chunk_bytes / UNIT_BYTES).trailing_zeros(),
+            allocated_bytes: 0,
+        }
+    }
+
+    /// Bytes an entry takes.
+    pub(super) const fn entry_bytes(key_bytes: usize, value_bytes: usize) -> usize {
+        (HEADER_BYTES + key_bytes + value_bytes).next_multiple_of(UNIT_BYTES)
+    }
+
+    /// Bytes of memory held, used or not.
+    pub(super) const fn allocated_bytes(&self) -> usize {
+        self.allocated_bytes + self.chunks.capacity() * size_of::<Vec<u8>>()
+    }
+
+    /// At most this much more memory is held after `entries` more entries that take
+    /// `entries_bytes` together, whatever their sizes.
+    pub(super) fn growth_bytes_max(&self, entries: usize, entries_bytes: usize) -> usize {
+        let free = self.chunks.get(self.active).map_or(0, |chunk| chunk.capacity() - chunk.len());
+        let entry_max = self.chunk_bytes / 8;
+        if entries_bytes <= free && entries_bytes <= entry_max {
+            return 0;
+        }
+        // Small entries fill a new chunk to at least seven eighths; large ones fill theirs.
+        let small = entries_bytes.div_ceil(self.chunk_bytes - entry_max) * self.chunk_bytes;
+        let chunks = self.chunks.len() + entries.min(entries_bytes / entry_max + 1);
+        let held = self.chunks.capacity();
+        let table = if chunks > held { chunks.max(held * 2).max(4) - held } else { 0 };
+        small + table * size_of::<Vec<u8>>()
+    }
+
+    /// Copies an entry in, staged.
+    ///
+    /// # Panics
+    /// Past 2^32 units of 8 bytes or chunks; memtables are capped far below.
+    pub(super) fn push(&mut self, key: &Key<'_>, record: &RecordView<'_>, log_position: u64) -> EntryRef {
+        let bytes = Self::entry_bytes(key.user.len(), record.value.len());
+        let index = self.chunk_for(bytes);
+        let chunk = &mut self.chunks[index];
+        let start = chunk.len();
+        let address = (index as u64) << self.unit_bits | (start / UNIT_BYTES) as u64;
+        // The greatest reference is left out: the hash index stores references plus one.
+        assert!(address < u64::from(u32::MAX), "a memtable's cap keeps it within its address space");
+        let entry = EntryRef(address as u32);
+
+        let mut header = [0; HEADER_BYTES];
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+        put(LOG_POSITION, &log_position.to_le_bytes());
+        put(STAMP, &record.stamp.to_bytes());
+        put(NAMESPACE, &key.namespace.0.to_le_bytes());
+        put(EXPIRY, &record.expiry_ms.to_le_bytes());
+        put(
+            VALUE_BYTES,
+            &u32::try_from(record.value.len()).expect("values are far below 4 GiB").to_le_bytes(),
+        );
+        put(LINK, &hash_bits(key.hash).to_le_bytes());
+        put(KEY_BYTES, &u16::try_from(key.user.len()).expect("keys are at most KEY_BYTES_MAX").to_le_bytes());
+        put(PARTITION, &key.partition.0.to_le_bytes());
+        put(KIND, &[record.kind as u8]);
+        put(STATE, &[State::Staged as u8]);
+
+        chunk.extend_from_slice(&header);
+        chunk.extend_from_slice(key.user);
+        chunk.extend_from_slice(record.value);
+        chunk.resize(start + bytes, 0);
+        entry
+    }
+
+    /// A chunk with room for `bytes`.
+    fn chunk_for(&mut self, bytes: usize) -> usize {
+        if bytes > self.chunk_bytes / 8 {
+            return self.add_chunk(bytes);
+        }
+        let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= bytes;
+        if !self.chunks.get(self.active).is_some_and(fits) {
+            self.active = self.add_chunk(self.chunk_bytes);
+        }
+        self.active
+    }
+
+    fn add_chunk(&mut self, bytes: usize) -> usize {
+        let chunk = Vec::with_capacity(bytes);
+        self.allocated_bytes += chunk.capacity();
+        self.chunks.push(chunk);
+        self.chunks.len() - 1
+    }
+
+    fn bytes_at(&self, entry: EntryRef) -> &[u8] {
+        let index = (entry.0 >> self.unit_bits) as usize;
+        let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
+        &self.chunks[index][units * UNIT_BYTES..]
+    }
+
+    fn header(&self, entry: EntryRef) -> (&[u8; HEADER_BYTES], &[u8]) {
+        self.bytes_at(entry).split_first_chunk().expect("a reference names a whole entry of this memtable")
+    }
+
+    fn header_mut(&mut self, entry: EntryRef) -> &mut [u8] {
+        let index = (entry.0 >> self.unit_bits) as usize;
+        let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
+        &mut self.chunks[index][units * UNIT_BYTES..][..HEADER_BYTES]
+    }
+
+    /// The place of an entry.
+    pub(super) fn position(&self, entry: EntryRef) -> Position<'_> {
+        let (header, rest) = self.header(entry);
+        Position {
+            partition: Partition(u16_at(header, PARTITION)),
+            namespace: NamespaceId(u32_at(header, NAMESPACE)),
+            user: &rest[..usize::from(u16_at(header, KEY_BYTES))],
+        }
+    }
+
+    /// The record of an entry.
+    pub(super) fn record(&self, entry: EntryRef) -> RecordView<'_> {
+        let (header, rest) = self.header(entry);
+        let key_bytes = usize::from(u16_at(header, KEY_BYTES));
+        let mut stamp = [0; Stamp::BYTES];
+        stamp.copy_from_slice(&header[STAMP..STAMP + Stamp::BYTES]);
+        RecordView {
+            kind: RecordKind::from_u8(header[KIND]).expect("a header holds the kind it was given"),
+            stamp: Stamp::from_bytes(stamp),
+            expiry_ms: u64_at(header, EXPIRY),
+            value: &rest[key_bytes..key_bytes + u32_at(header, VALUE_BYTES) as usize],
+        }
+    }
+
+    /// The end of the entry's log record.
+    pub(super) fn log_position(&self, entry: EntryRef) -> u64 {
+        u64_at(self.header(entry).0, LOG_POSITION)
+    }
+
+    /// The hash bits of the key of a staged entry.
+    pub(super) fn hash_bits(&self, entry: EntryRef) -> u32 {
+        u32_at(self.header(entry).0, LINK)
+    }
+
+    /// The entry that a published one points to (see [`super::Memtable`]).
+    pub(super) fn link(&self, entry: EntryRef) -> EntryRef {
+        EntryRef(u32_at(self.header(entry).0, LINK))
+    }
+
+    pub(super) fn set_link(&mut self, entry: EntryRef, to: EntryRef) {
+        self.header_mut(entry)[LINK..LINK + 4].copy_from_slice(&to.0.to_le_bytes());
+    }
+
+    /// Marks a staged entry as published or abandoned.
+    ///
+    /// # Panics
+    /// When it was already: that would break the count of pending entries.
+    pub(super) fn settle(&mut self, entry: EntryRef) {
+        let header = self.header_mut(entry);
+        assert_eq!(header[STATE], State::Staged as u8, "an entry is published or abandoned once");
+        header[STATE] = State::Settled as u8;
+    }
+
+    /// The chunks, to be freed one by one.
+    pub(super) fn into_chunks(self) -> Vec<Vec<u8>> {
+        self.chunks
+    }
+}
+
+/// The bits of a key's hash that the hash index uses. Partitions are the top bits, so within a
+/// shard those say little.
+pub(super) const fn hash_bits(hash: u64) -> u32 {
+    hash as u32
+}
+
+fn u16_at(header: &[u8; HEADER_BYTES], at: usize) -> u16 {
+    u16::from_le_bytes([header[at], header[at + 1]])
+}
+
+fn u32_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    u64::from(u32_at(header, at)) | u64::from(u32_at(header, at + 4)) << 32
+}

@@ -1,0 +1,100 @@
+//! Walks a memtable in order, both ways, while records are published between the steps.
+//!
+//! A cursor borrows nothing: it remembers the entry it stands on, whose key never moves, and finds
+//! its place again when the order has changed since. So it may be kept across awaits and costs no
+//! copies of keys. Every call must name the memtable that the cursor was placed in.
+
+use super::Memtable;
+use super::arena::EntryRef;
+use super::order::Place;
+use crate::key::Position;
+use crate::record::RecordView;
+
+/// A place in the order of one [`Memtable`]. Stands on a key, or nowhere (as new, and after a step
+/// past either end).
+#[derive(Debug, Clone, Default)]
+pub struct MemtableCursor {
+    at: Option<At>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct At {
+    place: Place,
+    /// The first version of the key; what the order holds.
+    root: EntryRef,
+    version: u64,
+}
+
+impl MemtableCursor {
+    /// A cursor that stands nowhere.
+    pub const fn new() -> Self {
+        Self { at: None }
+    }
+
+    /// Goes to the first key at or after `position`.
+    pub fn seek(&mut self, memtable: &Memtable, position: &Position<'_>) {
+        self.stand(memtable, memtable.order.seek(&memtable.arena, position));
+    }
+
+    /// Goes to the last key before `position`.
+    pub fn seek_before(&mut self, memtable: &Memtable, position: &Position<'_>) {
+        self.stand(memtable, memtable.order.seek_before(&memtable.arena, position));
+    }
+
+    /// Goes to the first key.
+    pub fn seek_first(&mut self, memtable: &Memtable) {
+        self.stand(memtable, memtable.order.first());
+    }
+
+    /// Goes to the last key.
+    pub fn seek_last(&mut self, memtable: &Memtable) {
+        self.stand(memtable, memtable.order.last());
+    }
+
+    /// Goes to the next key, published since or not. Stays nowhere if it stands nowhere.
+    pub fn next(&mut self, memtable: &Memtable) {
+        let place = self.place(memtable).and_then(|place| memtable.order.next(place));
+        self.stand(memtable, place);
+    }
+
+    /// Goes to the key before. Stays nowhere if it stands nowhere.
+    pub fn previous(&mut self, memtable: &Memtable) {
+        let place = self.place(memtable).and_then(|place| memtable.order.previous(place));
+        self.stand(memtable, place);
+    }
+
+    /// The key it stands on and its newest record, tombstones and expired ones included.
+    pub fn current<'m>(&self, memtable: &'m Memtable) -> Option<(Position<'m>, RecordView<'m>)> {
+        let at = self.at?;
+        let newest = memtable.arena.link(at.root);
+        Some((memtable.arena.position(at.root), memtable.arena.record(newest)))
+    }
+
+    /// The key it stands on and the newest record of it whose log position is at most
+    /// `log_position`; no record if the key came later.
+    pub fn current_at<'m>(
+        &self,
+        memtable: &'m Memtable,
+        log_position: u64,
+    ) -> Option<(Position<'m>, Option<RecordView<'m>>)> {
+        let at = self.at?;
+        let version = memtable.version_at(at.root, log_position);
+        Some((memtable.arena.position(at.root), version.map(|entry| memtable.arena.record(entry))))
+    }
+
+    fn stand(&mut self, memtable: &Memtable, place: Option<Place>) {
+        let order = &memtable.order;
+        self.at = place.map(|place| At { place, root: order.entry(place), version: order.version() });
+    }
+
+    /// Its place in the order as it is now.
+    fn place(&self, memtable: &Memtable) -> Option<Place> {
+        let at = self.at?;
+        if at.version == memtable.order.version() {
+            return Some(at.place);
+        }
+        let place = memtable.order.seek(&memtable.arena, &memtable.arena.position(at.root));
+        debug_assert_eq!(place.map(|place| memtable.order.entry(place)), Some(at.root));
+        place
+    }
+}

@@ -1,0 +1,256 @@
+//! The memtable: the newest records of a shard, in memory and in order.
+//!
+//! Writing has two phases, because a record must not be seen before the log has it durably:
+//! [`Memtable::stage`] copies it into the arena, invisible, and [`Memtable::publish`] puts it under
+//! its key if it supersedes what stands there. A staged record that is not wanted any more is
+//! [abandoned](Memtable::abandon); its bytes stay used until the memtable goes.
+//!
+//! Three structures share the entries: an append-only arena (`arena`), a hash index for gets and
+//! overwrites (`hash`), a two-level sorted array for scans and the flush (`order`). The index and
+//! the order hold a key's first version, its *root*, and never change when it is overwritten: a
+//! root links to the newest version and every other version links to the one before it. Overwriting
+//! therefore costs one hash lookup, and a reader can go back to the version that was the newest at
+//! a log position. That walk is as long as the number of versions published since.
+//!
+//! Memory is counted exactly, overhead included, and no operation does more than a bounded amount
+//! of work. Nothing is removed but all at once, in slices (see [`Remains`]). One core, one writer:
+//! there is nothing to synchronise.
+
+mod arena;
+mod cursor;
+mod hash;
+mod order;
+#[cfg(test)]
+mod tests;
+
+pub use arena::EntryRef;
+pub use cursor::MemtableCursor;
+
+use arena::{Arena, hash_bits};
+use hash::HashIndex;
+use order::{Leaf, Order};
+
+use crate::key::{Key, Position};
+use crate::record::RecordView;
+use crate::stamp::Stamp;
+
+/// The largest `bytes_max` of a memtable; larger settings are cut to it.
+pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
+
+/// What publishing an entry did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The key is new to this memtable.
+    Inserted,
+    /// It took the place of an older record.
+    Replaced,
+    /// A newer record, or the same one, stands there already: nothing has changed.
+    Superseded,
+}
+
+/// Records in memory. See the module's header.
+#[derive(Debug)]
+pub struct Memtable {
+    arena: Arena,
+    index: HashIndex,
+    order: Order,
+    bytes_max: usize,
+    keys: usize,
+    entries: usize,
+    pending: usize,
+    stamps: Option<(Stamp, Stamp)>,
+    log_positions: Option<(u64, u64)>,
+}
+
+impl Memtable {
+    /// An empty memtable meant to take at most `bytes_max` bytes of memory, overhead included. No
+    /// memory is taken before the first record.
+    pub fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.min(MEMTABLE_BYTES_MAX);
+        Self {
+            arena: Arena::new(bytes_max),
+            index: HashIndex::default(),
+            order: Order::default(),
+            bytes_max,
+            keys: 0,
+            entries: 0,
+            pending: 0,
+            stamps: None,
+            log_positions: None,
+        }
+    }
+
+    /// Whether `records` more records with `key_value_bytes` bytes of keys and values in all fit
+    /// under the cap. An empty memtable has room for anything, so that one record or batch larger
+    /// than the cap is not refused for ever.
+    ///
+    /// [`Memtable::stage`] does not ask: ask once for a whole batch, and start a new memtable if
+    /// the answer is no.
+    pub fn has_room(&self, records: usize, key_value_bytes: usize) -> bool {
+        let entries_bytes = Arena::entry_bytes(0, 0).saturating_add(8).saturating_mul(records);
+        let entries_bytes = entries_bytes.saturating_add(key_value_bytes);
+        // Staged entries are not in the index and the order yet but will be.
+        let indexed = records.saturating_add(self.pending);
+        let after = self
+            .memory_bytes()
+            .saturating_add(self.arena.growth_bytes_max(records, entries_bytes))
+            .saturating_add(self.index.growth_bytes_max(indexed))
+            .saturating_add(self.order.growth_bytes_max(indexed));
+        self.entries == 0 || after <= self.bytes_max
+    }
+
+    /// Copies a record in, invisible. `log_position` is the end of its record in the log.
+    pub fn stage(&mut self, key: &Key<'_>, record: &RecordView<'_>, log_position: u64) -> EntryRef {
+        let entry = self.arena.push(key, record, log_position);
+        self.entries += 1;
+        self.pending += 1;
+        let (low, high) = self.stamps.unwrap_or((record.stamp, record.stamp));
+        self.stamps = Some((low.min(record.stamp), high.max(record.stamp)));
+        let (low, high) = self.log_positions.unwrap_or((log_position, log_position));
+        self.log_positions = Some((low.min(log_position), high.max(log_position)));
+        entry
+    }
+
+    /// Makes a staged record visible if it supersedes the visible one. Publish in the order of log
+    /// positions.
+    ///
+    /// # Panics
+    /// When the entry was published or abandoned before.
+    pub fn publish(&mut self, entry: EntryRef) -> Published {
+        self.arena.settle(entry);
+        self.pending -= 1;
+        let bits = self.arena.hash_bits(entry);
+        let position = self.arena.position(entry);
+        let Some(root) = self.index.find(&self.arena, bits, &position) else {
+            self.index.insert(bits, entry);
+            self.order.insert(&self.arena, &position, entry);
+            self.arena.set_link(entry, entry);
+            self.keys += 1;
+            return Published::Inserted;
+        };
+        let newest = self.arena.link(root);
+        if !self.arena.record(entry).supersedes(&self.arena.record(newest)) {
+            return Published::Superseded;
+        }
+        debug_assert!(self.arena.log_position(newest) <= self.arena.log_position(entry));
+        self.arena.set_link(entry, newest);
+        self.arena.set_link(root, entry);
+        Published::Replaced
+    }
+
+    /// Gives up a staged record: it will never be visible.
+    ///
+    /// # Panics
+    /// When the entry was published or abandoned before.
+    pub fn abandon(&mut self, entry: EntryRef) {
+        self.arena.settle(entry);
+        self.pending -= 1;
+    }
+
+    /// The visible record of a key, be it a tombstone or expired.
+    pub fn get(&self, key: &Key<'_>) -> Option<RecordView<'_>> {
+        let root = self.root(key)?;
+        Some(self.arena.record(self.arena.link(root)))
+    }
+
+    /// The record of a key that was visible when the log stood at `log_position`.
+    pub fn get_at(&self, key: &Key<'_>, log_position: u64) -> Option<RecordView<'_>> {
+        let root = self.root(key)?;
+        self.version_at(root, log_position).map(|entry| self.arena.record(entry))
+    }
+
+    /// Position and record of an entry, visible or not.
+    pub fn resolve(&self, entry: EntryRef) -> (Position<'_>, RecordView<'_>) {
+        (self.arena.position(entry), self.arena.record(entry))
+    }
+
+    /// The end of an entry's record in the log.
+    pub fn log_position(&self, entry: EntryRef) -> u64 {
+        self.arena.log_position(entry)
+    }
+
+    /// Bytes of memory held, overhead included.
+    pub fn memory_bytes(&self) -> usize {
+        self.arena.allocated_bytes() + self.index.allocated_bytes() + self.order.allocated_bytes()
+    }
+
+    /// The cap it was made for, in bytes of memory.
+    pub const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Visible keys, tombstones included: what a flush will write.
+    pub const fn records(&self) -> usize {
+        self.keys
+    }
+
+    /// Whether nothing was ever staged.
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Entries staged and neither published nor abandoned. A flush waits until there are none.
+    pub const fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// The greatest stamp ever staged; [`Stamp::ZERO`] if none.
+    pub fn stamp_max(&self) -> Stamp {
+        self.stamps.map_or(Stamp::ZERO, |(_, high)| high)
+    }
+
+    /// The least stamp ever staged.
+    pub fn stamp_min(&self) -> Option<Stamp> {
+        self.stamps.map(|(low, _)| low)
+    }
+
+    /// The least and greatest log position ever staged. The log may be released up to the greatest
+    /// once this memtable is in tables.
+    pub const fn log_positions(&self) -> Option<(u64, u64)> {
+        self.log_positions
+    }
+
+    /// Takes it apart, to be freed in slices or on another thread.
+    pub fn dismantle(self) -> Remains {
+        let Self { arena, index, order, .. } = self;
+        // One allocation whose memory goes back at once.
+        drop(index);
+        Remains { chunks: arena.into_chunks(), leaves: order.into_leaves() }
+    }
+
+    fn root(&self, key: &Key<'_>) -> Option<EntryRef> {
+        self.index.find(&self.arena, hash_bits(key.hash), &key.position())
+    }
+
+    /// The newest version of a key, given its root, up to a log position.
+    fn version_at(&self, root: EntryRef, log_position: u64) -> Option<EntryRef> {
+        let mut version = self.arena.link(root);
+        while self.arena.log_position(version) > log_position {
+            if version == root {
+                return None;
+            }
+            version = self.arena.link(version);
+        }
+        Some(version)
+    }
+}
+
+/// What is left of a memtable. Freeing 64 MiB at once would stall a core: call
+/// [`Remains::free_some`] with yields between, or send it away and drop it there.
+#[derive(Debug)]
+pub struct Remains {
+    chunks: Vec<Vec<u8>>,
+    leaves: Vec<Box<Leaf>>,
+}
+
+/// Leaves freed in one step: about as many bytes as one chunk.
+const LEAVES_PER_STEP: usize = 64;
+
+impl Remains {
+    /// Frees at most one chunk and a few leaves; answers whether something is left.
+    pub fn free_some(&mut self) -> bool {
+        self.chunks.pop();
+        self.leaves.truncate(self.leaves.len().saturating_sub(LEAVES_PER_STEP));
+        !(self.chunks.is_empty() && self.leaves.is_empty())
+    }
+}
