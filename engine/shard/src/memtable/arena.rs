@@ -6,7 +6,7 @@
 //! their buffers are reserved whole, so that the memory in use is known exactly; an entry larger
 //! than an eighth of a chunk gets a chunk of its own, which bounds what is wasted at their ends.
 //!
-//! Header (memory only, never stored): log position u64, stamp 12 bytes, namespace u32, expiry
+//! Header (memory only, never stored): sequence u64, stamp 12 bytes, namespace u32, expiry
 //! u64, value length u32, link u32 (while staged: hash bits of the key), key length u16, partition
 //! u16, kind u8, state u8, 2 unused.
 
@@ -21,7 +21,7 @@ const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 
-const LOG_POSITION: usize = 0;
+const SEQUENCE: usize = 0;
 const STAMP: usize = 8;
 const NAMESPACE: usize = 20;
 const EXPIRY: usize = 24;
@@ -103,7 +103,7 @@ impl Arena {
     ///
     /// # Panics
     /// Past 2^32 units of 8 bytes or chunks; memtables are capped far below.
-    pub(super) fn push(&mut self, key: &Key<'_>, record: &RecordView<'_>, log_position: u64) -> EntryRef {
+    pub(super) fn push(&mut self, key: &Key<'_>, record: &RecordView<'_>) -> EntryRef {
         let bytes = Self::entry_bytes(key.user.len(), record.value.len());
         let index = self.chunk_for(bytes);
         let chunk = &mut self.chunks[index];
@@ -115,7 +115,7 @@ impl Arena {
 
         let mut header = [0; HEADER_BYTES];
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-        put(LOG_POSITION, &log_position.to_le_bytes());
+        put(SEQUENCE, &u64::MAX.to_le_bytes());
         put(STAMP, &record.stamp.to_bytes());
         put(NAMESPACE, &key.namespace.0.to_le_bytes());
         put(EXPIRY, &record.expiry_ms.to_le_bytes());
@@ -195,9 +195,9 @@ impl Arena {
         }
     }
 
-    /// The end of the entry's log record.
-    pub(super) fn log_position(&self, entry: EntryRef) -> u64 {
-        u64_at(self.header(entry).0, LOG_POSITION)
+    /// The number under which the entry was published; `u64::MAX` before.
+    pub(super) fn sequence(&self, entry: EntryRef) -> u64 {
+        u64_at(self.header(entry).0, SEQUENCE)
     }
 
     /// The hash bits of the key of a staged entry.
@@ -214,12 +214,13 @@ impl Arena {
         self.header_mut(entry)[LINK..LINK + 4].copy_from_slice(&to.0.to_le_bytes());
     }
 
-    /// Marks a staged entry as published or abandoned.
+    /// Marks a staged entry as published under a sequence number, or abandoned (`u64::MAX`).
     ///
     /// # Panics
     /// When it was already: that would break the count of pending entries.
-    pub(super) fn settle(&mut self, entry: EntryRef) {
+    pub(super) fn settle(&mut self, entry: EntryRef, sequence: u64) {
         let header = self.header_mut(entry);
+        header[SEQUENCE..SEQUENCE + 8].copy_from_slice(&sequence.to_le_bytes());
         assert_eq!(header[STATE], State::Staged as u8, "an entry is published or abandoned once");
         header[STATE] = State::Settled as u8;
     }

@@ -70,15 +70,15 @@ impl MemtableCursor {
         Some((memtable.arena.position(at.root), memtable.arena.record(newest)))
     }
 
-    /// The key it stands on and the newest record of it whose log position is at most
-    /// `log_position`; no record if the key came later.
+    /// The key it stands on and the newest record of it published at or before
+    /// `sequence`; no record if the key came later.
     pub fn current_at<'m>(
         &self,
         memtable: &'m Memtable,
-        log_position: u64,
+        sequence: u64,
     ) -> Option<(Position<'m>, Option<RecordView<'m>>)> {
         let at = self.at?;
-        let version = memtable.version_at(at.root, log_position);
+        let version = memtable.version_at(at.root, sequence);
         Some((memtable.arena.position(at.root), version.map(|entry| memtable.arena.record(entry))))
     }
 

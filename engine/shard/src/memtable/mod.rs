@@ -10,7 +10,7 @@
 //! the order hold a key's first version, its *root*, and never change when it is overwritten: a
 //! root links to the newest version and every other version links to the one before it. Overwriting
 //! therefore costs one hash lookup, and a reader can go back to the version that was the newest at
-//! a log position. That walk is as long as the number of versions published since.
+//! a sequence number. That walk is as long as the number of versions published since.
 //!
 //! Memory is counted exactly, overhead included, and no operation does more than a bounded amount
 //! of work. Nothing is removed but all at once, in slices (see [`Remains`]). One core, one writer:
@@ -59,7 +59,6 @@ pub struct Memtable {
     entries: usize,
     pending: usize,
     stamps: Option<(Stamp, Stamp)>,
-    log_positions: Option<(u64, u64)>,
 }
 
 impl Memtable {
@@ -76,7 +75,6 @@ impl Memtable {
             entries: 0,
             pending: 0,
             stamps: None,
-            log_positions: None,
         }
     }
 
@@ -99,25 +97,23 @@ impl Memtable {
         self.entries == 0 || after <= self.bytes_max
     }
 
-    /// Copies a record in, invisible. `log_position` is the end of its record in the log.
-    pub fn stage(&mut self, key: &Key<'_>, record: &RecordView<'_>, log_position: u64) -> EntryRef {
-        let entry = self.arena.push(key, record, log_position);
+    /// Copies a record in, invisible.
+    pub fn stage(&mut self, key: &Key<'_>, record: &RecordView<'_>) -> EntryRef {
+        let entry = self.arena.push(key, record);
         self.entries += 1;
         self.pending += 1;
         let (low, high) = self.stamps.unwrap_or((record.stamp, record.stamp));
         self.stamps = Some((low.min(record.stamp), high.max(record.stamp)));
-        let (low, high) = self.log_positions.unwrap_or((log_position, log_position));
-        self.log_positions = Some((low.min(log_position), high.max(log_position)));
         entry
     }
 
-    /// Makes a staged record visible if it supersedes the visible one. Publish in the order of log
-    /// positions.
+    /// Makes a staged record visible if it supersedes the visible one. `sequence` never falls from
+    /// one call to the next; records that become visible together share it.
     ///
     /// # Panics
     /// When the entry was published or abandoned before.
-    pub fn publish(&mut self, entry: EntryRef) -> Published {
-        self.arena.settle(entry);
+    pub fn publish(&mut self, entry: EntryRef, sequence: u64) -> Published {
+        self.arena.settle(entry, sequence);
         self.pending -= 1;
         let bits = self.arena.hash_bits(entry);
         let position = self.arena.position(entry);
@@ -132,7 +128,7 @@ impl Memtable {
         if !self.arena.record(entry).supersedes(&self.arena.record(newest)) {
             return Published::Superseded;
         }
-        debug_assert!(self.arena.log_position(newest) <= self.arena.log_position(entry));
+        debug_assert!(self.arena.sequence(newest) <= sequence);
         self.arena.set_link(entry, newest);
         self.arena.set_link(root, entry);
         Published::Replaced
@@ -143,7 +139,7 @@ impl Memtable {
     /// # Panics
     /// When the entry was published or abandoned before.
     pub fn abandon(&mut self, entry: EntryRef) {
-        self.arena.settle(entry);
+        self.arena.settle(entry, u64::MAX);
         self.pending -= 1;
     }
 
@@ -153,20 +149,15 @@ impl Memtable {
         Some(self.arena.record(self.arena.link(root)))
     }
 
-    /// The record of a key that was visible when the log stood at `log_position`.
-    pub fn get_at(&self, key: &Key<'_>, log_position: u64) -> Option<RecordView<'_>> {
+    /// The record of a key that was visible at a sequence number.
+    pub fn get_at(&self, key: &Key<'_>, sequence: u64) -> Option<RecordView<'_>> {
         let root = self.root(key)?;
-        self.version_at(root, log_position).map(|entry| self.arena.record(entry))
+        self.version_at(root, sequence).map(|entry| self.arena.record(entry))
     }
 
     /// Position and record of an entry, visible or not.
     pub fn resolve(&self, entry: EntryRef) -> (Position<'_>, RecordView<'_>) {
         (self.arena.position(entry), self.arena.record(entry))
-    }
-
-    /// The end of an entry's record in the log.
-    pub fn log_position(&self, entry: EntryRef) -> u64 {
-        self.arena.log_position(entry)
     }
 
     /// Bytes of memory held, overhead included.
@@ -204,12 +195,6 @@ impl Memtable {
         self.stamps.map(|(low, _)| low)
     }
 
-    /// The least and greatest log position ever staged. The log may be released up to the greatest
-    /// once this memtable is in tables.
-    pub const fn log_positions(&self) -> Option<(u64, u64)> {
-        self.log_positions
-    }
-
     /// Takes it apart, to be freed in slices or on another thread.
     pub fn dismantle(self) -> Remains {
         let Self { arena, index, order, .. } = self;
@@ -222,10 +207,10 @@ impl Memtable {
         self.index.find(&self.arena, hash_bits(key.hash), &key.position())
     }
 
-    /// The newest version of a key, given its root, up to a log position.
-    fn version_at(&self, root: EntryRef, log_position: u64) -> Option<EntryRef> {
+    /// The newest version of a key, given its root, up to a sequence number.
+    fn version_at(&self, root: EntryRef, sequence: u64) -> Option<EntryRef> {
         let mut version = self.arena.link(root);
-        while self.arena.log_position(version) > log_position {
+        while self.arena.sequence(version) > sequence {
             if version == root {
                 return None;
             }

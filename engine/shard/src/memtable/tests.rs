@@ -62,8 +62,8 @@ impl Write {
         }
     }
 
-    fn apply(&self, memtable: &mut Memtable, model: &mut Model, log_position: u64) {
-        let entry = memtable.stage(&self.key(), &self.record(), log_position);
+    fn apply(&self, memtable: &mut Memtable, model: &mut Model, sequence: u64) {
+        let entry = memtable.stage(&self.key(), &self.record());
         assert_eq!(memtable.resolve(entry), (self.key().position(), self.record()));
         if !self.published {
             memtable.abandon(entry);
@@ -79,9 +79,9 @@ impl Write {
             }
         };
         if expected != Published::Superseded {
-            versions.push((log_position, record.kind, record.stamp, record.value.to_vec()));
+            versions.push((sequence, record.kind, record.stamp, record.value.to_vec()));
         }
-        assert_eq!(memtable.publish(entry), expected);
+        assert_eq!(memtable.publish(entry, sequence), expected);
     }
 }
 
@@ -191,8 +191,8 @@ proptest! {
                 prop_assert!(memtable.memory_bytes() * 2 > bytes_max, "refused when half empty");
                 return Ok(());
             }
-            let entry = memtable.stage(&write.key(), &write.record(), 0);
-            memtable.publish(entry);
+            let entry = memtable.stage(&write.key(), &write.record());
+            memtable.publish(entry, 1);
             prop_assert!(memtable.memory_bytes() <= bytes_max);
         }
     }
@@ -238,22 +238,21 @@ fn staged_records_are_invisible_and_counted() {
         expiry_ms: 0,
         value,
     };
-    let first = memtable.stage(&key, &record(3, b"first"), 10);
-    let second = memtable.stage(&key, &record(5, b"second"), 20);
-    let third = memtable.stage(&key, &record(4, b"third"), 30);
+    let first = memtable.stage(&key, &record(3, b"first"));
+    let second = memtable.stage(&key, &record(5, b"second"));
+    let third = memtable.stage(&key, &record(4, b"third"));
     assert_eq!(memtable.get(&key), None);
     assert_eq!((memtable.pending(), memtable.records()), (3, 0));
-    assert_eq!(memtable.publish(first), Published::Inserted);
+    assert_eq!(memtable.publish(first, 10), Published::Inserted);
     assert_eq!(memtable.get(&key).unwrap().value, b"first");
-    assert_eq!(memtable.publish(second), Published::Replaced);
-    assert_eq!(memtable.publish(third), Published::Superseded);
+    assert_eq!(memtable.publish(second, 20), Published::Replaced);
+    assert_eq!(memtable.publish(third, 30), Published::Superseded);
     assert_eq!(memtable.get(&key).unwrap().value, b"second");
     assert_eq!(memtable.get_at(&key, 19).unwrap().value, b"first");
     assert_eq!(memtable.get_at(&key, 9), None);
     assert_eq!((memtable.pending(), memtable.records()), (0, 1));
     assert_eq!(memtable.stamp_max().time, HybridTime(5));
     assert_eq!(memtable.stamp_min().unwrap().time, HybridTime(3));
-    assert_eq!(memtable.log_positions(), Some((10, 30)));
     let mut remains = memtable.dismantle();
     while remains.free_some() {}
 }
@@ -263,8 +262,8 @@ fn staged_records_are_invisible_and_counted() {
 fn an_entry_is_published_once() {
     let mut memtable = Memtable::new(1 << 20);
     let write = Write { partition: 0, namespace: 0, user: vec![1], time: 0, value: None, published: true };
-    let entry = memtable.stage(&write.key(), &write.record(), 0);
-    memtable.publish(entry);
+    let entry = memtable.stage(&write.key(), &write.record());
+    memtable.publish(entry, 1);
     memtable.abandon(entry);
 }
 
