@@ -2,6 +2,7 @@
 //!
 //! A shard is one directory with everything in it: log, manifest, tables. One core owns it alone.
 
+mod cache;
 #[expect(dead_code, reason = "its users arrive with the log and the tables")]
 mod codec;
 mod error;
@@ -14,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
+pub use cache::{ROW_BYTES_MAX, RowCache, RowCacheStats, Ticket};
 pub use error::{Corruption, Error, Outcome, Result};
 pub use identity::{DatabaseId, Identity};
 pub use key::{

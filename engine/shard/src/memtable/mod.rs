@@ -28,7 +28,7 @@ pub use cursor::MemtableCursor;
 
 use arena::{Arena, hash_bits};
 use hash::HashIndex;
-use order::{Leaf, Order};
+use order::{Leaves, Order};
 
 use crate::key::{Key, Position};
 use crate::record::RecordView;
@@ -225,7 +225,7 @@ impl Memtable {
 #[derive(Debug)]
 pub struct Remains {
     chunks: Vec<Vec<u8>>,
-    leaves: Vec<Box<Leaf>>,
+    leaves: Leaves,
 }
 
 /// Leaves freed in one step: about as many bytes as one chunk.

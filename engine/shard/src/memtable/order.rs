@@ -32,10 +32,13 @@ pub(super) struct Order {
     /// [`Position::prefix`] of every leaf's first entry. The first is not looked at: the first leaf
     /// begins before everything.
     firsts: Vec<u128>,
-    leaves: Vec<Box<Leaf>>,
+    leaves: Leaves,
     /// Changes when places change.
     version: u64,
 }
+
+/// All leaves, in order; boxed, because a leaf is 2.6 KiB and adding one must not move the others.
+pub(super) type Leaves = Vec<Box<Leaf>>;
 
 /// Up to [`LEAF_ENTRIES`] neighbours.
 #[derive(Debug)]
@@ -194,7 +197,7 @@ impl Order {
     }
 
     /// The leaves, to be freed a few at a time.
-    pub(super) fn into_leaves(self) -> Vec<Box<Leaf>> {
+    pub(super) fn into_leaves(self) -> Leaves {
         self.leaves
     }
 }
