@@ -1,0 +1,171 @@
+//! Cutting received chunks into frames.
+//!
+//! A frame that lies inside one chunk is handed out in place. Only a frame that spans chunks is
+//! gathered, once, in the assembler's own buffer, which grows by what was received and never by
+//! what a header claims: a peer that announces a long frame and sends nothing costs nothing.
+
+use crate::error::ProtocolError;
+use crate::header::{HEADER_BYTES, Header, PREFACE_BYTES, Preface};
+
+/// What the assembler's buffer keeps allocated between gathered frames, in bytes.
+pub const GATHERED_BYTES_KEPT_MAX: usize = 64 << 10;
+
+/// A whole frame, borrowed from the chunk or from the assembler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Its header.
+    pub header: Header,
+    /// What follows the header.
+    pub body: &'a [u8],
+}
+
+/// Cuts the bytes of one connection into frames.
+///
+/// ```
+/// # use pinion_protocol::{Frames, ProtocolError};
+/// # fn on_receive(frames: &mut Frames, chunk: &[u8]) -> Result<(), ProtocolError> {
+/// let mut rest = chunk;
+/// while let Some(frame) = frames.next_frame(&mut rest)? {
+///     println!("opcode {}: {} bytes", frame.header.opcode, frame.body.len());
+/// }
+/// assert!(rest.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Frames {
+    frame_bytes_max: u32,
+    /// The front of a frame or preface whose end has not arrived, or the frame handed out last.
+    gathered: Vec<u8>,
+    /// Whether `gathered` was handed out: it is emptied before anything else is read.
+    handed_out: bool,
+    /// Why the connection cannot go on.
+    failed: Option<ProtocolError>,
+    gathered_frames: u64,
+}
+
+impl Frames {
+    /// An assembler at the start of a frame, or of the preface (see [`Frames::next_preface`]).
+    pub const fn new(frame_bytes_max: u32) -> Self {
+        Self { frame_bytes_max, gathered: Vec::new(), handed_out: false, failed: None, gathered_frames: 0 }
+    }
+
+    /// The next whole frame; takes its bytes from the front of `chunk`. `None` when `chunk` has been
+    /// used up: receive more. Call until then.
+    ///
+    /// # Errors
+    /// [`ProtocolError::BadHeader`] or [`ProtocolError::FrameTooLarge`]: the border of the next
+    /// frame is lost; the same error comes ever after. See [`Frames::failed_header`].
+    pub fn next_frame<'f, 'c: 'f>(
+        &'f mut self,
+        chunk: &mut &'c [u8],
+    ) -> Result<Option<Frame<'f>>, ProtocolError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.empty_handed_out();
+        if self.gathered.is_empty() {
+            let Some(header) = self.header(chunk)? else {
+                self.gather(chunk, HEADER_BYTES);
+                return Ok(None);
+            };
+            if let Some((frame, rest)) = chunk.split_at_checked(header.frame_bytes as usize) {
+                *chunk = rest;
+                return Ok(Some(Frame { header, body: &frame[usize::from(header.header_bytes)..] }));
+            }
+            self.gather(chunk, header.frame_bytes as usize);
+            return Ok(None);
+        }
+        if self.gathered.len() < HEADER_BYTES {
+            self.gather(chunk, HEADER_BYTES);
+        }
+        let front = std::mem::take(&mut self.gathered);
+        let header = self.header(&front);
+        self.gathered = front;
+        let Some(header) = header? else { return Ok(None) };
+        self.gather(chunk, header.frame_bytes as usize);
+        if self.gathered.len() < header.frame_bytes as usize {
+            return Ok(None);
+        }
+        self.handed_out = true;
+        self.gathered_frames += 1;
+        Ok(Some(Frame { header, body: &self.gathered[usize::from(header.header_bytes)..] }))
+    }
+
+    /// The preface at the start of a connection; takes its bytes from the front of `chunk`. `None`
+    /// when more are needed. Call before [`Frames::next_frame`], on the server's side only.
+    ///
+    /// # Errors
+    /// [`ProtocolError::BadPreface`]: close.
+    pub fn next_preface(&mut self, chunk: &mut &[u8]) -> Result<Option<Preface>, ProtocolError> {
+        self.gather(chunk, PREFACE_BYTES);
+        let preface = Preface::read(&self.gathered)?;
+        if preface.is_some() {
+            self.gathered.clear();
+        }
+        Ok(preface)
+    }
+
+    /// The header that could not be accepted, when enough of it can be trusted to answer by its
+    /// request id: after [`ProtocolError::FrameTooLarge`].
+    pub fn failed_header(&self) -> Option<Header> {
+        match self.failed {
+            Some(ProtocolError::FrameTooLarge { .. }) => Header::read(&self.gathered).ok().flatten(),
+            _ => None,
+        }
+    }
+
+    /// Bytes that wait for the rest of their frame.
+    pub fn waiting_bytes(&self) -> usize {
+        if self.handed_out { 0 } else { self.gathered.len() }
+    }
+
+    /// Frames that spanned chunks and were copied.
+    pub const fn gathered_frames(&self) -> u64 {
+        self.gathered_frames
+    }
+
+    /// Changes the limit, from the next header on (a client learns the server's in HELLO).
+    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
+    /// The header at the front of `bytes`, within the limit. Remembers failure.
+    fn header(&mut self, bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
+        let error = match Header::read(bytes) {
+            Ok(Some(header)) if header.frame_bytes > self.frame_bytes_max => {
+                self.gathered = bytes[..HEADER_BYTES].to_vec();
+                ProtocolError::FrameTooLarge { bytes: header.frame_bytes, max: self.frame_bytes_max }
+            }
+            Ok(header) => return Ok(header),
+            Err(error) => error,
+        };
+        self.failed = Some(error.clone());
+        Err(error)
+    }
+
+    /// Moves bytes from `chunk` until `wanted` are gathered or the chunk is used up.
+    fn gather(&mut self, chunk: &mut &[u8], wanted: usize) {
+        let missing = wanted.saturating_sub(self.gathered.len());
+        let (taken, rest) = chunk.split_at(missing.min(chunk.len()));
+        let have = self.gathered.len() + taken.len();
+        if have > self.gathered.capacity() {
+            // Doubling keeps the copies linear; never beyond the frame, and at most twice what
+            // has been received.
+            let reserved = (2 * have).min(wanted) - self.gathered.len();
+            self.gathered.reserve_exact(reserved);
+        }
+        self.gathered.extend_from_slice(taken);
+        *chunk = rest;
+    }
+
+    fn empty_handed_out(&mut self) {
+        if self.handed_out {
+            self.handed_out = false;
+            self.gathered.clear();
+            if self.gathered.capacity() > GATHERED_BYTES_KEPT_MAX {
+                self.gathered = Vec::new();
+            }
+        }
+    }
+}

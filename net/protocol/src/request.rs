@@ -1,0 +1,567 @@
+//! Requests: what a client may ask.
+//!
+//! Decoding is strict: unknown flags and reserved bytes that are not zero are refused, so that a
+//! later version can give them a meaning. Sizes of keys, values and batches are not judged here
+//! (beyond what the length fields can say): the limits are the server's, told in HELLO.
+
+use crate::error::ProtocolError;
+use crate::header::{FLAG_RESPONSE, Header, Opcode, write_frame};
+use crate::heads::{
+    BatchHead, BodyReader, BytesHead, ConditionHead, DeleteHead, Head, HelloHead, KeyHead, MultiGetHead,
+    NamespaceDropHead, NamespaceListHead, NamespaceOptionsHead, PutHead, ServerInfoHead, UpdateHead,
+    flags_within, length, reserved_is_zero,
+};
+use crate::list::{Keys, List, Operations, namespace_name};
+use crate::scan::Scan;
+use crate::types::{Condition, Durability, ProposedStamp, Ttl};
+use crate::{CLIENT_NAME_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, PING_BYTES_MAX};
+
+/// Flag of writes: the client gives the stamp.
+const FLAG_STAMP: u8 = 1;
+/// Flag of writes and of batch operations: a TTL is given, else the namespace's applies.
+pub(crate) const FLAG_TTL: u8 = 2;
+
+const ANY_CORE: u16 = 0xFFFF;
+const KEY_LEN_MAX: usize = u16::MAX as usize;
+const VALUE_LEN_MAX: usize = u32::MAX as usize;
+
+/// HELLO: opens the session. The first frame of a connection; nothing follows until its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The core that shall own the connection; `None` = any.
+    pub wanted_core: Option<u16>,
+    /// The features that the client knows.
+    pub features: u64,
+    /// Who is calling, for the server's logs; at most [`CLIENT_NAME_BYTES_MAX`] bytes.
+    pub client_name: &'a str,
+}
+
+/// GET and STAT: one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRequest<'a> {
+    /// In which namespace.
+    pub namespace: u32,
+    /// The key.
+    pub key: &'a [u8],
+}
+
+/// MULTI_GET: several keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MultiGet<'a> {
+    /// In which namespace.
+    pub namespace: u32,
+    /// The keys.
+    pub keys: List<'a, Keys>,
+}
+
+/// What every single write says; alone it is a DELETE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write<'a> {
+    /// In which namespace.
+    pub namespace: u32,
+    /// The key.
+    pub key: &'a [u8],
+    /// When it is acknowledged.
+    pub durability: Durability,
+    /// The client's own stamp; `None` = the server issues one.
+    pub stamp: Option<ProposedStamp>,
+}
+
+/// PUT: a value under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Put<'a> {
+    /// Where and how.
+    pub write: Write<'a>,
+    /// How long it lives.
+    pub ttl: Ttl,
+    /// The value.
+    pub value: &'a [u8],
+}
+
+/// UPDATE: changes what stands under a key. Not idempotent unless the operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update<'a> {
+    /// Where and how.
+    pub write: Write<'a>,
+    /// What to do.
+    pub operation: UpdateOperation<'a>,
+}
+
+/// The closed set of updates. A record keeps its expiry, except in `SetExpiry`; one that an update
+/// creates has its namespace's default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateOperation<'a> {
+    /// Adds to a value that is a decimal `i64` in ASCII; a missing record counts as 0. Overflow and
+    /// other values are `BAD_REQUEST`.
+    Add(i64),
+    /// Appends bytes; a missing record counts as empty.
+    Append(&'a [u8]),
+    /// Overwrites from an offset on, extending with zero bytes as needed; a missing record counts
+    /// as empty.
+    SetRange {
+        /// Where, in bytes.
+        offset: u32,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// Sets the time to live in milliseconds from the write's stamp; 0 = never expires. A missing
+    /// record stays missing.
+    SetExpiry {
+        /// The time.
+        ttl_ms: u64,
+    },
+}
+
+/// BATCH: puts and deletes with one stamp; atomic for the keys of one partition.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Batch<'a> {
+    /// In which namespace.
+    pub namespace: u32,
+    /// When it is acknowledged.
+    pub durability: Durability,
+    /// The client's own stamp; `None` = the server issues one.
+    pub stamp: Option<ProposedStamp>,
+    /// The operations; the last one on a key wins.
+    pub operations: List<'a, Operations>,
+}
+
+/// NAMESPACE_CREATE and NAMESPACE_SET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamespaceOptions<'a> {
+    /// Its name: 1 to 64 of `A-Z a-z 0-9 _ . -`.
+    pub name: &'a str,
+    /// How long records live that say nothing else, in milliseconds; 0 = for ever.
+    pub default_ttl_ms: u64,
+}
+
+/// A request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Request<'a> {
+    /// Opens the session.
+    Hello(Hello<'a>),
+    /// Reads one key.
+    Get(KeyRequest<'a>),
+    /// Reads several keys.
+    MultiGet(MultiGet<'a>),
+    /// Writes a value.
+    Put(Put<'a>),
+    /// Removes a record.
+    Delete(Write<'a>),
+    /// Writes a value if the condition holds.
+    PutIf(Put<'a>, Condition),
+    /// Removes a record if the condition holds.
+    DeleteIf(Write<'a>, Condition),
+    /// Changes a record.
+    Update(Update<'a>),
+    /// Several puts and deletes.
+    Batch(Batch<'a>),
+    /// One page of a scan.
+    Scan(Scan<'a>),
+    /// Version, expiry and size.
+    Stat(KeyRequest<'a>),
+    /// Creates a namespace.
+    NamespaceCreate(NamespaceOptions<'a>),
+    /// Lists the namespaces.
+    NamespaceList,
+    /// Drops the namespace of this name.
+    NamespaceDrop(&'a str),
+    /// Changes the namespace's default TTL.
+    NamespaceSet(NamespaceOptions<'a>),
+    /// What the server says about itself.
+    ServerInfo {
+        /// Which part; 0 = all.
+        section: u8,
+    },
+    /// Echoes these bytes, at most [`PING_BYTES_MAX`].
+    Ping(&'a [u8]),
+}
+
+impl<'a> Request<'a> {
+    /// The request in a frame, borrowed from its body.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: answer its code, `not applied`; the connection can go on.
+    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, ProtocolError> {
+        if header.flags & FLAG_RESPONSE != 0 {
+            return Err(ProtocolError::BadBody("an answer where a request belongs"));
+        }
+        flags_within(header.flags, 0)?;
+        let opcode = Opcode::from_u8(header.opcode).ok_or(ProtocolError::UnknownOpcode(header.opcode))?;
+        let mut body = BodyReader::new(body);
+        let from = &mut body;
+        let request = match opcode {
+            Opcode::Hello => Self::Hello(Hello::take(from)?),
+            Opcode::Get => Self::Get(KeyRequest::take(from)?),
+            Opcode::MultiGet => {
+                let head = from.head::<MultiGetHead>()?;
+                let keys = List::take(from, head.count.to_native())?;
+                Self::MultiGet(MultiGet { namespace: head.namespace.to_native(), keys })
+            }
+            Opcode::Put => Self::Put(put_body(from.head()?, from)?),
+            Opcode::Delete => Self::Delete(delete_body(from.head()?, from)?),
+            Opcode::PutIf => {
+                let (head, condition) = (from.head::<PutHead>()?, take_condition(from)?);
+                Self::PutIf(put_body(head, from)?, condition)
+            }
+            Opcode::DeleteIf => {
+                let (head, condition) = (from.head::<DeleteHead>()?, take_condition(from)?);
+                Self::DeleteIf(delete_body(head, from)?, condition)
+            }
+            Opcode::Update => Self::Update(Update::take(from)?),
+            Opcode::Batch => Self::Batch(Batch::take(from)?),
+            Opcode::Scan => Self::Scan(Scan::take(from)?),
+            Opcode::Stat => Self::Stat(KeyRequest::take(from)?),
+            Opcode::NamespaceCreate => Self::NamespaceCreate(NamespaceOptions::take(from)?),
+            Opcode::NamespaceList => {
+                reserved_is_zero(&from.head::<NamespaceListHead>()?.reserved)?;
+                Self::NamespaceList
+            }
+            Opcode::NamespaceDrop => {
+                let head = from.head::<NamespaceDropHead>()?;
+                reserved_is_zero(&head.reserved)?;
+                Self::NamespaceDrop(namespace_name(from.short(head.name_len)?)?)
+            }
+            Opcode::NamespaceSet => Self::NamespaceSet(NamespaceOptions::take(from)?),
+            Opcode::ServerInfo => {
+                let head = from.head::<ServerInfoHead>()?;
+                reserved_is_zero(&head.reserved)?;
+                Self::ServerInfo { section: head.section }
+            }
+            Opcode::Ping => {
+                let head = from.head::<BytesHead>()?;
+                reserved_is_zero(&head.reserved)?;
+                let bytes = from.long(head.bytes_len)?;
+                length::<u32>("ping", bytes, PING_BYTES_MAX)?;
+                Self::Ping(bytes)
+            }
+        };
+        body.end()?;
+        Ok(request)
+    }
+
+    /// Its opcode.
+    pub const fn opcode(&self) -> Opcode {
+        match self {
+            Self::Hello(_) => Opcode::Hello,
+            Self::Get(_) => Opcode::Get,
+            Self::MultiGet(_) => Opcode::MultiGet,
+            Self::Put(_) => Opcode::Put,
+            Self::Delete(_) => Opcode::Delete,
+            Self::PutIf(..) => Opcode::PutIf,
+            Self::DeleteIf(..) => Opcode::DeleteIf,
+            Self::Update(_) => Opcode::Update,
+            Self::Batch(_) => Opcode::Batch,
+            Self::Scan(_) => Opcode::Scan,
+            Self::Stat(_) => Opcode::Stat,
+            Self::NamespaceCreate(_) => Opcode::NamespaceCreate,
+            Self::NamespaceList => Opcode::NamespaceList,
+            Self::NamespaceDrop(_) => Opcode::NamespaceDrop,
+            Self::NamespaceSet(_) => Opcode::NamespaceSet,
+            Self::ServerInfo { .. } => Opcode::ServerInfo,
+            Self::Ping(_) => Opcode::Ping,
+        }
+    }
+
+    /// Appends the frame to `out`. `deadline_us` is the time that remains, in microseconds; 0 = no
+    /// deadline.
+    ///
+    /// # Errors
+    /// [`ProtocolError::TooLarge`] or [`ProtocolError::BadBody`] when a field does not fit; `out`
+    /// is unchanged.
+    pub fn encode(
+        &self,
+        request_id: u64,
+        epoch: u64,
+        deadline_us: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let fields = (request_id, epoch, deadline_us);
+        write_frame(out, (self.opcode().to_u8(), 0), fields, |out| self.put(out))
+    }
+
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        match self {
+            Self::Hello(hello) => hello.put(out)?,
+            Self::Get(request) | Self::Stat(request) => request.put(out)?,
+            Self::MultiGet(request) => {
+                MultiGetHead { namespace: request.namespace.into(), count: request.keys.len().into() }
+                    .put(out);
+                out.extend_from_slice(request.keys.as_bytes());
+            }
+            Self::Put(put) => {
+                put.head()?.put(out);
+                put.raw(out);
+            }
+            Self::PutIf(put, condition) => {
+                put.head()?.put(out);
+                put_condition(*condition, out);
+                put.raw(out);
+            }
+            Self::Delete(write) => {
+                write.head()?.put(out);
+                out.extend_from_slice(write.key);
+            }
+            Self::DeleteIf(write, condition) => {
+                write.head()?.put(out);
+                put_condition(*condition, out);
+                out.extend_from_slice(write.key);
+            }
+            Self::Update(update) => update.put(out)?,
+            Self::Batch(batch) => batch.put(out),
+            Self::Scan(scan) => scan.put(out)?,
+            Self::NamespaceCreate(options) | Self::NamespaceSet(options) => options.put(out)?,
+            Self::NamespaceList => NamespaceListHead { reserved: [0; 8] }.put(out),
+            Self::NamespaceDrop(name) => {
+                let name_len = name_length(name)?;
+                NamespaceDropHead { name_len: name_len.into(), reserved: [0; 6] }.put(out);
+                out.extend_from_slice(name.as_bytes());
+            }
+            Self::ServerInfo { section } => {
+                ServerInfoHead { section: *section, reserved: [0; 7] }.put(out);
+            }
+            Self::Ping(bytes) => {
+                let bytes_len: u32 = length("ping", bytes, PING_BYTES_MAX)?;
+                BytesHead { bytes_len: bytes_len.into(), reserved: [0; 4] }.put(out);
+                out.extend_from_slice(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Hello<'a> {
+    fn take(from: &mut BodyReader<'a>) -> Result<Self, ProtocolError> {
+        let head = from.head::<HelloHead>()?;
+        reserved_is_zero(&head.reserved)?;
+        let name = from.short(head.name_len)?;
+        length::<u16>("client name", name, CLIENT_NAME_BYTES_MAX)?;
+        let core = head.wanted_core.to_native();
+        Ok(Self {
+            wanted_core: (core != ANY_CORE).then_some(core),
+            features: head.features.to_native(),
+            client_name: std::str::from_utf8(name)
+                .map_err(|_| ProtocolError::BadBody("the client name is not UTF-8"))?,
+        })
+    }
+
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        let name = self.client_name.as_bytes();
+        let name_len: u16 = length("client name", name, CLIENT_NAME_BYTES_MAX)?;
+        HelloHead {
+            wanted_core: self.wanted_core.unwrap_or(ANY_CORE).into(),
+            name_len: name_len.into(),
+            reserved: [0; 4],
+            features: self.features.into(),
+        }
+        .put(out);
+        out.extend_from_slice(name);
+        Ok(())
+    }
+}
+
+impl<'a> KeyRequest<'a> {
+    fn take(from: &mut BodyReader<'a>) -> Result<Self, ProtocolError> {
+        let head = from.head::<KeyHead>()?;
+        reserved_is_zero(&head.reserved)?;
+        Ok(Self { namespace: head.namespace.to_native(), key: from.short(head.key_len)? })
+    }
+
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        let key_len: u16 = length("key", self.key, KEY_LEN_MAX)?;
+        KeyHead { namespace: self.namespace.into(), key_len: key_len.into(), reserved: [0; 2] }.put(out);
+        out.extend_from_slice(self.key);
+        Ok(())
+    }
+}
+
+impl Write<'_> {
+    fn flags(&self) -> u8 {
+        if self.stamp.is_some() { FLAG_STAMP } else { 0 }
+    }
+
+    fn head(&self) -> Result<DeleteHead, ProtocolError> {
+        let (stamp_time, stamp_origin) = ProposedStamp::to_wire(self.stamp);
+        Ok(DeleteHead {
+            namespace: self.namespace.into(),
+            key_len: length::<u16>("key", self.key, KEY_LEN_MAX)?.into(),
+            durability: self.durability.to_u8(),
+            flags: self.flags(),
+            stamp_time: stamp_time.into(),
+            stamp_origin: stamp_origin.into(),
+            reserved: [0; 4],
+        })
+    }
+}
+
+fn delete_body<'a>(head: &DeleteHead, from: &mut BodyReader<'a>) -> Result<Write<'a>, ProtocolError> {
+    reserved_is_zero(&head.reserved)?;
+    flags_within(head.flags, FLAG_STAMP)?;
+    Ok(Write {
+        namespace: head.namespace.to_native(),
+        key: from.short(head.key_len)?,
+        durability: Durability::from_u8(head.durability)?,
+        stamp: take_stamp(head.flags, head.stamp_time.to_native(), head.stamp_origin.to_native())?,
+    })
+}
+
+impl Put<'_> {
+    fn head(&self) -> Result<PutHead, ProtocolError> {
+        let (ttl_given, ttl_ms) = self.ttl.to_wire();
+        let (stamp_time, stamp_origin) = ProposedStamp::to_wire(self.write.stamp);
+        Ok(PutHead {
+            namespace: self.write.namespace.into(),
+            key_len: length::<u16>("key", self.write.key, KEY_LEN_MAX)?.into(),
+            durability: self.write.durability.to_u8(),
+            flags: self.write.flags() | if ttl_given { FLAG_TTL } else { 0 },
+            ttl_ms: ttl_ms.into(),
+            stamp_time: stamp_time.into(),
+            stamp_origin: stamp_origin.into(),
+            value_len: length::<u32>("value", self.value, VALUE_LEN_MAX)?.into(),
+        })
+    }
+
+    fn raw(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.write.key);
+        out.extend_from_slice(self.value);
+    }
+}
+
+fn put_body<'a>(head: &PutHead, from: &mut BodyReader<'a>) -> Result<Put<'a>, ProtocolError> {
+    flags_within(head.flags, FLAG_STAMP | FLAG_TTL)?;
+    Ok(Put {
+        write: Write {
+            namespace: head.namespace.to_native(),
+            key: from.short(head.key_len)?,
+            durability: Durability::from_u8(head.durability)?,
+            stamp: take_stamp(head.flags, head.stamp_time.to_native(), head.stamp_origin.to_native())?,
+        },
+        ttl: Ttl::from_wire(head.flags & FLAG_TTL != 0, head.ttl_ms.to_native())?,
+        value: from.long(head.value_len)?,
+    })
+}
+
+fn take_stamp(flags: u8, time: u64, origin: u32) -> Result<Option<ProposedStamp>, ProtocolError> {
+    ProposedStamp::from_wire(flags & FLAG_STAMP != 0, time, origin)
+}
+
+fn take_condition(from: &mut BodyReader<'_>) -> Result<Condition, ProtocolError> {
+    let head = from.head::<ConditionHead>()?;
+    reserved_is_zero(&head.reserved)?;
+    Condition::from_wire(head.condition, head.version)
+}
+
+fn put_condition(condition: Condition, out: &mut Vec<u8>) {
+    let (condition, version) = condition.to_wire();
+    ConditionHead { condition, reserved: [0; 7], version }.put(out);
+}
+
+impl<'a> Update<'a> {
+    fn take(from: &mut BodyReader<'a>) -> Result<Self, ProtocolError> {
+        let head = from.head::<UpdateHead>()?;
+        reserved_is_zero(&head.reserved)?;
+        reserved_is_zero(&head.reserved_too)?;
+        flags_within(head.flags, FLAG_STAMP)?;
+        let write = Write {
+            namespace: head.namespace.to_native(),
+            key: from.short(head.key_len)?,
+            durability: Durability::from_u8(head.durability)?,
+            stamp: take_stamp(head.flags, head.stamp_time.to_native(), head.stamp_origin.to_native())?,
+        };
+        let bytes = from.long(head.value_len)?;
+        let operand = head.operand.to_native();
+        let operation = match (head.operation, operand, bytes) {
+            (1, delta, []) => UpdateOperation::Add(delta),
+            (2, 0, bytes) => UpdateOperation::Append(bytes),
+            (3, offset, bytes) => UpdateOperation::SetRange {
+                offset: u32::try_from(offset)
+                    .map_err(|_| ProtocolError::BadBody("the offset does not fit 32 bits"))?,
+                bytes,
+            },
+            (4, ttl_ms, []) => UpdateOperation::SetExpiry { ttl_ms: ttl_ms.cast_unsigned() },
+            (1..=4, _, _) => return Err(ProtocolError::BadBody("operand or value does not fit the update")),
+            _ => return Err(ProtocolError::Unsupported("update operation")),
+        };
+        Ok(Self { write, operation })
+    }
+
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        let (operation, operand, bytes) = match self.operation {
+            UpdateOperation::Add(delta) => (1, delta, &[][..]),
+            UpdateOperation::Append(bytes) => (2, 0, bytes),
+            UpdateOperation::SetRange { offset, bytes } => (3, i64::from(offset), bytes),
+            UpdateOperation::SetExpiry { ttl_ms } => (4, ttl_ms.cast_signed(), &[][..]),
+        };
+        let write = self.write.head()?;
+        UpdateHead {
+            namespace: write.namespace,
+            key_len: write.key_len,
+            durability: write.durability,
+            flags: write.flags,
+            stamp_time: write.stamp_time,
+            stamp_origin: write.stamp_origin,
+            operation,
+            reserved: [0; 3],
+            operand: operand.into(),
+            value_len: length::<u32>("value", bytes, VALUE_LEN_MAX)?.into(),
+            reserved_too: [0; 4],
+        }
+        .put(out);
+        out.extend_from_slice(self.write.key);
+        out.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl<'a> Batch<'a> {
+    fn take(from: &mut BodyReader<'a>) -> Result<Self, ProtocolError> {
+        let head = from.head::<BatchHead>()?;
+        reserved_is_zero(&head.reserved)?;
+        flags_within(head.flags, FLAG_STAMP)?;
+        Ok(Self {
+            namespace: head.namespace.to_native(),
+            durability: Durability::from_u8(head.durability)?,
+            stamp: take_stamp(head.flags, head.stamp_time.to_native(), head.stamp_origin.to_native())?,
+            operations: List::take(from, head.count.to_native())?,
+        })
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        let (stamp_time, stamp_origin) = ProposedStamp::to_wire(self.stamp);
+        BatchHead {
+            namespace: self.namespace.into(),
+            count: self.operations.len().into(),
+            durability: self.durability.to_u8(),
+            flags: if self.stamp.is_some() { FLAG_STAMP } else { 0 },
+            reserved: [0; 2],
+            stamp_origin: stamp_origin.into(),
+            stamp_time: stamp_time.into(),
+        }
+        .put(out);
+        out.extend_from_slice(self.operations.as_bytes());
+    }
+}
+
+impl<'a> NamespaceOptions<'a> {
+    fn take(from: &mut BodyReader<'a>) -> Result<Self, ProtocolError> {
+        let head = from.head::<NamespaceOptionsHead>()?;
+        reserved_is_zero(&head.reserved)?;
+        let name = namespace_name(from.short(head.name_len)?)?;
+        Ok(Self { name, default_ttl_ms: head.default_ttl_ms.to_native() })
+    }
+
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        NamespaceOptionsHead {
+            default_ttl_ms: self.default_ttl_ms.into(),
+            name_len: name_length(self.name)?.into(),
+            reserved: [0; 6],
+        }
+        .put(out);
+        out.extend_from_slice(self.name.as_bytes());
+        Ok(())
+    }
+}
+
+fn name_length(name: &str) -> Result<u16, ProtocolError> {
+    namespace_name(name.as_bytes())?;
+    length("namespace name", name.as_bytes(), NAMESPACE_NAME_BYTES_MAX)
+}
