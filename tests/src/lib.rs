@@ -1,1 +1,6 @@
 //! The in-memory world, crash rigs and end-to-end tests.
+//!
+//! [`world`] runs whole nodes in one thread on virtual time. The rules of the repository itself are
+//! checked by `tests/tidy.rs`.
+
+pub mod world;

@@ -1,0 +1,349 @@
+//! Links: the byte streams between a client and a node.
+//!
+//! A connection is two pipes. A pipe carries what its sender started to send, piece by piece after a
+//! latency, into the receiver's small window; from there it is cut into chunks when the receiver has
+//! asked for them. Sizes and latencies come from the seed: frames span chunks, chunks hold several
+//! frames, and a receiver that does not ask stops its sender.
+//!
+//! Fault-free: bytes are neither lost nor reordered, and a side that closes still delivers what it
+//! has started to send. When a process dies, what it had not delivered is cut off; the other side
+//! then sees the end of the stream, or a reset if the dead one had bytes it never took.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::random::Random;
+use super::scheduler::ProcessId;
+use super::shared::Shared;
+use super::trace::Step;
+
+/// Longest time that a piece of a stream or a connection attempt is on its way.
+pub(super) const LATENCY_NANOS_MAX: u64 = 200_000;
+
+/// Bounds of the receive window, in bytes; drawn for each pipe.
+const WINDOW_BYTES_MIN: u64 = 1 << 10;
+const WINDOW_BYTES_MAX: u64 = 1 << 15;
+
+/// Longest chunk, in bytes.
+const CHUNK_BYTES_MAX: u64 = 4096;
+
+/// Chunks that a receiver holds without having taken them.
+const CHUNKS_MAX: usize = 4;
+
+/// What the receiver has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Armed {
+    Off,
+    /// One chunk.
+    Once,
+    /// Chunks until it is told to stop.
+    Stream,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Reset,
+}
+
+/// A send in flight: the buffers and how far they have been delivered.
+struct Sending {
+    buffers: Vec<Vec<u8>>,
+    buffer: usize,
+    offset: usize,
+}
+
+type Sent = (io::Result<()>, Vec<Vec<u8>>);
+
+/// One direction of a connection.
+pub(super) struct Pipe {
+    number: u64,
+    state: RefCell<State>,
+}
+
+struct State {
+    sending: Option<Sending>,
+    sent: Option<Sent>,
+    sender: Option<Waker>,
+    sender_gone: bool,
+    /// A piece is on its way.
+    delivering: bool,
+    window: VecDeque<u8>,
+    window_bytes_max: usize,
+    armed: Armed,
+    chunks: VecDeque<Vec<u8>>,
+    receiver: Option<Waker>,
+    receiver_gone: bool,
+    end: Option<End>,
+}
+
+impl Pipe {
+    fn new(shared: &Shared) -> Rc<Self> {
+        let window_bytes_max =
+            shared.random.borrow_mut().between(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX) as usize;
+        let state = State {
+            sending: None,
+            sent: None,
+            sender: None,
+            sender_gone: false,
+            delivering: false,
+            window: VecDeque::new(),
+            window_bytes_max,
+            armed: Armed::Off,
+            chunks: VecDeque::new(),
+            receiver: None,
+            receiver_gone: false,
+            end: None,
+        };
+        Rc::new(Self { number: shared.links.next_pipe(), state: RefCell::new(state) })
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        let state = self.state.borrow();
+        state.sending.is_some() || state.sent.is_some()
+    }
+
+    /// Starts a send. The caller has seen that none is in flight.
+    pub(super) fn start_send(self: &Rc<Self>, shared: &Rc<Shared>, buffers: Vec<Vec<u8>>) {
+        self.state.borrow_mut().sending = Some(Sending { buffers, buffer: 0, offset: 0 });
+        self.go_on(shared);
+    }
+
+    pub(super) fn poll_sent(&self, context: &mut Context<'_>) -> Poll<Sent> {
+        let mut state = self.state.borrow_mut();
+        match state.sent.take() {
+            Some(sent) => Poll::Ready(sent),
+            None => {
+                state.sender = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next chunk; arms the pipe if there is none.
+    pub(super) fn poll_receive(
+        self: &Rc<Self>,
+        shared: &Rc<Shared>,
+        armed: Armed,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Vec<u8>>>> {
+        if let Some(chunk) = self.take_chunk(shared) {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        self.arm(shared, armed);
+        if let Some(chunk) = self.take_chunk(shared) {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        let mut state = self.state.borrow_mut();
+        match state.end {
+            Some(End::Closed) => Poll::Ready(Ok(None)),
+            Some(End::Reset) => Poll::Ready(Err(io::Error::from(ErrorKind::ConnectionReset))),
+            None => {
+                state.receiver = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Says what the receiver asks for from now on.
+    pub(super) fn arm(self: &Rc<Self>, shared: &Rc<Shared>, armed: Armed) {
+        {
+            let mut state = self.state.borrow_mut();
+            state.armed = armed;
+            state.cut_chunks(&mut shared.random.borrow_mut());
+        }
+        self.go_on(shared);
+    }
+
+    /// A chunk that was cut already.
+    pub(super) fn take_chunk(self: &Rc<Self>, shared: &Rc<Shared>) -> Option<Vec<u8>> {
+        let chunk = {
+            let mut state = self.state.borrow_mut();
+            let chunk = state.chunks.pop_front()?;
+            state.cut_chunks(&mut shared.random.borrow_mut());
+            chunk
+        };
+        shared.note_content(Step::Receive, self.number, &chunk);
+        self.go_on(shared);
+        Some(chunk)
+    }
+
+    /// The sender goes: cut off in the middle, or after what it has started.
+    fn close_sending(self: &Rc<Self>, shared: &Rc<Shared>, cut: bool, reset: bool) {
+        let unsent = {
+            let mut state = self.state.borrow_mut();
+            state.sender_gone = true;
+            state.sender = None;
+            if reset {
+                state.end = Some(End::Reset);
+            }
+            if cut { state.sending.take() } else { None }
+        };
+        drop(unsent);
+        if reset {
+            self.wake_receiver();
+        }
+        self.go_on(shared);
+    }
+
+    /// The receiver goes: whatever is sent from now on fails. Answers whether it left bytes behind.
+    fn close_receiving(self: &Rc<Self>, shared: &Rc<Shared>) -> bool {
+        let unread = {
+            let mut state = self.state.borrow_mut();
+            state.receiver_gone = true;
+            state.receiver = None;
+            state.armed = Armed::Off;
+            let unread = !state.window.is_empty() || !state.chunks.is_empty();
+            state.window.clear();
+            state.chunks.clear();
+            unread
+        };
+        self.go_on(shared);
+        unread
+    }
+
+    /// Sends the next piece on its way if there is one and it may go.
+    fn go_on(self: &Rc<Self>, shared: &Rc<Shared>) {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.delivering || !state.has_something_to_deliver() {
+                return;
+            }
+            state.delivering = true;
+        }
+        let (pipe, world) = (Rc::clone(self), Rc::clone(shared));
+        shared.after(shared.below(LATENCY_NANOS_MAX), Box::new(move || pipe.deliver(&world)));
+    }
+
+    fn deliver(self: &Rc<Self>, shared: &Rc<Shared>) {
+        let moved = {
+            let mut state = self.state.borrow_mut();
+            let mut random = shared.random.borrow_mut();
+            state.delivering = false;
+            let moved = state.move_piece(&mut random);
+            state.cut_chunks(&mut random);
+            moved
+        };
+        shared.note(Step::Deliver, self.number, moved as u64);
+        let (sender, receiver) = {
+            let mut state = self.state.borrow_mut();
+            let sender = if state.sent.is_some() { state.sender.take() } else { None };
+            let news = !state.chunks.is_empty() || state.end.is_some();
+            (sender, if news { state.receiver.take() } else { None })
+        };
+        for waker in [sender, receiver].into_iter().flatten() {
+            waker.wake();
+        }
+        self.go_on(shared);
+    }
+
+    fn wake_receiver(&self) {
+        let receiver = self.state.borrow_mut().receiver.take();
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+}
+
+impl State {
+    fn free_bytes(&self) -> usize {
+        self.window_bytes_max.saturating_sub(self.window.len())
+    }
+
+    fn has_something_to_deliver(&self) -> bool {
+        match &self.sending {
+            Some(_) => self.receiver_gone || self.end.is_some() || self.free_bytes() > 0,
+            None => self.sender_gone && self.end.is_none(),
+        }
+    }
+
+    /// Moves a piece of the send in flight into the window, or the end of the stream after it.
+    fn move_piece(&mut self, random: &mut Random) -> usize {
+        let Some(mut sending) = self.sending.take() else {
+            if self.sender_gone {
+                self.end.get_or_insert(End::Closed);
+            }
+            return 0;
+        };
+        if self.receiver_gone || self.end.is_some() {
+            self.sent = Some((Err(io::Error::from(ErrorKind::BrokenPipe)), sending.buffers));
+            return 0;
+        }
+        let room = self.free_bytes() as u64;
+        let piece = if random.one_in(8) { random.between(1, 16) } else { random.between(1, room.max(1)) };
+        let piece = piece.min(room) as usize;
+        let mut moved = 0;
+        while let Some(buffer) = sending.buffers.get(sending.buffer) {
+            let part = &buffer[sending.offset..];
+            let part = &part[..part.len().min(piece - moved)];
+            self.window.extend(part);
+            moved += part.len();
+            sending.offset += part.len();
+            if sending.offset < buffer.len() {
+                break;
+            }
+            sending.buffer += 1;
+            sending.offset = 0;
+        }
+        if sending.buffer == sending.buffers.len() {
+            self.sent = Some((Ok(()), sending.buffers));
+        } else {
+            self.sending = Some(sending);
+        }
+        moved
+    }
+
+    /// Cuts the chunks that the receiver has asked for.
+    fn cut_chunks(&mut self, random: &mut Random) {
+        while self.armed != Armed::Off && !self.window.is_empty() && self.chunks.len() < CHUNKS_MAX {
+            let bytes_max = if random.one_in(8) { 8 } else { CHUNK_BYTES_MAX.min(self.window.len() as u64) };
+            let bytes = random.between(1, bytes_max.min(self.window.len() as u64)) as usize;
+            self.chunks.push_back(self.window.drain(..bytes).collect());
+            if self.armed == Armed::Once {
+                self.armed = Armed::Off;
+            }
+        }
+    }
+}
+
+/// One side of a connection. Dropping it closes that side.
+pub(super) struct Ends {
+    pub(super) shared: Rc<Shared>,
+    /// The process it belongs to; `None` outside of the nodes.
+    pub(super) process: Option<ProcessId>,
+    pub(super) outgoing: Rc<Pipe>,
+    pub(super) incoming: Rc<Pipe>,
+    pub(super) peer: String,
+}
+
+impl Ends {
+    /// A new connection: the client's side and the server's.
+    pub(super) fn pair(shared: &Rc<Shared>, server: ProcessId) -> (Self, Self) {
+        let (up, down) = (Pipe::new(shared), Pipe::new(shared));
+        let client = Self {
+            shared: Rc::clone(shared),
+            process: None,
+            outgoing: Rc::clone(&up),
+            incoming: Rc::clone(&down),
+            peer: format!("node-{}", server.node),
+        };
+        let peer = format!("outside-{}", up.number);
+        let shared = Rc::clone(shared);
+        (client, Self { shared, process: Some(server), outgoing: down, incoming: up, peer })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.outgoing.number
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let cut = !self.shared.is_alive(self.process);
+        let unread = self.incoming.close_receiving(&self.shared);
+        self.outgoing.close_sending(&self.shared, cut, cut && unread);
+    }
+}

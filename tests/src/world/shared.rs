@@ -1,0 +1,289 @@
+//! What all parts of a world hold on to: clock, scheduler, randomness, trace, nodes and links.
+//!
+//! Every part has its own cell, borrowed only for a few lines and never while foreign code (a
+//! future, a waker, a destructor) runs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use pinion_env::{Monotonic, TaskClass};
+
+use super::link::Ends;
+use super::node::Node;
+use super::random::Random;
+use super::scheduler::{Action, Event, EventKey, Origin, ProcessId, Scheduler};
+use super::trace::{Step, Trace};
+
+/// What a turn of a task takes, in nanoseconds: enough that a loop around `yield_now` sees time
+/// pass and its I/O complete.
+pub(super) const TURN_NANOS: u64 = 200;
+
+pub(super) struct Shared {
+    pub(super) seed: u64,
+    /// Nanoseconds since the world's start.
+    pub(super) clock: Cell<u64>,
+    /// Turns so far: tells whether two moments lie in the same one.
+    pub(super) turn: Cell<u64>,
+    /// Whether `run_until` is on the stack.
+    pub(super) runs: Cell<bool>,
+    pub(super) scheduler: Scheduler,
+    pub(super) random: RefCell<Random>,
+    pub(super) trace: RefCell<Trace>,
+    pub(super) nodes: RefCell<BTreeMap<u32, Node>>,
+    pub(super) links: Links,
+}
+
+/// Connections that are not in any socket's hands, and their numbers.
+#[derive(Default)]
+pub(super) struct Links {
+    last_pipe: Cell<u64>,
+    last_handoff: Cell<u64>,
+    /// Handed off and not adopted yet.
+    pub(super) parked: RefCell<BTreeMap<u64, Ends>>,
+    /// Hand-offs that were dropped. Shared with them; they may be on any thread.
+    pub(super) abandoned: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Links {
+    pub(super) fn next_pipe(&self) -> u64 {
+        self.last_pipe.set(self.last_pipe.get() + 1);
+        self.last_pipe.get()
+    }
+
+    pub(super) fn park(&self, ends: Ends) -> u64 {
+        let handoff = self.last_handoff.get() + 1;
+        self.last_handoff.set(handoff);
+        self.parked.borrow_mut().insert(handoff, ends);
+        handoff
+    }
+}
+
+impl Shared {
+    pub(super) fn new(seed: u64) -> Rc<Self> {
+        Rc::new(Self {
+            seed,
+            clock: Cell::new(0),
+            turn: Cell::new(0),
+            runs: Cell::new(false),
+            scheduler: Scheduler::default(),
+            random: RefCell::new(Random::new(seed)),
+            trace: RefCell::new(Trace::default()),
+            nodes: RefCell::new(BTreeMap::new()),
+            links: Links::default(),
+        })
+    }
+
+    pub(super) fn now(&self) -> Monotonic {
+        Monotonic::from_nanos(self.clock.get())
+    }
+
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        self.random.borrow_mut().below(bound)
+    }
+
+    pub(super) fn one_in(&self, times: u64) -> bool {
+        self.random.borrow_mut().one_in(times)
+    }
+
+    pub(super) fn note(&self, step: Step, first: u64, second: u64) {
+        self.trace.borrow_mut().note(self.clock.get(), step, first, second);
+    }
+
+    pub(super) fn note_content(&self, step: Step, first: u64, bytes: &[u8]) {
+        let mut trace = self.trace.borrow_mut();
+        trace.note(self.clock.get(), step, first, bytes.len() as u64);
+        trace.content(bytes);
+    }
+
+    /// Whether a process (or the outside, `None`) still runs.
+    pub(super) fn is_alive(&self, process: Option<ProcessId>) -> bool {
+        let Some(process) = process else { return true };
+        self.nodes.borrow().get(&process.node).is_some_and(|node| node.runs(process))
+    }
+
+    pub(super) fn spawn(&self, origin: Origin, task: impl Future<Output = ()> + 'static) {
+        if self.is_alive(origin.process)
+            && let Some(number) = self.scheduler.spawn(origin, Box::pin(task))
+        {
+            self.note(Step::Spawn, number, origin.class as u64);
+        }
+    }
+
+    /// Starts a task outside of the nodes and gives its output.
+    #[track_caller]
+    pub(super) fn spawn_outside<F>(&self, task: F) -> impl Future<Output = F::Output> + use<F> + 'static
+    where
+        F: Future + 'static,
+    {
+        let slot = Rc::new(Slot::default());
+        let filled = Rc::clone(&slot);
+        let place = Location::caller();
+        let origin = Origin { process: None, core: 0, class: TaskClass::Foreground, place };
+        self.spawn(origin, async move { filled.fill(task.await) });
+        slot.filled()
+    }
+
+    /// Has an action after a while. The world drops it when it has ended.
+    pub(super) fn after(&self, nanos: u64, action: Action) -> Option<EventKey> {
+        let event = Event { process: None, may_outlive: false, action };
+        self.scheduler.at(self.clock.get().saturating_add(nanos), event).ok()
+    }
+
+    /// An operation of a process: starts when it is first polled, has its effect within
+    /// `nanos_max`, and then whether or not somebody still waits for it.
+    pub(super) fn operation<T: 'static, E>(
+        self: &Rc<Self>,
+        process: ProcessId,
+        nanos_max: u64,
+        may_outlive: bool,
+        effect: E,
+    ) -> impl Future<Output = T> + use<T, E> + 'static
+    where
+        E: FnOnce(&Self) -> T + 'static,
+    {
+        let shared = Rc::clone(self);
+        async move {
+            let slot = Rc::new(Slot::default());
+            if shared.is_alive(Some(process)) {
+                // Some complete at once, as cached ones do.
+                let nanos = if shared.one_in(8) { 0 } else { shared.below(nanos_max) };
+                let (world, filled) = (Rc::clone(&shared), Rc::clone(&slot));
+                let action: Action = Box::new(move || filled.fill(effect(&world)));
+                let event = Event { process: Some(process), may_outlive, action };
+                drop(shared.scheduler.at(shared.clock.get() + nanos, event));
+            }
+            slot.filled().await
+        }
+    }
+
+    /// Does what is due now: events, and closing connections whose hand-off was dropped.
+    pub(super) fn settle(&self) {
+        while let Some(((_, number), event)) = self.scheduler.take_due(self.clock.get()) {
+            self.note(Step::Event, number, 0);
+            (event.action)();
+        }
+        loop {
+            let list = self.links.abandoned.lock().expect("nothing panics while it holds this list").pop();
+            let Some(handoff) = list else { break };
+            let ends = self.links.parked.borrow_mut().remove(&handoff);
+            drop(ends);
+        }
+    }
+
+    /// Opens a connection from the outside.
+    pub(super) fn connect(
+        self: &Rc<Self>,
+        node: u32,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Ends>> + use<> + 'static {
+        let shared = Rc::clone(self);
+        async move {
+            let slot = Rc::new(Slot::default());
+            let (world, filled) = (Rc::clone(&shared), Rc::clone(&slot));
+            let arrive = move || {
+                world.note(Step::Connect, u64::from(node), u64::from(port));
+                let accepting = world.nodes.borrow().get(&node).and_then(Node::process).and_then(
+                    |(process, accepting)| {
+                        (accepting.port() == port).then(|| (process, Rc::clone(accepting)))
+                    },
+                );
+                let accepted = accepting.and_then(|(process, accepting)| {
+                    let (client, server) = Ends::pair(&world, process);
+                    accepting.arrive(&world, server).ok().map(|()| client)
+                });
+                filled.fill(accepted.ok_or_else(|| io::Error::from(ErrorKind::ConnectionRefused)));
+            };
+            shared.after(shared.below(super::link::LATENCY_NANOS_MAX), Box::new(arrive));
+            slot.filled().await
+        }
+    }
+}
+
+/// Waits for at least a duration, from the first poll on; forgets its event when dropped.
+pub(super) struct Sleep {
+    shared: Rc<Shared>,
+    duration: Duration,
+    started: Option<Option<EventKey>>,
+    slot: Rc<Slot<()>>,
+}
+
+impl Sleep {
+    pub(super) fn new(shared: Rc<Shared>, duration: Duration) -> Self {
+        Self { shared, duration, started: None, slot: Rc::default() }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.started.is_none() {
+            let nanos = u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX);
+            let slot = Rc::clone(&self.slot);
+            let key = self.shared.after(nanos, Box::new(move || slot.fill(())));
+            self.started = Some(key);
+        }
+        self.slot.poll_filled(context)
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(Some(key)) = self.started {
+            drop(self.shared.scheduler.cancel(key));
+        }
+    }
+}
+
+/// Lets others go first, once.
+pub(super) fn yield_once() -> impl Future<Output = ()> + 'static {
+    let mut yielded = false;
+    poll_fn(move |context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+/// A result on its way from an event to the task that waits for it.
+pub(super) struct Slot<T> {
+    value: Cell<Option<T>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { value: Cell::new(None), waker: Cell::new(None) }
+    }
+}
+
+impl<T: 'static> Slot<T> {
+    pub(super) fn fill(&self, value: T) {
+        self.value.set(Some(value));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn poll_filled(&self, context: &mut Context<'_>) -> Poll<T> {
+        if let Some(value) = self.value.take() {
+            return Poll::Ready(value);
+        }
+        self.waker.set(Some(context.waker().clone()));
+        Poll::Pending
+    }
+
+    pub(super) fn filled(self: Rc<Self>) -> impl Future<Output = T> + 'static {
+        poll_fn(move |context| self.poll_filled(context))
+    }
+}
