@@ -174,7 +174,9 @@ impl World {
             let mut nodes = shared.nodes.borrow_mut();
             match nodes.get_mut(&node.0) {
                 Some(node) if node.running.is_some() => {
-                    node.end_waiters.push(context.waker().clone());
+                    if !node.end_waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
+                        node.end_waiters.push(context.waker().clone());
+                    }
                     Poll::Pending
                 }
                 _ => Poll::Ready(()),
