@@ -169,3 +169,76 @@ impl Frames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Request;
+
+    fn ping(bytes: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        Request::Ping(bytes).encode(1, 0, 0, &mut frame).unwrap();
+        frame
+    }
+
+    #[test]
+    fn a_frame_inside_a_chunk_is_not_copied() {
+        let mut stream = ping(b"one");
+        stream.extend(ping(b"two"));
+        stream.extend(&ping(b"three")[..20]);
+        let mut frames = Frames::new(1 << 20);
+        let mut rest = stream.as_slice();
+        for _ in 0..2 {
+            let frame = frames.next_frame(&mut rest).unwrap().unwrap();
+            assert!(stream.as_ptr_range().contains(&frame.body.as_ptr()));
+        }
+        assert_eq!(frames.next_frame(&mut rest), Ok(None));
+        assert_eq!((frames.waiting_bytes(), frames.gathered_frames()), (20, 0));
+        let tail = ping(b"three");
+        let mut rest = &tail[20..];
+        assert!(frames.next_frame(&mut rest).unwrap().is_some());
+        assert_eq!((frames.waiting_bytes(), frames.gathered_frames()), (0, 1));
+    }
+
+    #[test]
+    fn memory_follows_what_was_received_not_what_was_claimed() {
+        let mut frame = ping(&[7; 60_000]);
+        frame[..4].copy_from_slice(&(1u32 << 20).to_le_bytes());
+        let mut frames = Frames::new(1 << 20);
+        for (index, byte) in frame.iter().enumerate() {
+            assert_eq!(frames.next_frame(&mut &[*byte][..]), Ok(None));
+            assert!(frames.gathered.capacity() <= 2 * (index + 1));
+        }
+        let zeros = vec![0; 1 << 20];
+        let mut rest = &zeros[frame.len()..];
+        assert!(frames.next_frame(&mut rest).unwrap().is_some());
+        assert!(frames.gathered.capacity() <= 1 << 20);
+        assert_eq!(frames.next_frame(&mut &[][..]), Ok(None));
+        assert!(frames.gathered.capacity() <= GATHERED_BYTES_KEPT_MAX, "big memory is given back");
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_by_its_header() {
+        let frame = ping(&[7; 100]);
+        for split in [0, 5, 31] {
+            let mut frames = Frames::new(100);
+            assert_eq!(frames.next_frame(&mut &frame[..split]), Ok(None));
+            let error = frames.next_frame(&mut &frame[split..]).unwrap_err();
+            assert_eq!(error, ProtocolError::FrameTooLarge { bytes: 140, max: 100 });
+            assert_eq!(frames.next_frame(&mut &[][..]), Err(error));
+            assert_eq!(frames.failed_header().unwrap().request_id, 1);
+        }
+    }
+
+    #[test]
+    fn a_preface_may_come_in_pieces() {
+        let mut stream = Preface::OURS.to_bytes().to_vec();
+        stream.extend(ping(b"x"));
+        let mut frames = Frames::new(100);
+        assert_eq!(frames.next_preface(&mut &stream[..3]), Ok(None));
+        let mut rest = &stream[3..];
+        assert_eq!(frames.next_preface(&mut rest), Ok(Some(Preface::OURS)));
+        assert_eq!(frames.next_frame(&mut rest).unwrap().unwrap().body[8..], *b"x");
+        assert_eq!(Frames::new(100).next_preface(&mut &b"GET"[..]), Err(ProtocolError::BadPreface));
+    }
+}

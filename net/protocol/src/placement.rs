@@ -61,6 +61,31 @@ mod tests {
     }
 
     #[test]
+    fn placement_is_frozen() {
+        // Rows of the table in PROTOCOL.md: key in hexadecimal, hash of its tag, partition among
+        // 64, 1,024 and 16,384, shard of 3 among 1,024 partitions.
+        let rows = include_str!("../PROTOCOL.md")
+            .lines()
+            .skip_while(|line| *line != "<!-- placement vectors -->")
+            .filter_map(|line| line.strip_prefix("| `"));
+        let mut checked = 0;
+        for row in rows {
+            let cells: Vec<_> = row.split('|').map(|cell| cell.trim().trim_end_matches('`')).collect();
+            let [key, hash, p64, p1024, p16384, shard, ..] = cells[..] else { break };
+            let key: Vec<u8> = (0..key.len() / 2)
+                .map(|at| u8::from_str_radix(&key[2 * at..2 * at + 2], 16).unwrap())
+                .collect();
+            assert_eq!(format!("{:016x}", xxh3_64(tag(&key))), hash.trim_start_matches('`'));
+            assert_eq!(partition_of(&key, 64), p64.parse().ok());
+            assert_eq!(partition_of(&key, 1024), p1024.parse().ok());
+            assert_eq!(partition_of(&key, 16_384), p16384.parse().ok());
+            assert_eq!(shard_of(partition_of(&key, 1024).unwrap(), 3, 1024), shard.parse().ok());
+            checked += 1;
+        }
+        assert_eq!(checked, 9, "every row was read");
+    }
+
+    #[test]
     fn numbers_that_do_not_fit_have_no_place() {
         assert_eq!(partition_of(b"k", 0), None);
         assert_eq!(partition_of(b"k", 1), None);

@@ -1,0 +1,5 @@
+//! Every message of the protocol: golden frames, round trips, and bytes that are not messages.
+
+mod golden;
+mod properties;
+mod samples;
