@@ -1,0 +1,374 @@
+//! What one core owns: its ring, its operations in flight, its receive buffers.
+//!
+//! [`Core::start`] puts an operation into the slab and its entry on the ring. [`Core::turn`], called
+//! by the driver task only, submits, reaps and hands every completion to whom it concerns. Both are
+//! re-entrancy safe by a simple rule: no borrow of the slab or the ring is held while anything else
+//! is called.
+//!
+//! After [`Core::stop`] nothing is started any more: futures of this core never complete then.
+#![expect(unsafe_code, reason = "pushing entries whose memory the slab keeps alive")]
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use io_uring::{opcode, types};
+
+use crate::op::{Op, Progress, Request};
+use crate::pool::ReceivePool;
+use crate::ring::{Completion, Entered, REAP_MAX, Ring};
+use crate::slab::{Key, Slab};
+use crate::socket::SocketState;
+use crate::waker::WakerSlot;
+
+/// User data of entries whose completion concerns nobody (cancellations).
+const NOBODY: u64 = u64::MAX;
+
+/// Places in the slab made at start; it grows beyond when more is in flight.
+const OPERATIONS_AT_START: usize = 1024;
+
+/// One core's ring and everything in flight on it.
+pub(crate) struct Core {
+    ring: RefCell<Option<Ring>>,
+    operations: RefCell<Slab<Op>>,
+    /// Operations whose last completion has not been seen.
+    in_flight: Cell<usize>,
+    pool: Rc<ReceivePool>,
+    /// Sockets whose receive found no buffer; armed again at the end of the turn.
+    starved: RefCell<Vec<Rc<SocketState>>>,
+    batch: Cell<Vec<Completion>>,
+    driver: WakerSlot,
+    kicked: Cell<bool>,
+    yielding: Cell<usize>,
+    stopping: Cell<bool>,
+}
+
+impl Core {
+    /// Makes the ring and the receive buffers, on the thread that will drive them.
+    pub(crate) fn new(
+        ring_entries: u32,
+        receive_buffers: u16,
+        receive_buffer_bytes: u32,
+        eventfd: BorrowedFd<'_>,
+    ) -> io::Result<Rc<Self>> {
+        let mut ring = Ring::new(ring_entries)?;
+        ring.register_eventfd(eventfd)?;
+        let pool = ReceivePool::new(&mut ring, receive_buffers, receive_buffer_bytes)?;
+        Ok(Rc::new(Self {
+            ring: RefCell::new(Some(ring)),
+            operations: RefCell::new(Slab::with_capacity(OPERATIONS_AT_START)),
+            in_flight: Cell::new(0),
+            pool,
+            starved: RefCell::default(),
+            batch: Cell::new(Vec::with_capacity(REAP_MAX)),
+            driver: WakerSlot::default(),
+            kicked: Cell::new(false),
+            yielding: Cell::new(0),
+            stopping: Cell::new(false),
+        }))
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<ReceivePool> {
+        &self.pool
+    }
+
+    /// Starts an operation. `None` while stopping: the operation is dropped unstarted.
+    pub(crate) fn start(&self, op: Op) -> Option<Key> {
+        if self.stopping.get() {
+            return None;
+        }
+        let mut operations = self.operations.borrow_mut();
+        let key = operations.insert(op);
+        let entry = operations.get_mut(key)?.entry().user_data(key.bits());
+        if let Some(ring) = self.ring.borrow_mut().as_mut() {
+            // SAFETY: the entry points only to what the op owns on the heap (see `op`), and the op
+            // stays in the slab, untouched, until its last completion.
+            unsafe { ring.push(entry) };
+        }
+        drop(operations);
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.kick();
+        Some(key)
+    }
+
+    /// Asks for the end of an operation. It still completes, as cancelled or otherwise.
+    pub(crate) fn cancel(&self, key: Key) {
+        self.push_cancel(opcode::AsyncCancel::new(key.bits()).build());
+    }
+
+    /// Wakes the driver, if it waits: there is something to submit or to look at.
+    pub(crate) fn kick(&self) {
+        self.kicked.set(true);
+        self.driver.wake();
+    }
+
+    /// Whether the driver was kicked since the last turn; remembers it for waking otherwise.
+    pub(crate) fn poll_kick(&self, context: &Context<'_>) -> Poll<()> {
+        if self.kicked.get() {
+            return Poll::Ready(());
+        }
+        self.driver.register(context);
+        Poll::Pending
+    }
+
+    /// Notes a task that yields, until the guard is dropped.
+    pub(crate) fn yielding(self: &Rc<Self>) -> Yielding {
+        self.yielding.set(self.yielding.get() + 1);
+        Yielding(Rc::clone(self))
+    }
+
+    /// Whether a task of this core has yielded and will run again by itself.
+    pub(crate) fn has_yielding(&self) -> bool {
+        self.yielding.get() > 0
+    }
+
+    /// Submits, reaps, hands out completions. Returns whether there may be more at once.
+    pub(crate) fn turn(&self) -> bool {
+        self.kicked.set(false);
+        let mut batch = self.batch.take();
+        let entered = match self.ring.borrow_mut().as_mut() {
+            Some(ring) => ring.enter_if_needed(),
+            None => return false,
+        };
+        let mut reaped = 0;
+        // Bounded: completions are made by entering, and this loop enters only for a full batch.
+        loop {
+            batch.clear();
+            if let Some(ring) = self.ring.borrow_mut().as_mut() {
+                ring.reap(&mut batch);
+            }
+            reaped += batch.len();
+            for completion in &batch {
+                self.complete(*completion);
+            }
+            if batch.len() < REAP_MAX {
+                break;
+            }
+        }
+        batch.clear();
+        self.batch.set(batch);
+        self.feed_starved();
+        reaped > 0 || entered == Entered::NotYet || self.has_unsubmitted()
+    }
+
+    /// Turns wake-ups on; false if there is, or may be, something to do after all.
+    pub(crate) fn prepare_sleep(&self) -> bool {
+        !self.kicked.get() && self.ring.borrow_mut().as_mut().is_some_and(Ring::quiet_with_wakeups)
+    }
+
+    /// Turns wake-ups off again.
+    pub(crate) fn end_sleep(&self) {
+        if let Some(ring) = self.ring.borrow_mut().as_mut() {
+            ring.disable_wakeups();
+        }
+    }
+
+    /// Tells the driver to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.kick();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Cancels everything in flight, waits for the kernel to let go and drops the ring. What the
+    /// kernel does not let go of in time is leaked, never freed under its hands.
+    pub(crate) fn close(self: &Rc<Self>) {
+        const ROUNDS_MAX: usize = 20;
+        const ROUND: Duration = Duration::from_millis(50);
+        self.stopping.set(true);
+        self.starved.borrow_mut().clear();
+        if self.in_flight.get() > 0 {
+            self.push_cancel(opcode::AsyncCancel2::new(types::CancelBuilder::any()).build());
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.turn();
+            if self.in_flight.get() == 0 {
+                break;
+            }
+            if let Some(ring) = self.ring.borrow_mut().as_mut() {
+                ring.wait(ROUND);
+            }
+        }
+        if self.in_flight.get() > 0 {
+            std::mem::forget(Rc::clone(self));
+        }
+        drop(self.ring.borrow_mut().take());
+    }
+
+    fn push_cancel(&self, entry: io_uring::squeue::Entry) {
+        if let Some(ring) = self.ring.borrow_mut().as_mut() {
+            // SAFETY: a cancellation points to no memory.
+            unsafe { ring.push(entry.user_data(NOBODY)) };
+        }
+        self.kick();
+    }
+
+    fn has_unsubmitted(&self) -> bool {
+        self.ring.borrow_mut().as_mut().is_some_and(Ring::has_unsubmitted)
+    }
+
+    fn complete(&self, completion: Completion) {
+        if completion.user_data == NOBODY {
+            return;
+        }
+        let key = Key::from_bits(completion.user_data);
+        let mut operations = self.operations.borrow_mut();
+        // What goes on is told by reference; what has ended leaves the slab.
+        if completion.more() {
+            match operations.get_mut(key) {
+                Some(Op::Receive { socket, .. }) => {
+                    let socket = Rc::clone(socket);
+                    drop(operations);
+                    socket.received(completion);
+                }
+                Some(Op::Accept(listener)) => {
+                    let listener = Rc::clone(listener);
+                    drop(operations);
+                    listener.accepted(completion);
+                }
+                _ => debug_assert!(false, "only accepting and receiving complete more than once"),
+            }
+            return;
+        }
+        self.in_flight.set(self.in_flight.get() - 1);
+        if let Some(Op::Request { progress, .. }) = operations.get_mut(key)
+            && let Progress::Running(waker) = progress
+        {
+            let waker = std::mem::take(waker);
+            *progress = Progress::Done(completion.result);
+            drop(operations);
+            waker.wake();
+            return;
+        }
+        let ended = operations.remove(key);
+        drop(operations);
+        match ended {
+            Some(Op::Receive { socket, .. }) => {
+                if completion.result == -libc::ENOBUFS && socket.wants_more() {
+                    self.starved.borrow_mut().push(Rc::clone(&socket));
+                }
+                socket.received(completion);
+            }
+            Some(Op::Send { socket, outgoing }) => socket.sent(outgoing, completion.result),
+            Some(Op::Accept(listener)) => listener.accepted(completion),
+            Some(Op::Request { request, .. }) => request.discard(completion.result),
+            None => debug_assert!(false, "a completion without an operation"),
+        }
+    }
+
+    /// Buffers came back while completions were handled: see `pool`.
+    fn feed_starved(&self) {
+        // Arming adds nobody to the list: that takes a completion.
+        let mut starved = self.starved.take();
+        for socket in starved.drain(..) {
+            socket.arm_again();
+        }
+        self.starved.replace(starved);
+    }
+}
+
+/// Marks a task as runnable by itself; dropping it tells the driver that the task runs.
+pub(crate) struct Yielding(Rc<Core>);
+
+impl Drop for Yielding {
+    fn drop(&mut self) {
+        self.0.yielding.set(self.0.yielding.get() - 1);
+        self.0.kick();
+    }
+}
+
+/// A request as a future: starts when first polled, gives the request and its memory back with
+/// the result. Dropped early, the request goes on and its result is discarded.
+pub(crate) struct Operation {
+    core: Rc<Core>,
+    stage: Stage,
+}
+
+enum Stage {
+    New(Request),
+    Running(Key),
+    /// Collected, or refused because the core stops.
+    Over,
+}
+
+impl Operation {
+    pub(crate) fn new(core: &Rc<Core>, request: Request) -> Self {
+        Self { core: Rc::clone(core), stage: Stage::New(request) }
+    }
+}
+
+impl Future for Operation {
+    /// The kernel's result (a count, a descriptor or a negated error number) and the request.
+    type Output = (i32, Request);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match std::mem::replace(&mut this.stage, Stage::Over) {
+            Stage::New(request) => {
+                let waker = WakerSlot::default();
+                waker.register(context);
+                let op = Op::Request { request, progress: Progress::Running(waker) };
+                if let Some(key) = this.core.start(op) {
+                    this.stage = Stage::Running(key);
+                }
+                Poll::Pending
+            }
+            Stage::Running(key) => {
+                let mut operations = this.core.operations.borrow_mut();
+                match operations.get_mut(key) {
+                    Some(Op::Request { progress: Progress::Running(waker), .. }) => {
+                        let displaced = waker.register(context);
+                        this.stage = Stage::Running(key);
+                        // Dropping a waker may drop its task, which may come back here.
+                        drop(operations);
+                        drop(displaced);
+                        Poll::Pending
+                    }
+                    Some(Op::Request { progress: Progress::Done(result), .. }) => {
+                        let result = *result;
+                        match operations.remove(key) {
+                            Some(Op::Request { request, .. }) => Poll::Ready((result, request)),
+                            _ => unreachable!("just looked at"),
+                        }
+                    }
+                    _ => unreachable!("a running request stays in the slab until it is collected"),
+                }
+            }
+            Stage::Over => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let Stage::Running(key) = self.stage else { return };
+        let mut operations = self.core.operations.borrow_mut();
+        if let Some(Op::Request { progress, .. }) = operations.get_mut(key) {
+            if let Progress::Done(result) = *progress {
+                let ended = operations.remove(key);
+                drop(operations);
+                if let Some(Op::Request { request, .. }) = ended {
+                    request.discard(result);
+                }
+                return;
+            }
+            // The old waker is dropped after the borrow: it may be the last of its task.
+            let old = std::mem::replace(progress, Progress::Abandoned);
+            drop(operations);
+            drop(old);
+        }
+    }
+}
+
+/// An error from a completion's result.
+pub(crate) fn to_result(result: i32) -> io::Result<u32> {
+    if result >= 0 { Ok(result as u32) } else { Err(io::Error::from_raw_os_error(-result)) }
+}

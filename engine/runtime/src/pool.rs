@@ -1,0 +1,193 @@
+//! The receive buffers of one core.
+//!
+//! One mapping holds a ring of buffer entries (shared with the kernel) and the buffers. The kernel
+//! takes a buffer from the ring when data arrives; [`Chunk`] is the taken buffer, and dropping it
+//! puts the buffer back.
+//!
+//! The pool is bounded and must not run dry because somebody keeps chunks: while more than three
+//! quarters of the buffers are taken, a new chunk is copied to the heap and its buffer goes back
+//! at once. So at least a quarter always returns to the kernel, and a receive that found no buffer
+//! can be armed again right after the completions were reaped. How much one connection can pile up
+//! is bounded in `socket`.
+#![expect(unsafe_code, reason = "memory shared with the kernel; see each SAFETY argument")]
+
+use std::cell::Cell;
+use std::io;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+use pinion_env::page_round_up;
+
+use crate::ring::Ring;
+
+/// The one buffer group of a ring.
+pub(crate) const BUFFER_GROUP: u16 = 0;
+
+/// The receive buffers of one core.
+pub(crate) struct ReceivePool {
+    mapping: Mapping,
+    /// Where the buffers begin inside the mapping.
+    buffers_offset: usize,
+    buffer_bytes: usize,
+    /// How many buffers there are: a power of two.
+    buffers: u16,
+    tail: Cell<u16>,
+    /// Buffers inside live chunks.
+    taken: Cell<u16>,
+    copied_chunks: Cell<u64>,
+}
+
+impl ReceivePool {
+    /// Makes `buffers` (a power of two) buffers of `buffer_bytes` and gives them to the ring.
+    pub(crate) fn new(ring: &mut Ring, buffers: u16, buffer_bytes: u32) -> io::Result<Rc<Self>> {
+        assert!(buffers.is_power_of_two() && buffers <= 1 << 15, "checked with the configuration");
+        let buffers_offset = page_round_up(usize::from(buffers) * size_of::<BufRingEntry>());
+        let buffer_bytes = buffer_bytes as usize;
+        let mapping = Mapping::new(buffers_offset + usize::from(buffers) * buffer_bytes)?;
+        let pool = Rc::new(Self {
+            mapping,
+            buffers_offset,
+            buffer_bytes,
+            buffers,
+            tail: Cell::new(0),
+            taken: Cell::new(buffers),
+            copied_chunks: Cell::new(0),
+        });
+        // SAFETY: the mapping is page-aligned and large enough for the entries, which name buffers
+        // inside it. It is unmapped when the last reference to the pool goes; `Core` keeps one
+        // until its ring is drained and dropped, and for ever if it could not be drained.
+        unsafe { ring.register_buffers(pool.mapping.start.as_ptr() as u64, buffers, BUFFER_GROUP)? };
+        for buffer in 0..buffers {
+            pool.give_back(buffer);
+        }
+        Ok(pool)
+    }
+
+    /// Takes the buffer of a completion that received `bytes`.
+    pub(crate) fn take(self: &Rc<Self>, buffer: u16, bytes: usize) -> Chunk {
+        assert!(
+            buffer < self.buffers && bytes <= self.buffer_bytes,
+            "the kernel fills only what it was given"
+        );
+        self.taken.set(self.taken.get() + 1);
+        let chunk = Chunk(Content::Pooled { pool: Rc::clone(self), buffer, bytes });
+        let low_mark = self.buffers - self.buffers / 4;
+        if self.taken.get() > low_mark {
+            self.copied_chunks.set(self.copied_chunks.get() + 1);
+            return Chunk(Content::Copied(chunk.to_vec()));
+        }
+        chunk
+    }
+
+    /// Puts a buffer back that a completion named but that holds nothing.
+    pub(crate) fn discard(&self, buffer: u16) {
+        self.taken.set(self.taken.get() + 1);
+        self.give_back(buffer);
+    }
+
+    /// How many chunks had to be copied because too many buffers were taken.
+    pub(crate) fn copied_chunks(&self) -> u64 {
+        self.copied_chunks.get()
+    }
+
+    fn address(&self, buffer: u16) -> NonNull<u8> {
+        debug_assert!(buffer < self.buffers);
+        // SAFETY: the offset of every buffer lies inside the mapping.
+        unsafe { self.mapping.start.add(self.buffers_offset + usize::from(buffer) * self.buffer_bytes) }
+    }
+
+    fn give_back(&self, buffer: u16) {
+        let tail = self.tail.get();
+        let entries = self.mapping.start.cast::<BufRingEntry>().as_ptr();
+        // SAFETY: the index is masked to the number of entries, all inside the mapping, and the
+        // kernel does not read entries at or beyond the tail. Only this thread writes them. The
+        // fields are set one by one because the tail lives in a field of entry 0.
+        unsafe {
+            let entry = entries.add(usize::from(tail & (self.buffers - 1)));
+            (*entry).set_addr(self.address(buffer).as_ptr() as u64);
+            (*entry).set_len(self.buffer_bytes as u32);
+            (*entry).set_bid(buffer);
+        }
+        let tail = tail.wrapping_add(1);
+        // SAFETY: the tail is an aligned u16 inside the mapping that only this thread writes; the
+        // kernel reads it with acquire, and the release makes the entry visible before it.
+        unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries).cast_mut()).store(tail, Ordering::Release) };
+        self.tail.set(tail);
+        self.taken.set(self.taken.get() - 1);
+    }
+}
+
+/// Received bytes. Returns its buffer to the core's pool on drop.
+pub struct Chunk(Content);
+
+enum Content {
+    Pooled { pool: Rc<ReceivePool>, buffer: u16, bytes: usize },
+    Copied(Vec<u8>),
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Content::Pooled { pool, buffer, bytes } => {
+                // SAFETY: the kernel has written `bytes` initialised bytes into this buffer and
+                // does not touch it again before it is given back, which drop does; the mapping
+                // lives as long as the pool, which this chunk keeps alive.
+                unsafe { std::slice::from_raw_parts(pool.address(*buffer).as_ptr(), *bytes) }
+            }
+            Content::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Content::Pooled { pool, buffer, .. } = &self.0 {
+            pool.give_back(*buffer);
+        }
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunk").field("bytes", &self.len()).finish()
+    }
+}
+
+/// Anonymous memory, touched once so that receiving never faults.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Mapping {
+    fn new(bytes: usize) -> io::Result<Self> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0 unasked");
+        Ok(Self { start, bytes })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and of this size, and nobody refers to it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

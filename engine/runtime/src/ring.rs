@@ -1,0 +1,213 @@
+//! One io_uring and the rules of driving it.
+//!
+//! Flags: SINGLE_ISSUER and DEFER_TASKRUN (completions are made only when this thread enters the
+//! kernel, so they never interrupt a task), TASKRUN_FLAG (user space sees whether entering would
+//! make any). One enter makes at most about 20 completions, so "nothing more" is true only when
+//! the flag is clear, nothing is left to submit and the completion queue is empty.
+//!
+//! To sleep, the ring signals an eventfd. The kernel signals it only for the first deferred item
+//! of an empty list, so [`Ring::quiet_with_wakeups`] enables the eventfd first and then enters
+//! until the list is known to be empty: whatever comes later is a first item and signals.
+//!
+//! Interrupted or refused enters (EINTR, EAGAIN, EBUSY) are not errors but "not yet": the caller
+//! reaps what there is and comes back. Entries that find the submission queue full are submitted
+//! at once; if the kernel takes none, they wait in a backlog, in order.
+#![expect(unsafe_code, reason = "submission entries carry addresses; see each SAFETY argument")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, squeue, types};
+
+/// Completions taken from the ring at a time.
+pub(crate) const REAP_MAX: usize = 128;
+
+/// `IORING_ENTER_GETEVENTS`: run deferred work and flush an overflown completion queue.
+const GET_EVENTS: u32 = 1;
+
+/// One completion.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Completion {
+    pub(crate) user_data: u64,
+    /// Result of the operation, or a negated error number.
+    pub(crate) result: i32,
+    flags: u32,
+}
+
+impl Completion {
+    /// Whether the operation goes on and will complete again.
+    pub(crate) fn more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The receive buffer that holds the data.
+    pub(crate) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// How an enter went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// The kernel took everything and did what there was to do, up to its limit per enter.
+    Done,
+    /// There was nothing to enter for.
+    Skipped,
+    /// Interrupted or short of something: come back later.
+    NotYet,
+}
+
+/// The ring of one core. Made, used and dropped on that core's thread.
+pub(crate) struct Ring {
+    uring: IoUring,
+    backlog: VecDeque<squeue::Entry>,
+}
+
+impl Ring {
+    /// A ring with a submission queue of `entries` and a completion queue of four times that.
+    pub(crate) fn new(entries: u32) -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(entries * 4)
+            .setup_clamp()
+            .dontfork()
+            .build(entries)?;
+        if !uring.params().is_feature_nodrop() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(Self { uring, backlog: VecDeque::new() })
+    }
+
+    /// Has completions signalled on `eventfd`, disabled until [`Ring::quiet_with_wakeups`].
+    pub(crate) fn register_eventfd(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.disable_wakeups();
+        self.uring.submitter().register_eventfd(eventfd.as_raw_fd())
+    }
+
+    /// Gives the kernel a ring of receive buffers at `address`.
+    ///
+    /// # Safety
+    /// `address` is page-aligned and valid for `entries` buffer entries, and the buffers they name
+    /// are valid, until this ring is dropped and no operation is in flight.
+    pub(crate) unsafe fn register_buffers(
+        &mut self,
+        address: u64,
+        entries: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        // SAFETY: the caller vouches for the address and its lifetime.
+        unsafe { self.uring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
+    }
+
+    /// Queues an entry; the next enter submits it.
+    ///
+    /// # Safety
+    /// The memory that the entry points to stays valid and untouched until its last completion.
+    pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            // SAFETY: passed on to the caller.
+            if unsafe { self.uring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // Full: hand over what there is, without reaping, and try again.
+            let entered = self.enter(0);
+            // SAFETY: passed on to the caller.
+            if entered == Entered::Done && unsafe { self.uring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.backlog.push_back(entry);
+    }
+
+    /// Submits what is queued and lets the kernel make completions, if there is reason to.
+    pub(crate) fn enter_if_needed(&mut self) -> Entered {
+        self.submit_backlog();
+        let submission = self.uring.submission();
+        if submission.is_empty() && !submission.taskrun() && !submission.cq_overflow() {
+            return Entered::Skipped;
+        }
+        drop(submission);
+        self.enter(GET_EVENTS)
+    }
+
+    /// Moves up to [`REAP_MAX`] completions into `batch`.
+    pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
+        let completions = self.uring.completion();
+        batch.extend(completions.take(REAP_MAX).map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
+    }
+
+    /// Whether entries wait for an enter.
+    pub(crate) fn has_unsubmitted(&mut self) -> bool {
+        !self.backlog.is_empty() || !self.uring.submission().is_empty()
+    }
+
+    /// Turns wake-ups on and looks once more. True: the ring is quiet, and whatever completes from
+    /// now on signals the eventfd. False: there is, or may be, something to do; wake-ups are off.
+    pub(crate) fn quiet_with_wakeups(&mut self) -> bool {
+        // Each round runs the deferred items there are, up to the kernel's limit.
+        const ROUNDS_MAX: usize = 4;
+        self.uring.completion().enable_eventfd();
+        for _ in 0..ROUNDS_MAX {
+            self.submit_backlog();
+            if self.enter(GET_EVENTS) == Entered::NotYet || !self.uring.completion().is_empty() {
+                break;
+            }
+            let submission = self.uring.submission();
+            let quiet = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+            drop(submission);
+            if quiet && self.backlog.is_empty() && self.uring.completion().is_empty() {
+                return true;
+            }
+        }
+        self.disable_wakeups();
+        false
+    }
+
+    /// Stops signalling the eventfd.
+    pub(crate) fn disable_wakeups(&mut self) {
+        self.uring.completion().disable_eventfd();
+    }
+
+    /// Blocks until something completes or `timeout` is over. For shutting down only.
+    pub(crate) fn wait(&mut self, timeout: Duration) {
+        self.submit_backlog();
+        let timespec = types::Timespec::from(timeout);
+        let arguments = types::SubmitArgs::new().timespec(&timespec);
+        // An error (time over, interrupted) means that there may be nothing to reap.
+        drop(self.uring.submitter().submit_with_args(1, &arguments));
+    }
+
+    fn submit_backlog(&mut self) {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: whoever pushed it vouched for the entry until its last completion.
+            if unsafe { self.uring.submission().push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    fn enter(&mut self, flags: u32) -> Entered {
+        let queued = self.uring.submission().len() as u32;
+        // SAFETY: no argument structure is passed, and the flags ask for nothing that needs one.
+        let entered = unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) };
+        match entered {
+            Ok(taken) if taken as u32 == queued => Entered::Done,
+            Ok(_) => Entered::NotYet,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Entered::NotYet,
+                // Nothing on this core can go on without its ring.
+                _ => panic!("entering the io_uring failed: {error}"),
+            },
+        }
+    }
+}
