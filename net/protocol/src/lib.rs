@@ -26,6 +26,7 @@
 //! ```
 
 mod assembler;
+mod entries;
 mod error;
 mod header;
 mod heads;
@@ -35,25 +36,26 @@ mod request;
 mod response;
 mod scan;
 mod types;
+mod write;
 
 pub use assembler::{Frame, Frames, GATHERED_BYTES_KEPT_MAX};
+pub use entries::{
+    BatchOperation, Keys, NamespaceInfo, Namespaces, OperationResult, OperationResults, Operations, Record,
+    Records, ShardCores, Value, ValueItem, Values,
+};
 pub use error::{ErrorCode, Outcome, ProtocolError};
 pub use header::{
     FLAG_ERROR, FLAG_MORE, FLAG_RESPONSE, HEADER_BYTES, Header, Opcode, PREFACE_BYTES, PREFACE_MAGIC, Preface,
 };
-pub use list::{
-    BatchOperation, Keys, List, ListBuf, ListIter, ListKind, NamespaceInfo, Namespaces, OperationResult,
-    OperationResults, Operations, Record, Records, ShardCores, Value, ValueItem, Values,
-};
-pub use request::{
-    Batch, Hello, KeyRequest, MultiGet, NamespaceOptions, Put, Request, Update, UpdateOperation, Write,
-};
+pub use list::{List, ListBuf, ListIter, ListKind};
+pub use request::{Hello, KeyRequest, MultiGet, NamespaceOptions, Request};
 pub use response::{
     BatchReply, ErrorReply, GetReply, HelloReply, MultiGetReply, Response, Stat, StatReply, Written,
     encode_error, encode_value_head, encode_written,
 };
 pub use scan::{CURSOR_BYTES_MAX, Direction, Scan, ScanKind, ScanReply};
 pub use types::{Condition, Durability, NamespaceState, ProposedStamp, Ttl, Version, WriteOutcome};
+pub use write::{Batch, Put, Update, UpdateOperation, Write};
 
 /// The lowest version of the protocol that this crate speaks.
 pub const VERSION_LOWEST: u16 = 1;

@@ -5,13 +5,14 @@
 //! server. The server's hot answers have direct encoders beside [`Response::encode`]; none of them
 //! allocates except by growing `out`.
 
+use crate::entries::{Namespaces, OperationResults, ShardCores, Value, Values};
 use crate::error::{ErrorCode, Outcome, ProtocolError};
 use crate::header::{FLAG_ERROR, FLAG_RESPONSE, Header, Opcode, write_frame, write_frame_around};
 use crate::heads::{
     BodyReader, BytesHead, ErrorHead, Head, HelloReplyHead, ListReplyHead, NamespaceReplyHead,
     ValueReplyHead, WrittenHead, length,
 };
-use crate::list::{List, ListKind, Namespaces, OperationResults, ShardCores, Value, Values};
+use crate::list::{List, ListKind};
 use crate::scan::ScanReply;
 use crate::types::{Version, WriteOutcome};
 use crate::{ERROR_MESSAGE_BYTES_MAX, PING_BYTES_MAX};

@@ -5,9 +5,10 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use crate::entries::Records;
 use crate::error::ProtocolError;
 use crate::heads::{BodyReader, Head, ScanHead, ScanReplyHead, flags_within, length, reserved_is_zero};
-use crate::list::{List, Records};
+use crate::list::List;
 
 /// The longest cursor, in bytes: a longest key, a position around it and the seal.
 pub const CURSOR_BYTES_MAX: usize = 4_200;
