@@ -5,6 +5,7 @@
 mod cache;
 #[expect(dead_code, reason = "its users arrive with the log and the tables")]
 mod codec;
+mod compaction;
 mod error;
 mod identity;
 mod key;
@@ -16,6 +17,9 @@ mod table;
 mod testing;
 
 pub use cache::{ROW_BYTES_MAX, RowCache, RowCacheStats, Ticket};
+pub use compaction::{
+    INPUTS_MAX, Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Verdict, Work, debt_bytes, pick,
+};
 pub use error::{Corruption, Error, Outcome, Result};
 pub use identity::{DatabaseId, Identity};
 pub use key::{

@@ -1,0 +1,147 @@
+//! The shape of a version: places, sizes, targets, debt.
+//!
+//! Target sizes follow the data from below, as RocksDB's dynamic level sizes do: the last level is
+//! always number `levels_max`, each level above it is meant to hold a `level_growth`-th of the one
+//! below, and flushed runs are merged into the *base level*, the uppermost that is in use. A small
+//! shard therefore has runs and one level; when that outgrows `level_base_bytes`, the level above
+//! becomes the base. So at least 1 - 1/growth of the data stays in the last level (space), no data
+//! is written through levels that are not needed (wear), and no level ever changes its number. With
+//! fixed sizes counted from the top instead, the last level could hold little more than the one
+//! above it, and half of the disk be old versions.
+//!
+//! It also bounds jobs: the base level holds at most about `level_base_bytes`, so even a small run
+//! that spans all keys meets only that much.
+
+use super::picker::Job;
+use crate::key::OwnedPosition;
+use crate::stamp::HybridTime;
+use crate::table::TableMeta;
+
+/// The tables of a version, as the picker sees them.
+#[derive(Debug, Clone, Default)]
+pub struct Levels<'a> {
+    /// Flushed runs, newest first.
+    pub runs: Vec<RunView<'a>>,
+    /// Levels 1 and deeper (`levels[0]` is level 1), each disjoint and in order. Missing levels
+    /// are empty.
+    pub levels: Vec<Vec<&'a TableMeta>>,
+}
+
+/// The tables of one flush, disjoint and in order.
+#[derive(Debug, Clone)]
+pub struct RunView<'a> {
+    /// Greater = newer.
+    pub number: u64,
+    /// In order.
+    pub tables: Vec<&'a TableMeta>,
+}
+
+/// What the picker needs to know beside the tables.
+#[derive(Debug, Clone, Copy)]
+pub struct PickOptions<'a> {
+    /// Runs at which merging them down is due.
+    pub runs_max: usize,
+    /// Number of the last level, at least 1.
+    pub levels_max: usize,
+    /// Most that the base level is meant to hold, in bytes.
+    pub level_base_bytes: u64,
+    /// How many times as large each level is as the one above, at least 2.
+    pub level_growth: u64,
+    /// Target size of a table in bytes.
+    pub table_bytes: u64,
+    /// Time by the shard's hybrid clock, in milliseconds: judges expiry.
+    pub now_ms: u64,
+    /// Tombstones and expired values with stamps up to this time may go. It must be the same that
+    /// the job will judge by, else the sweep picks a table again and again.
+    pub drop_horizon: HybridTime,
+    /// Jobs that were picked and whose results are not in the version yet.
+    pub under_way: &'a [Job],
+    /// Where the last job of each level ended ([`super::Job::cursor`]), by level; may be short.
+    pub cursors: &'a [OwnedPosition],
+}
+
+/// Target sizes of levels.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// The level that runs are merged into.
+    pub base: usize,
+    /// In bytes, by level; meaningless above the base.
+    pub targets: Vec<u64>,
+}
+
+impl<'a> Levels<'a> {
+    /// Tables of level 1 or deeper.
+    pub(super) fn level(&self, level: usize) -> &[&'a TableMeta] {
+        self.levels.get(level - 1).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn level_bytes(&self, level: usize) -> u64 {
+        total_bytes(self.level(level))
+    }
+
+    /// Whether a place older than `run` (an index into the runs; none = older than all runs) and
+    /// deeper than `level` touches a table's range.
+    pub(super) fn older_touches(&self, run: Option<usize>, level: usize, table: &TableMeta) -> bool {
+        let older_runs = run.map_or(&[][..], |run| &self.runs[run + 1..]);
+        older_runs.iter().any(|run| !touching(&run.tables, &table.first, &table.last).is_empty())
+            || self
+                .levels
+                .iter()
+                .skip(level)
+                .any(|tables| !touching(tables, &table.first, &table.last).is_empty())
+    }
+
+    pub(super) fn shape(&self, options: &PickOptions<'_>) -> Shape {
+        let last = options.levels_max.max(1);
+        let growth = options.level_growth.max(2);
+        let uppermost = (1..=last).find(|level| !self.level(*level).is_empty()).unwrap_or(last);
+        let largest = (1..=last).map(|level| self.level_bytes(level)).max().unwrap_or(0);
+        // A base that is hardly larger than a run would be merged over and over.
+        let floor = (options.level_base_bytes / growth).max(1);
+        let mut targets = vec![u64::MAX; last + 1];
+        let mut base = last;
+        let mut target = largest;
+        while base > 1 && (base > uppermost || target > options.level_base_bytes) {
+            base -= 1;
+            target /= growth;
+            targets[base] = target.max(floor);
+        }
+        Shape { base, targets }
+    }
+}
+
+/// How many bytes compaction would have to read to bring the version back into its shape: the
+/// excess of every place, times what it meets below, carried on downwards. Grows smoothly with
+/// what is written; 0 when nothing is due.
+pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
+    let shape = levels.shape(options);
+    let excess_runs = (levels.runs.len() + 1).saturating_sub(options.runs_max.max(1));
+    let oldest = levels.runs.iter().rev().take(excess_runs);
+    let mut carried: u64 = oldest.map(|run| total_bytes(&run.tables)).sum();
+    let base_bytes = levels.level_bytes(shape.base);
+    // Every run may meet the whole base level once.
+    let mut debt = carried + base_bytes.min(carried.saturating_mul(options.level_growth));
+    for level in shape.base..options.levels_max {
+        let bytes = levels.level_bytes(level) + carried;
+        carried = bytes.saturating_sub(shape.targets[level]);
+        let below = levels.level_bytes(level + 1);
+        let met = u128::from(carried) * u128::from(below) / u128::from(bytes.max(1));
+        debt = debt.saturating_add(carried).saturating_add(u64::try_from(met).unwrap_or(u64::MAX));
+    }
+    debt
+}
+
+pub(super) fn total_bytes(tables: &[&TableMeta]) -> u64 {
+    tables.iter().map(|table| table.file_bytes).sum()
+}
+
+/// The tables of a place that share a position with the range from `first` to `last`.
+pub(super) fn touching<'t, 'a>(
+    tables: &'t [&'a TableMeta],
+    first: &OwnedPosition,
+    last: &OwnedPosition,
+) -> &'t [&'a TableMeta] {
+    let start = tables.partition_point(|table| table.last < *first);
+    let count = tables[start..].partition_point(|table| table.first <= *last);
+    &tables[start..start + count]
+}

@@ -1,0 +1,250 @@
+//! Chooses the next job: a pure function of the version, so that other policies can be simulated
+//! and put in its place.
+//!
+//! In this order: tables that may be dropped whole; the place that is most over its target; tables
+//! full of dead records. A level gives one table at a time, in turn (a cursor goes round), against
+//! what that touches in the next level: about `level_growth` tables. Large jobs are what makes
+//! long tails. Level 0 gives tables of its oldest run only; runs smaller than one table are taken
+//! whole and several together, since each of them would meet the same tables below.
+
+use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
+use super::sweep::{dead_share, is_wholly_dead};
+use crate::key::OwnedPosition;
+use crate::table::TableMeta;
+
+/// Tables of a job. Exceeded only where every table of a place touches more below, and never by
+/// more than the base level holds.
+pub const INPUTS_MAX: usize = 9;
+
+/// What is to be done with a job's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Remove the sources: all their records are dead and nothing older lies beneath.
+    Drop,
+    /// Put the sources into the target level as they are.
+    Move,
+    /// Write the merged records of sources and targets as new tables of the target level.
+    Merge,
+}
+
+/// What compaction does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// What to do.
+    pub work: Work,
+    /// The level of the sources; 0 = runs.
+    pub from: usize,
+    /// Numbers of the tables that go down, newest place first, in order within a place.
+    pub sources: Vec<u64>,
+    /// The level of the targets and of the result. The same as `from` when a table is rewritten in
+    /// its place to get rid of dead records.
+    pub to: usize,
+    /// Numbers of the tables of `to` that take part, in order.
+    pub targets: Vec<u64>,
+    /// Size of all inputs.
+    pub bytes: u64,
+    /// First position of all inputs.
+    pub first: OwnedPosition,
+    /// Last position of all inputs; results lie between the two.
+    pub last: OwnedPosition,
+    /// Where the next job of level `from` goes on: to be handed back in [`PickOptions::cursors`].
+    pub cursor: OwnedPosition,
+}
+
+/// The next job; none if nothing is due or all that is due is busy.
+pub fn pick(levels: &Levels<'_>, options: &PickOptions<'_>) -> Option<Job> {
+    let shape = levels.shape(options);
+    let picker = Picker { levels, options, shape };
+    picker.droppable().or_else(|| picker.most_over_target()).or_else(|| picker.sweep())
+}
+
+struct Picker<'p, 'a> {
+    levels: &'p Levels<'a>,
+    options: &'p PickOptions<'p>,
+    shape: Shape,
+}
+
+impl<'a> Picker<'_, 'a> {
+    fn droppable(&self) -> Option<Job> {
+        let runs = self.levels.runs.iter().enumerate().map(|(run, view)| (Some(run), 0, &view.tables));
+        let levels = self.levels.levels.iter().enumerate().map(|(index, tables)| (None, index + 1, tables));
+        for (run, level, tables) in runs.chain(levels) {
+            for table in tables.iter().copied() {
+                if is_wholly_dead(table, self.options)
+                    && self.is_free(&[table])
+                    && !self.levels.older_touches(run, level, table)
+                {
+                    return Some(job(Work::Drop, level, &[table], level, &[]));
+                }
+            }
+        }
+        None
+    }
+
+    fn most_over_target(&self) -> Option<Job> {
+        let thousandths = |part: u64, whole: u64| u128::from(part) * 1000 / u128::from(whole.max(1));
+        let runs = self.levels.runs.len();
+        let mut scores = vec![(thousandths(runs as u64, self.options.runs_max.max(1) as u64), 0)];
+        for level in self.shape.base..self.options.levels_max {
+            // A level exactly at its target is fine; runs exactly at theirs are due.
+            let bytes = self.levels.level_bytes(level).saturating_sub(1);
+            scores.push((thousandths(bytes, self.shape.targets[level]), level));
+        }
+        scores.retain(|(score, _)| *score >= 1000);
+        scores.sort_by_key(|(score, level)| (std::cmp::Reverse(*score), *level));
+        scores
+            .into_iter()
+            .find_map(|(_, level)| if level == 0 { self.out_of_runs() } else { self.out_of_level(level) })
+    }
+
+    /// Merges down what the oldest runs hold.
+    fn out_of_runs(&self) -> Option<Job> {
+        let oldest = self.levels.runs.last()?;
+        if total_bytes(&oldest.tables) <= self.options.table_bytes
+            && let Some(job) = self.small_runs()
+        {
+            return Some(job);
+        }
+        let starts = 0..oldest.tables.len();
+        self.best_of(starts.map(|start| self.extended(0, &oldest.tables, start, self.shape.base)))
+    }
+
+    /// The oldest runs that together are no larger than a table.
+    fn small_runs(&self) -> Option<Job> {
+        let mut sources = Vec::new();
+        for run in self.levels.runs.iter().rev() {
+            let bytes = total_bytes(&sources) + total_bytes(&run.tables);
+            let fits = bytes <= self.options.table_bytes && sources.len() + run.tables.len() < INPUTS_MAX;
+            if !sources.is_empty() && !fits {
+                break;
+            }
+            // Newest first.
+            sources.splice(..0, run.tables.iter().copied());
+        }
+        self.down(0, &sources, self.shape.base)
+    }
+
+    /// Merges down one table of a level, in turn.
+    fn out_of_level(&self, level: usize) -> Option<Job> {
+        let tables = self.levels.level(level);
+        let cursor = self.options.cursors.get(level);
+        let start = cursor.map_or(0, |cursor| tables.partition_point(|table| table.first <= *cursor));
+        let starts = (start..tables.len()).chain(0..start);
+        self.best_of(starts.map(|start| self.extended(level, tables, start, level + 1)))
+    }
+
+    /// The first job with few enough inputs, else the one with the fewest.
+    fn best_of(&self, jobs: impl Iterator<Item = Option<Job>>) -> Option<Job> {
+        let inputs = |job: &Job| job.sources.len() + job.targets.len();
+        let mut best: Option<Job> = None;
+        for job in jobs.flatten() {
+            if inputs(&job) <= INPUTS_MAX {
+                return Some(job);
+            }
+            if best.as_ref().is_none_or(|best| inputs(&job) < inputs(best)) {
+                best = Some(job);
+            }
+        }
+        best
+    }
+
+    /// A job of one table and of its right neighbours as far as they come for free: from a level,
+    /// while they touch nothing more below; from a run, while the job stays within its bound.
+    fn extended(&self, from: usize, tables: &[&'a TableMeta], start: usize, to: usize) -> Option<Job> {
+        let mut best = self.down(from, &tables[start..=start], to)?;
+        if best.work != Work::Merge {
+            return Some(best);
+        }
+        for end in start + 2..=tables.len() {
+            let Some(wider) = self.down(from, &tables[start..end], to) else { break };
+            let inputs = wider.sources.len() + wider.targets.len();
+            let free = wider.targets.len() == best.targets.len() || from == 0;
+            if inputs > INPUTS_MAX || !free {
+                break;
+            }
+            best = wider;
+        }
+        Some(best)
+    }
+
+    /// The job that takes `sources` (adjacent tables of one place, or whole runs) to a level.
+    fn down(&self, from: usize, sources: &[&'a TableMeta], to: usize) -> Option<Job> {
+        let first = &sources.iter().min_by(|left, right| left.first.cmp(&right.first))?.first;
+        let last = &sources.iter().max_by(|left, right| left.last.cmp(&right.last))?.last;
+        // All between the first and the last, not only what a source touches: an output may span
+        // the gap between two sources.
+        let below = self.levels.level(to);
+        let mut targets = touching(below, first, last);
+        let disjoint = sources.windows(2).all(|pair| pair[0].last < pair[1].first);
+        let small = total_bytes(sources) < self.options.table_bytes / 4;
+        let mut work = Work::Merge;
+        if targets.is_empty() && disjoint {
+            // Small tables that follow each other grow together instead of piling up.
+            let before = below.partition_point(|table| table.last < *first);
+            let neighbour = &below[before.saturating_sub(1)..before];
+            if small && neighbour.iter().any(|table| table.file_bytes < self.options.table_bytes / 2) {
+                targets = neighbour;
+            } else {
+                work = Work::Move;
+            }
+        }
+        let job = job(work, from, sources, to, targets);
+        (self.is_free(sources) && self.is_free(targets) && !self.meets(&job)).then_some(job)
+    }
+
+    /// The table with the largest share of dead records: rewritten where it is if nothing older
+    /// lies beneath, else merged one level down, after which it is looked at there.
+    fn sweep(&self) -> Option<Job> {
+        let is_rich = |table: &&TableMeta| dead_share(table, self.options).is_some();
+        if self.levels.runs.iter().any(|run| run.tables.iter().any(is_rich))
+            && let Some(job) = self.out_of_runs()
+        {
+            return Some(job);
+        }
+        let mut rich = Vec::new();
+        for (index, tables) in self.levels.levels.iter().enumerate() {
+            let shares =
+                tables.iter().filter_map(|table| Some((dead_share(table, self.options)?, index + 1, *table)));
+            rich.extend(shares);
+        }
+        rich.sort_by_key(|(share, level, table)| (std::cmp::Reverse(*share), *level, table.number));
+        rich.into_iter().find_map(|(_, level, table)| {
+            if self.levels.older_touches(None, level, table) {
+                self.down(level, &[table], level + 1)
+            } else {
+                self.is_free(&[table]).then(|| job(Work::Merge, level, &[table], level, &[]))
+            }
+        })
+    }
+
+    /// Whether no job under way uses any of the tables.
+    fn is_free(&self, tables: &[&TableMeta]) -> bool {
+        let uses = |job: &Job, number| job.sources.contains(&number) || job.targets.contains(&number);
+        !tables.iter().any(|table| self.options.under_way.iter().any(|job| uses(job, table.number)))
+    }
+
+    /// Whether a job under way may put tables of the same level where this one puts its own. Jobs
+    /// that share no table can still do that: one may reach across a gap that the other fills.
+    fn meets(&self, job: &Job) -> bool {
+        let meets = |other: &Job| other.to == job.to && other.first <= job.last && job.first <= other.last;
+        self.options.under_way.iter().any(meets)
+    }
+}
+
+fn job(work: Work, from: usize, sources: &[&TableMeta], to: usize, targets: &[&TableMeta]) -> Job {
+    let numbers = |tables: &[&TableMeta]| tables.iter().map(|table| table.number).collect();
+    let last = |tables: &[&TableMeta]| tables.iter().map(|table| &table.last).max().cloned();
+    let first = sources.iter().chain(targets).map(|table| &table.first).min().cloned();
+    let cursor = last(sources).unwrap_or_default();
+    Job {
+        work,
+        from,
+        sources: numbers(sources),
+        to,
+        targets: numbers(targets),
+        bytes: total_bytes(sources) + total_bytes(targets),
+        first: first.unwrap_or_default(),
+        last: last(targets).map_or_else(|| cursor.clone(), |last| last.max(cursor.clone())),
+        cursor,
+    }
+}

@@ -1,0 +1,407 @@
+//! A small LSM in memory that does what the picker says, checked after every job.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::levels::{Levels, PickOptions, RunView, debt_bytes};
+use super::picker::{INPUTS_MAX, Job, Work, pick};
+use crate::key::{NamespaceId, OwnedPosition, Partition};
+use crate::stamp::{HybridTime, Origin, Stamp};
+use crate::table::TableMeta;
+
+const RECORD_BYTES: u64 = 100;
+const TABLE_RECORDS: usize = 10;
+const LEVELS_MAX: usize = 5;
+/// How long after a stamp a late retry may still come, in milliseconds.
+const WINDOW_MS: u64 = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Record {
+    time_ms: u64,
+    tombstone: bool,
+    /// 0 = never.
+    expiry_ms: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Table {
+    meta: TableMeta,
+    records: BTreeMap<u16, Record>,
+}
+
+#[derive(Debug, Default)]
+struct Lsm {
+    /// Newest first.
+    runs: Vec<(u64, Vec<Table>)>,
+    levels: Vec<Vec<Table>>,
+    cursors: Vec<OwnedPosition>,
+    under_way: Vec<Job>,
+    next: u64,
+    now_ms: u64,
+    truth: BTreeMap<u16, Record>,
+}
+
+fn position(key: u16) -> OwnedPosition {
+    OwnedPosition { partition: Partition(0), namespace: NamespaceId(0), user: key.to_be_bytes().to_vec() }
+}
+
+fn stamp(ms: u64) -> Stamp {
+    Stamp { time: HybridTime::from_millis(ms), origin: Origin(0) }
+}
+
+impl Table {
+    fn new(number: u64, records: BTreeMap<u16, Record>) -> Self {
+        let stamps = || records.values().map(|record| record.time_ms);
+        let tombstones = || records.values().filter(|record| record.tombstone);
+        let values = || records.values().filter(|record| !record.tombstone);
+        let expiries = || values().map(|record| record.expiry_ms).filter(|expiry| *expiry > 0);
+        let for_ever = values().any(|record| record.expiry_ms == 0);
+        let meta = TableMeta {
+            number,
+            file_bytes: records.len() as u64 * RECORD_BYTES,
+            checksum: 0,
+            first: position(*records.keys().next().unwrap()),
+            last: position(*records.keys().next_back().unwrap()),
+            records: records.len() as u64,
+            tombstones: tombstones().count() as u64,
+            raw_bytes: 0,
+            stamp_min: stamp(stamps().min().unwrap()),
+            stamp_max: stamp(stamps().max().unwrap()),
+            oldest_tombstone: tombstones().map(|record| stamp(record.time_ms)).min().unwrap_or(Stamp::ZERO),
+            expiry_min_ms: expiries().min().unwrap_or(u64::MAX),
+            expiry_max_ms: if for_ever { u64::MAX } else { expiries().max().unwrap_or(0) },
+            expiring: expiries().count() as u64,
+            blob_bytes: 0,
+        };
+        Self { meta, records }
+    }
+}
+
+impl Lsm {
+    fn tables(&mut self, records: BTreeMap<u16, Record>) -> Vec<Table> {
+        let records: Vec<_> = records.into_iter().collect();
+        let cut = records.chunks(TABLE_RECORDS);
+        cut.map(|records| {
+            self.next += 1;
+            Table::new(self.next, records.iter().copied().collect())
+        })
+        .collect()
+    }
+
+    fn flush(&mut self, writes: &[(u16, u8, u8)]) {
+        let mut memtable = BTreeMap::new();
+        for (key, kind, life) in writes {
+            self.now_ms += 1;
+            let record = Record {
+                time_ms: self.now_ms,
+                tombstone: *kind == 0,
+                expiry_ms: if *kind == 1 { self.now_ms + 1 + u64::from(*life) } else { 0 },
+            };
+            memtable.insert(*key, record);
+            self.truth.insert(*key, record);
+        }
+        let tables = self.tables(memtable);
+        self.next += 1;
+        self.runs.insert(0, (self.next, tables));
+    }
+
+    fn horizon_ms(&self) -> u64 {
+        self.now_ms.saturating_sub(WINDOW_MS)
+    }
+
+    fn view<T>(&self, see: impl FnOnce(&Levels<'_>, &PickOptions<'_>) -> T) -> T {
+        let run = |run: &'_ (u64, Vec<Table>)| run.0;
+        let runs = self.runs.iter();
+        let runs = runs.map(|each| RunView {
+            number: run(each),
+            tables: each.1.iter().map(|table| &table.meta).collect(),
+        });
+        let levels = self.levels.iter().map(|tables| tables.iter().map(|table| &table.meta).collect());
+        let levels = Levels { runs: runs.collect(), levels: levels.collect() };
+        let options = PickOptions {
+            runs_max: 3,
+            levels_max: LEVELS_MAX,
+            level_base_bytes: 4 * TABLE_RECORDS as u64 * RECORD_BYTES,
+            level_growth: 4,
+            table_bytes: TABLE_RECORDS as u64 * RECORD_BYTES,
+            now_ms: self.now_ms,
+            drop_horizon: HybridTime::from_millis(self.horizon_ms()),
+            under_way: &self.under_way,
+            cursors: &self.cursors,
+        };
+        see(&levels, &options)
+    }
+
+    fn pick(&self) -> Option<Job> {
+        self.view(pick)
+    }
+
+    fn debt(&self) -> u64 {
+        self.view(debt_bytes)
+    }
+
+    /// The records of a job's inputs, newest place first.
+    fn inputs(&self, job: &Job) -> Vec<Table> {
+        let tables = self.runs.iter().flat_map(|run| &run.1).chain(self.levels.iter().flatten());
+        let takes_part = |table: &&Table| {
+            job.sources.contains(&table.meta.number) || job.targets.contains(&table.meta.number)
+        };
+        let inputs: Vec<Table> = tables.filter(takes_part).cloned().collect();
+        assert_eq!(inputs.len(), job.sources.len() + job.targets.len(), "inputs exist and are named once");
+        assert_eq!(inputs.iter().map(|table| table.meta.file_bytes).sum::<u64>(), job.bytes);
+        let busy = self.under_way.iter().flat_map(|job| job.sources.iter().chain(&job.targets));
+        let busy: Vec<u64> = busy.copied().collect();
+        assert!(inputs.iter().all(|table| !busy.contains(&table.meta.number)), "a busy table was picked");
+        inputs
+    }
+
+    /// Installs the result of a job: all at once, as a shard does.
+    fn run(&mut self, job: &Job) {
+        let inputs = self.inputs(job);
+        let gone: Vec<u64> = inputs.iter().map(|table| table.meta.number).collect();
+        for run in &mut self.runs {
+            run.1.retain(|table| !gone.contains(&table.meta.number));
+        }
+        self.runs.retain(|run| !run.1.is_empty());
+        for level in &mut self.levels {
+            level.retain(|table| !gone.contains(&table.meta.number));
+        }
+        let outputs = match job.work {
+            Work::Drop => {
+                for key in inputs.iter().flat_map(|table| table.records.keys()) {
+                    self.assert_droppable(*key, &inputs);
+                }
+                Vec::new()
+            }
+            Work::Move => inputs,
+            Work::Merge => {
+                let mut merged = BTreeMap::new();
+                for table in &inputs {
+                    for (key, record) in &table.records {
+                        // Newest place first.
+                        merged.entry(*key).or_insert(*record);
+                    }
+                }
+                merged.retain(|key, record| !self.turns_to_nothing(job.to, *key, record));
+                self.tables(merged)
+            }
+        };
+        while self.levels.len() < job.to {
+            self.levels.push(Vec::new());
+        }
+        if !outputs.is_empty() {
+            let level = &mut self.levels[job.to - 1];
+            level.extend(outputs);
+            level.sort_by_key(|table| table.meta.first.clone());
+        }
+        if self.cursors.len() <= job.from {
+            self.cursors.resize(job.from + 1, OwnedPosition::default());
+        }
+        self.cursors[job.from] = job.cursor.clone();
+    }
+
+    /// What a merge does to a record: true = it goes.
+    fn turns_to_nothing(&self, level: usize, key: u16, record: &mut Record) -> bool {
+        if record.expiry_ms != 0 && record.expiry_ms <= self.now_ms {
+            *record = Record { tombstone: true, expiry_ms: 0, ..*record };
+        }
+        let covers = |table: &Table| table.meta.first <= position(key) && position(key) <= table.meta.last;
+        let deeper = self.levels.iter().skip(level).flatten().any(covers);
+        record.tombstone && record.time_ms <= self.horizon_ms() && !deeper
+    }
+
+    fn assert_droppable(&self, key: u16, inputs: &[Table]) {
+        for record in inputs.iter().filter_map(|table| table.records.get(&key)) {
+            assert!(record.tombstone || (record.expiry_ms != 0 && record.expiry_ms <= self.now_ms));
+            assert!(record.time_ms <= self.horizon_ms());
+            // Whatever remains of the key is newer.
+            let newest = self.places().find_map(|table| table.records.get(&key));
+            assert!(
+                newest.is_none_or(|newest| newest.time_ms > record.time_ms),
+                "an older record comes back"
+            );
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Table> {
+        self.runs.iter().flat_map(|run| &run.1).chain(self.levels.iter().flatten())
+    }
+
+    fn check(&self) {
+        for tables in self.runs.iter().map(|run| &run.1).chain(&self.levels) {
+            assert!(tables.windows(2).all(|pair| pair[0].meta.last < pair[1].meta.first), "a place overlaps");
+        }
+        let mut newest: BTreeMap<u16, Record> = BTreeMap::new();
+        let mut last: BTreeMap<u16, u64> = BTreeMap::new();
+        for table in self.places() {
+            for (key, record) in &table.records {
+                let above = last.insert(*key, record.time_ms);
+                assert!(above.is_none_or(|above| above > record.time_ms), "an older record above a newer");
+                newest.entry(*key).or_insert(*record);
+            }
+        }
+        let dead =
+            |record: &Record| record.tombstone || (record.expiry_ms != 0 && record.expiry_ms <= self.now_ms);
+        for (key, record) in &self.truth {
+            match newest.get(key) {
+                Some(found) => {
+                    assert_eq!((found.time_ms, dead(found)), (record.time_ms, dead(record)), "key {key}");
+                }
+                None => assert!(dead(record), "key {key} is lost"),
+            }
+        }
+    }
+
+    /// Runs jobs until none is due; fails if that takes for ever.
+    fn settle(&mut self) -> u64 {
+        let mut read = 0;
+        for _ in 0..2_000 {
+            let Some(job) = self.pick() else { return read };
+            read += if job.work == Work::Merge { job.bytes } else { 0 };
+            self.run(&job);
+            self.check();
+        }
+        panic!("compaction does not end: {:?}", self.pick());
+    }
+}
+
+/// Key, kind and life of each write of a flush, and how many jobs follow it.
+type Flush = (Vec<(u16, u8, u8)>, u8);
+
+fn flushes() -> impl Strategy<Value = Vec<Flush>> {
+    let key = prop_oneof![4 => 0_u16..600, 1 => 100_u16..130];
+    let write = (key, 0_u8..6, any::<u8>());
+    let size = prop_oneof![2 => 1_usize..8, 3 => 20_usize..60];
+    let flush = size.prop_flat_map(move |size| proptest::collection::vec(write.clone(), size));
+    proptest::collection::vec((flush, 0_u8..6), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn jobs_keep_the_order_of_places_and_come_to_an_end(flushes in flushes()) {
+        let mut lsm = Lsm::default();
+        for (writes, jobs) in flushes {
+            lsm.flush(&writes);
+            for _ in 0..jobs {
+                let Some(job) = lsm.pick() else { break };
+                lsm.run(&job);
+                lsm.check();
+            }
+        }
+        lsm.settle();
+        prop_assert!(lsm.runs.len() < 3);
+        prop_assert_eq!(lsm.debt(), 0);
+        // When every life is over and every late retry too, what is dead is gone but for a rest.
+        lsm.now_ms += 1_000;
+        lsm.settle();
+        for table in lsm.places() {
+            let dead = table.meta.tombstones + table.meta.expiring;
+            prop_assert!(dead * 4 <= table.meta.records + 3, "{} of {} are dead", dead, table.meta.records);
+        }
+    }
+
+    #[test]
+    fn jobs_side_by_side_do_not_meet(flushes in flushes(), choices in proptest::collection::vec(any::<u8>(), 1..400)) {
+        let mut lsm = Lsm::default();
+        let mut flushes = flushes.into_iter();
+        for choice in choices {
+            match choice % 4 {
+                0 => {
+                    if let Some((writes, _)) = flushes.next() {
+                        lsm.flush(&writes);
+                    }
+                }
+                1 | 2 => {
+                    if let Some(job) = lsm.pick() {
+                        let _ = lsm.inputs(&job);
+                        lsm.under_way.push(job);
+                    }
+                }
+                _ => {
+                    if !lsm.under_way.is_empty() {
+                        let job = lsm.under_way.swap_remove(usize::from(choice) % lsm.under_way.len());
+                        lsm.run(&job);
+                        lsm.check();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Uniform overwrites of all keys, as many rounds as it takes to be steady.
+#[test]
+fn jobs_are_small_and_amplification_is_bounded() {
+    let mut lsm = Lsm::default();
+    let mut key = 1_u32;
+    let (mut written, mut read, mut jobs, mut large) = (0, 0, 0, 0);
+    for round in 0..400 {
+        let writes: Vec<_> = (0..40)
+            .map(|_| {
+                key = key.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                ((key >> 16) as u16 % 3_000, 2, 0)
+            })
+            .collect();
+        lsm.flush(&writes);
+        while let Some(job) = lsm.pick() {
+            if round >= 200 && job.work == Work::Merge {
+                jobs += 1;
+                large += usize::from(job.sources.len() + job.targets.len() > INPUTS_MAX);
+                read += job.bytes;
+            }
+            lsm.run(&job);
+        }
+        written += if round >= 200 { 40 * RECORD_BYTES } else { 0 };
+    }
+    lsm.check();
+    assert!(large * 20 <= jobs, "{large} of {jobs} jobs are large");
+    // Growth 4 and three levels; each costs at most growth + 1, plus fragments.
+    assert!(read <= written * 20, "{read} read for {written} written");
+    let last = lsm.levels[LEVELS_MAX - 1].iter().map(|table| table.records.len()).sum::<usize>();
+    assert!(last * 10 >= lsm.truth.len() * 6, "most keys are in the last level: {last}");
+}
+
+#[test]
+fn an_idle_shard_gives_deleted_space_back() {
+    let mut lsm = Lsm::default();
+    for round in 0..20 {
+        let puts: Vec<_> = (round * 50..round * 50 + 50).map(|key| (key, 2, 0)).collect();
+        lsm.flush(&puts);
+        lsm.settle();
+    }
+    // Far too few bytes for any level to be over its target.
+    let deletes: Vec<_> = (0..1000).map(|key| (key, 0, 0)).collect();
+    lsm.flush(&deletes);
+    lsm.settle();
+    lsm.check();
+    lsm.now_ms += WINDOW_MS + 1;
+    lsm.settle();
+    assert_eq!(lsm.places().count(), 0, "nothing lives, nothing is kept");
+}
+
+#[test]
+fn tables_that_do_not_touch_are_moved_and_dead_ones_dropped_unread() {
+    let mut lsm = Lsm::default();
+    for round in 0..5 {
+        let puts: Vec<_> = (round * 40..round * 40 + 40).map(|key| (key, 1, 250)).collect();
+        lsm.flush(&puts);
+    }
+    assert_eq!(lsm.settle(), 0, "keys in order cost no merge");
+    assert!(lsm.places().count() == 20 && lsm.runs.len() < 3);
+    lsm.now_ms += 1_000;
+    assert_eq!(lsm.settle(), 0, "a dropped table is not read");
+    assert_eq!(lsm.places().count(), 0);
+}
+
+#[test]
+fn nothing_is_dropped_within_the_retry_window() {
+    let mut lsm = Lsm::default();
+    lsm.flush(&[(1, 1, 0), (2, 0, 0)]);
+    lsm.now_ms += 2;
+    assert_eq!(lsm.pick(), None, "expired, but a late retry may still come");
+    lsm.now_ms += WINDOW_MS;
+    assert_eq!(lsm.pick().map(|job| job.work), Some(Work::Drop));
+}
