@@ -59,6 +59,18 @@ pub struct Ticket {
     writes: u32,
 }
 
+/// 8 ways in 64 bytes. Plain numbers, so that the sets come zeroed from the system, untouched.
+///
+/// Words 0 to 7: per way, the place in the ring in units, plus one; 0 = free. Words 8 to 11: per
+/// way, 16 bits of the hash. Word 12: writes seen, wrapping. Words 13 to 15: fingerprints of six
+/// records that were turned away once.
+type Set = [u32; 16];
+
+const TAGS: usize = WAYS;
+const WRITES: usize = TAGS + WAYS / 2;
+const SEATS: usize = WRITES + 1;
+const _: () = assert!(SEATS < size_of::<Set>() / size_of::<u32>());
+
 /// What the cache has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowCacheStats {
@@ -77,14 +89,7 @@ pub struct RowCacheStats {
 /// Records by key, within a fixed number of bytes. See the module's header.
 #[derive(Debug)]
 pub struct RowCache {
-    /// 16 bits of the hash per way.
-    tags: Vec<[u16; WAYS]>,
-    /// Place in the ring in units, plus one, per way; 0 = free.
-    places: Vec<[u32; WAYS]>,
-    /// Writes seen per set, wrapping.
-    writes: Vec<u32>,
-    /// Fingerprints of records that were turned away once.
-    doorkeeper: Vec<[u16; WAYS]>,
+    sets: Vec<Set>,
     ring: Vec<u8>,
     /// Where the next entry goes.
     head: usize,
@@ -100,14 +105,10 @@ impl RowCache {
     /// A cache of about `bytes` bytes in all; never more. Under 64 KiB it caches nothing.
     pub fn new(bytes: usize) -> Self {
         let bytes = if bytes < BYTES_MIN { 0 } else { bytes.min(u32::MAX as usize * UNIT_BYTES) };
-        let per_set = WAYS * (size_of::<u16>() * 2 + size_of::<u32>()) + size_of::<u32>();
         let sets = bytes / BYTES_PER_SET;
-        let ring = (bytes - sets * per_set) / UNIT_BYTES * UNIT_BYTES;
+        let ring = (bytes - sets * size_of::<Set>()) / UNIT_BYTES * UNIT_BYTES;
         Self {
-            tags: vec![[0; WAYS]; sets],
-            places: vec![[0; WAYS]; sets],
-            writes: vec![0; sets],
-            doorkeeper: vec![[0; WAYS]; sets],
+            sets: vec![[0; 16]; sets],
             ring: vec![0; ring],
             head: 0,
             tail: 0,
@@ -130,7 +131,7 @@ impl RowCache {
 
     /// Take one before looking for a key in memtables and tables.
     pub fn ticket(&self, key: &Key<'_>) -> Ticket {
-        Ticket { writes: if self.is_off() { 0 } else { self.writes[self.set_of(key.hash)] } }
+        Ticket { writes: if self.is_off() { 0 } else { self.sets[self.set_of(key.hash)][WRITES] } }
     }
 
     /// Offers what was found in a table after the ticket was taken. Refused if a write may have
@@ -140,7 +141,7 @@ impl RowCache {
             return false;
         }
         let set = self.set_of(key.hash);
-        if self.writes[set] != ticket.writes {
+        if self.sets[set][WRITES] != ticket.writes {
             self.stats.refused += 1;
             return false;
         }
@@ -155,8 +156,8 @@ impl RowCache {
         let at = self.append(bytes);
         self.write(at, bytes, key, record);
         let way = self.free_way(set);
-        self.tags[set][way] = tag(key.hash);
-        self.places[set][way] = place(at);
+        set_tag(&mut self.sets[set], way, tag(key.hash));
+        self.sets[set][way] = place(at);
         self.stats.admitted += 1;
         self.reclaim();
         true
@@ -169,7 +170,7 @@ impl RowCache {
             return;
         }
         let set = self.set_of(key.hash);
-        self.writes[set] = self.writes[set].wrapping_add(1);
+        self.sets[set][WRITES] = self.sets[set][WRITES].wrapping_add(1);
         let Some((_, way, at)) = self.find(key) else { return };
         if !record.supersedes(&self.record(at)) {
             return;
@@ -183,10 +184,10 @@ impl RowCache {
         } else if bytes <= self.row_bytes_max {
             let at = self.append(bytes);
             self.write(at, bytes, key, record);
-            self.places[set][way] = place(at);
+            self.sets[set][way] = place(at);
             self.reclaim();
         } else {
-            self.places[set][way] = 0;
+            self.sets[set][way] = 0;
         }
     }
 
@@ -196,9 +197,9 @@ impl RowCache {
             return;
         }
         let set = self.set_of(key.hash);
-        self.writes[set] = self.writes[set].wrapping_add(1);
+        self.sets[set][WRITES] = self.sets[set][WRITES].wrapping_add(1);
         if let Some((set, way, _)) = self.find(key) {
-            self.places[set][way] = 0;
+            self.sets[set][way] = 0;
         }
     }
 
@@ -209,8 +210,7 @@ impl RowCache {
 
     /// Bytes of memory held, touched or not; fixed.
     pub fn memory_bytes(&self) -> usize {
-        let per_set = WAYS * (size_of::<u16>() * 2 + size_of::<u32>()) + size_of::<u32>();
-        self.ring.len() + self.tags.len() * per_set
+        self.ring.len() + self.sets.len() * size_of::<Set>()
     }
 
     const fn is_off(&self) -> bool {
@@ -219,7 +219,7 @@ impl RowCache {
 
     /// The low half of the hash; tags take other bits, and partitions the top ones.
     fn set_of(&self, hash: u64) -> usize {
-        ((u64::from(hash as u32) * self.tags.len() as u64) >> 32) as usize
+        ((u64::from(hash as u32) * self.sets.len() as u64) >> 32) as usize
     }
 
     /// Set, way and place in the ring of a key.
@@ -227,11 +227,12 @@ impl RowCache {
         if self.is_off() {
             return None;
         }
-        let set = self.set_of(key.hash);
+        let index = self.set_of(key.hash);
+        let set = &self.sets[index];
         let wanted = tag(key.hash);
         (0..WAYS).find_map(|way| {
-            let place = self.places[set][way];
-            if self.tags[set][way] != wanted || place == 0 {
+            let place = set[way];
+            if tag_of(set, way) != wanted || place == 0 {
                 return None;
             }
             let at = (place - 1) as usize * UNIT_BYTES;
@@ -239,7 +240,7 @@ impl RowCache {
             let length = usize::from(u16::from_le_bytes(array(entry, KEY_BYTES)));
             let same = u32::from_le_bytes(array(entry, NAMESPACE)) == key.namespace.0
                 && &entry[HEADER_BYTES..HEADER_BYTES + length] == key.user;
-            same.then_some((set, way, at))
+            same.then_some((index, way, at))
         })
     }
 
@@ -249,7 +250,7 @@ impl RowCache {
             let at = (place - 1) as usize * UNIT_BYTES;
             if at >= self.tail { at - self.tail } else { at + self.ring.len() - self.tail }
         };
-        let places = &self.places[set];
+        let places = &self.sets[set][..WAYS];
         if let Some(way) = places.iter().position(|place| *place == 0) {
             return way;
         }
@@ -258,17 +259,23 @@ impl RowCache {
     }
 
     /// Whether this key was turned away not long ago; remembers it if not. A set remembers its last
-    /// eight.
+    /// six.
     fn knocked_before(&mut self, set: usize, hash: u64) -> bool {
-        let seats = &mut self.doorkeeper[set];
+        let seats = &mut self.sets[set][SEATS..];
         // 0 is an empty seat.
-        let fingerprint = tag(hash).max(1);
-        if let Some(seat) = seats.iter().position(|seat| *seat == fingerprint) {
-            seats[seat] = 0;
-            return true;
+        let fingerprint = u32::from(tag(hash).max(1));
+        for seat in &mut *seats {
+            for shift in [0, 16] {
+                if (*seat >> shift) & 0xffff == fingerprint {
+                    *seat &= !(0xffff << shift);
+                    return true;
+                }
+            }
         }
-        seats.copy_within(..WAYS - 1, 1);
-        seats[0] = fingerprint;
+        let mut newest = fingerprint;
+        for seat in seats {
+            (newest, *seat) = (*seat >> 16, *seat << 16 | newest);
+        }
         false
     }
 
@@ -344,9 +351,9 @@ impl RowCache {
                     let to = self.append(bytes);
                     self.ring.copy_within(at..at + bytes, to);
                     self.ring[to + HIT] = 0;
-                    self.places[set][way] = place(to);
+                    self.sets[set][way] = place(to);
                 } else {
-                    self.places[set][way] = 0;
+                    self.sets[set][way] = 0;
                     self.stats.evicted += 1;
                 }
             }
@@ -359,7 +366,7 @@ impl RowCache {
     fn way_of(&self, at: usize) -> Option<(usize, usize)> {
         let set = self.set_of(u64::from_le_bytes(array(&self.ring[at..], HASH)));
         let wanted = place(at);
-        self.places[set].iter().position(|place| *place == wanted).map(|way| (set, way))
+        self.sets[set][..WAYS].iter().position(|place| *place == wanted).map(|way| (set, way))
     }
 }
 
@@ -370,6 +377,16 @@ fn entry_bytes(key: &Key<'_>, record: &RecordView<'_>) -> usize {
 
 fn place(at: usize) -> u32 {
     (at / UNIT_BYTES + 1) as u32
+}
+
+fn tag_of(set: &Set, way: usize) -> u16 {
+    (set[TAGS + way / 2] >> (way % 2 * 16)) as u16
+}
+
+fn set_tag(set: &mut Set, way: usize, tag: u16) {
+    let word = &mut set[TAGS + way / 2];
+    let shift = way % 2 * 16;
+    *word = *word & !(0xffff << shift) | u32::from(tag) << shift;
 }
 
 const fn tag(hash: u64) -> u16 {
