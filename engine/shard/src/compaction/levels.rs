@@ -118,9 +118,9 @@ pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
     let excess_runs = (levels.runs.len() + 1).saturating_sub(options.runs_max.max(1));
     let oldest = levels.runs.iter().rev().take(excess_runs);
     let mut carried: u64 = oldest.map(|run| total_bytes(&run.tables)).sum();
-    let base_bytes = levels.level_bytes(shape.base);
-    // Every run may meet the whole base level once.
-    let mut debt = carried + base_bytes.min(carried.saturating_mul(options.level_growth));
+    // Each of them may meet all that the base level is meant to hold.
+    let mut debt = options.level_base_bytes.saturating_mul(excess_runs.min(levels.runs.len()) as u64);
+    debt = debt.saturating_add(carried);
     for level in shape.base..options.levels_max {
         let bytes = levels.level_bytes(level) + carried;
         carried = bytes.saturating_sub(shape.targets[level]);

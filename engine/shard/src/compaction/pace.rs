@@ -4,7 +4,8 @@
 //! amplification the levels are expected to cost; an idle device earns a small rate on top, so that
 //! what is due gets done when nobody writes. So compaction neither falls behind slowly nor takes
 //! the device for itself in bursts. Above *soft* debt the earnings rise in proportion, up to four
-//! times at *hard* debt; from there compaction goes as fast as it can.
+//! times at *hard* debt; from there compaction goes as fast as it can. The number of flushed runs
+//! counts like debt, whatever their size, because every read looks at each of them.
 //!
 //! Above hard debt writes are refused, with the time after which trying again makes sense. Not all
 //! of them: what compaction reads earns room for writes at the same exchange rate, so the rate of
@@ -28,6 +29,10 @@ pub struct PaceOptions {
     pub soft_debt_bytes: u64,
     /// Debt in bytes above which writes are refused; greater than `soft_debt_bytes`.
     pub hard_debt_bytes: u64,
+    /// Flushed runs that count like soft debt.
+    pub runs_soft: usize,
+    /// Flushed runs that count like hard debt; greater than `runs_soft`.
+    pub runs_hard: usize,
     /// Credits kept for later, in bytes: what a burst of compaction may read.
     pub credits_max: u64,
 }
@@ -39,6 +44,8 @@ impl Default for PaceOptions {
             idle_bytes_per_second: 16 << 20,
             soft_debt_bytes: 1 << 30,
             hard_debt_bytes: 8 << 30,
+            runs_soft: 6,
+            runs_hard: 16,
             credits_max: 64 << 20,
         }
     }
@@ -79,6 +86,11 @@ const SPEED_WINDOW: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Pace {
     options: PaceOptions,
+    /// What it was told is due.
+    told_bytes: u64,
+    /// The number of flushed runs as debt.
+    runs_bytes: u64,
+    /// The greater of the two.
     debt_bytes: u64,
     /// In bytes; below 0 when a step cost more than there was.
     credits: i64,
@@ -96,6 +108,8 @@ impl Pace {
     pub fn new(options: PaceOptions, now: Monotonic) -> Self {
         Self {
             options,
+            told_bytes: 0,
+            runs_bytes: 0,
             debt_bytes: 0,
             credits: signed(options.credits_max),
             room: 0,
@@ -108,10 +122,23 @@ impl Pace {
 
     /// Tells what is due now: after every flush and every job.
     pub fn set_debt(&mut self, debt_bytes: u64) {
-        self.debt_bytes = debt_bytes;
+        self.told_bytes = debt_bytes;
+        self.debt_bytes = self.told_bytes.max(self.runs_bytes);
     }
 
-    /// The debt it was told last, in bytes.
+    /// Tells how many flushed runs there are: after every flush and every job.
+    pub fn set_runs(&mut self, runs: usize) {
+        let options = &self.options;
+        let span = options.hard_debt_bytes.saturating_sub(options.soft_debt_bytes);
+        let runs_span = options.runs_hard.saturating_sub(options.runs_soft).max(1);
+        self.runs_bytes = runs.checked_sub(options.runs_soft).map_or(0, |over| {
+            let over = u128::from(span) * over as u128 / runs_span as u128;
+            options.soft_debt_bytes.saturating_add(u64::try_from(over).unwrap_or(u64::MAX))
+        });
+        self.debt_bytes = self.told_bytes.max(self.runs_bytes);
+    }
+
+    /// The debt it goes by, in bytes.
     pub const fn debt_bytes(&self) -> u64 {
         self.debt_bytes
     }
@@ -202,6 +229,8 @@ mod tests {
         idle_bytes_per_second: 1_000_000,
         soft_debt_bytes: 10_000_000,
         hard_debt_bytes: 20_000_000,
+        runs_soft: 6,
+        runs_hard: 16,
         credits_max: 1_000_000,
     };
 
@@ -280,5 +309,18 @@ mod tests {
         assert!(matches!(pace.admit(1), Verdict::Refuse { .. }), "no room at all at twice the hard debt");
         pace.set_debt(19_000_000);
         assert_eq!(pace.admit(1), Verdict::Accept);
+    }
+
+    #[test]
+    fn runs_count_like_debt() {
+        let mut pace = Pace::new(OPTIONS, START);
+        for (runs, debt) in [(0, 0), (5, 0), (6, 10_000_000), (11, 15_000_000), (16, 20_000_000)] {
+            pace.set_runs(runs);
+            assert_eq!(pace.debt_bytes(), debt);
+        }
+        assert!(matches!(pace.admit(1), Verdict::Refuse { .. }));
+        pace.set_runs(3);
+        pace.set_debt(7);
+        assert_eq!((pace.debt_bytes(), pace.admit(1)), (7, Verdict::Accept));
     }
 }
