@@ -139,6 +139,14 @@ impl OwnedPosition {
         Position { partition: self.partition, namespace: self.namespace, user: &self.user }
     }
 
+    /// Takes on another position without giving up its memory.
+    pub(crate) fn copy_from(&mut self, position: &Position<'_>) {
+        self.partition = position.partition;
+        self.namespace = position.namespace;
+        self.user.clear();
+        self.user.extend_from_slice(position.user);
+    }
+
     /// Compares with a borrowed position.
     pub fn compare(&self, other: &Position<'_>) -> Ordering {
         self.borrow().cmp(other)

@@ -1,5 +1,7 @@
 //! What a shard keeps in memory of its tables, within fixed budgets.
 
+mod block;
 mod row;
 
+pub use block::{Admission, BlockCache, BlockCacheStats};
 pub use row::{ROW_BYTES_MAX, RowCache, RowCacheStats, Ticket};
