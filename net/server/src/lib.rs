@@ -1,1 +1,42 @@
 //! A node: sessions, coordinator, shards.
+//!
+//! Every core of a node runs [`serve_core`] and owns its shards and connections alone; cores talk
+//! by [`CoreMessage`]s. The crate reaches the world only through the environment it is generic
+//! over ([`ServerEnv`]), so the same code runs on sockets and files and in a simulated world.
+//!
+//! The walk of a request: `opening` brings a connection to its core, `session` receives
+//! and cuts frames; `coordinator` admits it and decides
+//! who must see it; `read`, `multi_get`, `write`, `batch`, `scan`, `namespaces` and `info` carry it
+//! out on the engine; `forward` takes it to another core and its answer back;
+//! `core` puts the answer into the connection's out buffer, and the session sends it with all
+//! others of the turn.
+//!
+//! Bounds are in [`Limits`] and in the engine's options; each has a defined answer when reached.
+
+mod batch;
+mod config;
+mod connection;
+mod coordinator;
+mod core;
+mod counters;
+mod error;
+mod forward;
+mod hello;
+mod info;
+mod json;
+mod layout;
+mod message;
+mod multi_get;
+mod namespaces;
+mod node;
+mod opening;
+mod read;
+mod refusal;
+mod scan;
+mod session;
+mod write;
+
+pub use config::{EngineSizes, Limits, ServerConfig};
+pub use error::{Error, Result};
+pub use message::{CoreMessage, ServerEnv};
+pub use node::{NodeSummary, serve_core};

@@ -1,0 +1,182 @@
+//! What one core counts: plain numbers and one latency histogram per class of operation.
+//!
+//! Nothing is shared between cores: server info gathers copies by message. Recording a latency
+//! allocates nothing; the histograms have fixed bounds and two significant digits (about 30 KiB
+//! each).
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use pinion_protocol::Opcode;
+
+/// Longest latency that is told apart, in nanoseconds: a minute.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
+/// Classes of operations whose latencies are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OperationClass {
+    /// GET, STAT.
+    Read,
+    /// MULTI_GET.
+    MultiRead,
+    /// PUT, DELETE and their conditional forms, UPDATE.
+    Write,
+    /// BATCH.
+    Batch,
+    /// SCAN.
+    Scan,
+    /// Everything else.
+    Other,
+}
+
+impl OperationClass {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Read, Self::MultiRead, Self::Write, Self::Batch, Self::Scan, Self::Other];
+
+    pub(crate) const fn of(opcode: Opcode) -> Self {
+        match opcode {
+            Opcode::Get | Opcode::Stat => Self::Read,
+            Opcode::MultiGet => Self::MultiRead,
+            Opcode::Put | Opcode::Delete | Opcode::PutIf | Opcode::DeleteIf | Opcode::Update => Self::Write,
+            Opcode::Batch => Self::Batch,
+            Opcode::Scan => Self::Scan,
+            _ => Self::Other,
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::MultiRead => "multi_read",
+            Self::Write => "write",
+            Self::Batch => "batch",
+            Self::Scan => "scan",
+            Self::Other => "other",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The numbers of one core, counted since its start.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub(crate) $name: Cell<u64>,)*
+        }
+
+        impl Counters {
+            /// Names and values, in a fixed order.
+            pub(crate) fn values(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted by this core.
+    connections_accepted,
+    /// Connections answered with TOO_MANY_CONNECTIONS or dropped at once.
+    connections_refused,
+    /// Connections handed to the core that HELLO named.
+    connections_handed_off,
+    /// Connections taken over from other cores.
+    connections_adopted,
+    /// Connections that did not finish HELLO in time.
+    hello_timeouts,
+    /// Accepting failed (out of descriptors, for example).
+    accept_errors,
+    /// Bytes received.
+    received_bytes,
+    /// Chunks received.
+    received_chunks,
+    /// Bytes sent.
+    sent_bytes,
+    /// Sends started: answers of one connection and turn share one.
+    sends,
+    /// Frames received.
+    frames,
+    /// Frames that spanned receive buffers and had to be gathered.
+    frames_gathered,
+    /// Connections closed because what they sent was no frame.
+    frames_bad,
+    /// Answers given.
+    answers,
+    /// Answers that were errors.
+    errors,
+    /// Requests refused as OVERLOADED.
+    overloaded,
+    /// Requests whose deadline had passed when they were looked at.
+    deadlines_missed,
+    /// Requests forwarded to another core of the node.
+    forwarded,
+    /// Requests taken from other cores of the node.
+    forwarded_here,
+    /// Gets answered without reading a table.
+    gets_in_memory,
+    /// Gets that read a table.
+    gets_from_disk,
+    /// Times that a connection was left unread because it had too much outstanding.
+    receive_pauses,
+    /// Messages that found the queue to another core full and waited.
+    messages_delayed,
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &Cell<u64>, amount: u64) {
+    counter.set(counter.get().wrapping_add(amount));
+}
+
+/// Latencies of one core: from the receipt of a request until its answer's send starts.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    classes: RefCell<[Histogram<u64>; OperationClass::ALL.len()]>,
+}
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        Self { classes: RefCell::new(std::array::from_fn(|_| empty_histogram())) }
+    }
+
+    /// Records `count` operations that took `latency` each.
+    pub(crate) fn record(&self, class: OperationClass, latency: Duration, count: u64) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.classes.borrow_mut()[class as usize].saturating_record_n(nanos.max(1), count);
+    }
+
+    /// A copy to be sent to another core.
+    pub(crate) fn copy(&self) -> Vec<Histogram<u64>> {
+        self.classes.borrow().to_vec()
+    }
+}
+
+/// An empty histogram with the bounds that all share, so that they can be added.
+pub(crate) fn empty_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 2).expect("the bounds are constants that fit")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_index_their_histograms() {
+        let latencies = Latencies::new();
+        for (index, class) in OperationClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, index);
+            latencies.record(class, Duration::from_micros(10), index as u64);
+        }
+        let copy = latencies.copy();
+        assert!(copy.iter().enumerate().all(|(index, histogram)| histogram.len() == index as u64));
+        latencies.record(OperationClass::Read, Duration::MAX, 1);
+        assert_eq!(latencies.copy()[0].len(), 1);
+    }
+
+    #[test]
+    fn counters_have_names() {
+        let counters = Counters::default();
+        add(&counters.forwarded, 3);
+        assert!(counters.values().contains(&("forwarded", 3)));
+    }
+}

@@ -1,0 +1,254 @@
+//! SERVER_INFO: what the cores of a node have counted, as JSON text.
+//!
+//! The core that is asked sends every core a message, adds up what comes back, and writes the
+//! text. Names and structure are for people and diagnosis; they may grow, and latencies are in
+//! nanoseconds.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use hdrhistogram::Histogram;
+use pinion_engine::ShardStats;
+use pinion_protocol::{ErrorCode, Response, VERSION_HIGHEST, VERSION_LOWEST};
+
+use crate::core::{Core, Ticket};
+use crate::counters::{OperationClass, empty_histogram};
+use crate::forward::Waiting;
+use crate::json::JsonWriter;
+use crate::message::{CoreReport, Message, ServerEnv, Token};
+use crate::refusal::Refusal;
+
+/// Percentiles that are reported, with their names.
+const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99)];
+
+/// A SERVER_INFO whose reports are coming in.
+pub(crate) struct Reports {
+    ticket: Ticket,
+    reports: RefCell<Vec<CoreReport>>,
+    missing: Cell<u16>,
+}
+
+/// Answers SERVER_INFO; `section` 0 is everything and all there is.
+pub(crate) fn gather<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, section: u8) {
+    if section != 0 {
+        let message = "this server has no such section of its information";
+        return core.refuse(&ticket, &Refusal::new(ErrorCode::Unsupported, message.into()));
+    }
+    let cores = core.layout.cores;
+    if core.awaited.count() + u32::from(cores) > core.limits().core_forwards_max.max(u32::from(cores)) {
+        return core.refuse_overloaded(&ticket, "too many requests are being forwarded");
+    }
+    let reports = Rc::new(Reports { ticket, reports: RefCell::default(), missing: Cell::new(cores) });
+    for other in (0..cores).filter(|other| *other != core.index) {
+        let token = core.awaited.insert(Waiting::Report(Rc::clone(&reports)));
+        core.post(other, Message::ReportWanted { core: core.index, token });
+    }
+    reports.take(core, core.report());
+}
+
+impl Reports {
+    fn take<E: ServerEnv>(&self, core: &Core<E>, report: CoreReport) {
+        self.reports.borrow_mut().push(report);
+        self.missing.set(self.missing.get() - 1);
+        if self.missing.get() == 0 {
+            let mut reports = self.reports.take();
+            reports.sort_by_key(|report| report.core);
+            core.answer_with(&self.ticket, &Response::ServerInfo(&text(core, &reports)));
+        }
+    }
+}
+
+impl<E: ServerEnv> Core<E> {
+    /// Another core's report has come.
+    pub(crate) fn on_report(&self, token: Token, report: CoreReport) {
+        if let Some(Waiting::Report(reports)) = self.awaited.take(token) {
+            reports.take(self, report);
+        }
+    }
+
+    /// What this core has counted.
+    pub(crate) fn report(&self) -> CoreReport {
+        CoreReport {
+            core: self.index,
+            connections: u64::from(self.connections.open()),
+            requests: u64::from(self.requests()),
+            counters: self.counters.values(),
+            latencies: self.latencies.copy(),
+            shards: self.shards().map(|(number, shard)| (number, numbers(&shard.stats()))).collect(),
+        }
+    }
+}
+
+/// A shard's numbers by name, in a fixed order, but for its levels.
+fn numbers(stats: &ShardStats) -> Vec<(&'static str, u64)> {
+    let mut numbers = stats.counters.entries();
+    let log = &stats.log;
+    numbers.extend([
+        ("failed", u64::from(stats.failed.is_some())),
+        ("disk_full_now", u64::from(stats.disk_full)),
+        ("log_commits", log.commits),
+        ("log_records", log.records),
+        ("log_logged_bytes", log.logged_bytes),
+        ("log_written_bytes", log.written_bytes),
+        ("log_syncs", log.syncs),
+        ("log_segments_made", log.segments_made),
+        ("log_segments_recycled", log.segments_recycled),
+        ("log_segments_removed", log.segments_removed),
+        ("log_segment_waits", log.segment_waits),
+        ("log_space_waits", log.space_waits),
+        ("log_queued_bytes", log.queued_bytes),
+        ("tables", stats.levels.iter().map(|level| level.tables).sum()),
+        ("table_bytes", stats.levels.iter().map(|level| level.bytes).sum()),
+        ("table_records", stats.levels.iter().map(|level| level.records).sum()),
+        ("table_tombstones", stats.levels.iter().map(|level| level.tombstones).sum()),
+        ("runs", stats.runs),
+        ("compaction_debt_bytes", stats.compaction_debt_bytes),
+        ("pending_operations", stats.pending_operations),
+        ("memtable_bytes", stats.memtable_bytes),
+        ("index_bytes", stats.index_bytes),
+        ("block_cache_bytes", stats.block_cache_bytes),
+        ("row_cache_bytes", stats.row_cache_bytes),
+    ]);
+    numbers
+}
+
+fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
+    let mut json = JsonWriter::default();
+    json.begin_object(None);
+    json.string("version", env!("CARGO_PKG_VERSION"));
+    json.string("node_id", &hex(&core.facts.node_id));
+    json.number("incarnation", core.facts.incarnation);
+    json.number("protocol_lowest", VERSION_LOWEST);
+    json.number("protocol_highest", VERSION_HIGHEST);
+    json.number("cores", core.layout.cores);
+    json.number("surplus_cores", core.layout.surplus_cores());
+    json.number("shards", core.layout.shards);
+    json.number("partitions", core.layout.partitions);
+    json.number("namespaces", core.namespaces.borrow().live().len() as u64);
+    json.number("connections", reports.iter().map(|report| report.connections).sum::<u64>());
+    json.number("requests", reports.iter().map(|report| report.requests).sum::<u64>());
+    put_limits(&mut json, core);
+    put_sums(&mut json, "counters", reports.iter().map(|report| &report.counters));
+    put_sums(
+        &mut json,
+        "storage",
+        reports.iter().flat_map(|report| &report.shards).map(|(_, numbers)| numbers),
+    );
+    json.begin_object(Some("latency_ns"));
+    for (index, class) in OperationClass::ALL.into_iter().enumerate() {
+        let mut sum = empty_histogram();
+        for report in reports {
+            // All have the same bounds, so this cannot fail; a report too few is no tragedy.
+            let _ = sum.add(&report.latencies[index]);
+        }
+        put_latency(&mut json, class.name(), &sum);
+    }
+    json.end_object();
+    json.begin_array("per_core");
+    for report in reports {
+        put_core(&mut json, report);
+    }
+    json.end_array();
+    json.end_object();
+    json.finish()
+}
+
+fn put_core(json: &mut JsonWriter, report: &CoreReport) {
+    json.begin_object(None);
+    json.number("core", report.core);
+    json.number("connections", report.connections);
+    json.number("requests", report.requests);
+    put_sums(json, "counters", std::iter::once(&report.counters));
+    json.begin_object(Some("latency_ns"));
+    for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies) {
+        put_latency(json, class.name(), histogram);
+    }
+    json.end_object();
+    json.begin_array("shards");
+    for (number, numbers) in &report.shards {
+        json.begin_object(None);
+        json.number("shard", *number);
+        for (name, value) in numbers {
+            json.number(name, *value);
+        }
+        json.end_object();
+    }
+    json.end_array();
+    json.end_object();
+}
+
+fn put_limits<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>) {
+    let (limits, options) = (core.limits(), &core.options);
+    json.begin_object(Some("limits"));
+    json.number("connections_max", limits.connections_max);
+    json.number("connection_requests_max", limits.connection_requests_max);
+    json.number("connection_out_bytes_max", limits.connection_out_bytes_max);
+    json.number("frame_bytes_max", limits.frame_bytes_max);
+    json.number("core_gather_bytes_max", limits.core_gather_bytes_max);
+    json.number("core_requests_max", limits.core_requests_max);
+    json.number("core_reads_max", limits.core_reads_max);
+    json.number("core_forwards_max", limits.core_forwards_max);
+    json.number("value_bytes_max", options.value_bytes_max);
+    json.number("batch_ops_max", options.batch_ops_max);
+    json.number("batch_bytes_max", options.batch_bytes_max);
+    json.number("memtable_bytes", options.memtable_bytes);
+    json.number("block_cache_bytes", options.block_cache_bytes);
+    json.number("row_cache_bytes", options.row_cache_bytes);
+    json.number("disk_reserve_bytes", options.disk_reserve_bytes);
+    json.end_object();
+}
+
+/// Adds up lists of equal names.
+fn put_sums<'a>(
+    json: &mut JsonWriter,
+    name: &str,
+    lists: impl Iterator<Item = &'a Vec<(&'static str, u64)>> + Clone,
+) {
+    json.begin_object(Some(name));
+    for (index, (name, _)) in lists.clone().next().into_iter().flatten().enumerate() {
+        let values = lists.clone().filter_map(|list| list.get(index)).map(|(_, value)| *value);
+        json.number(name, values.fold(0, u64::saturating_add));
+    }
+    json.end_object();
+}
+
+fn put_latency(json: &mut JsonWriter, name: &str, histogram: &Histogram<u64>) {
+    json.begin_object(Some(name));
+    json.number("count", histogram.len());
+    json.number("mean", histogram.mean() as u64);
+    for (name, percentile) in PERCENTILES {
+        json.number(name, histogram.value_at_percentile(percentile));
+    }
+    json.number("max", histogram.max());
+    json.end_object();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_equal_names_are_added_up() {
+        let lists = [vec![("a", 1), ("b", u64::MAX)], vec![("a", 2), ("b", 1)]];
+        let mut json = JsonWriter::default();
+        json.begin_object(None);
+        put_sums(&mut json, "sum", lists.iter());
+        put_sums(&mut json, "none", lists[..0].iter());
+        json.end_object();
+        assert_eq!(json.finish(), format!("{{\"sum\":{{\"a\":3,\"b\":{}}},\"none\":{{}}}}", u64::MAX));
+    }
+
+    #[test]
+    fn percentiles_of_an_empty_histogram_are_zero() {
+        let mut json = JsonWriter::default();
+        json.begin_object(None);
+        put_latency(&mut json, "read", &empty_histogram());
+        json.end_object();
+        assert!(json.finish().contains("\"count\":0,\"mean\":0,\"p50\":0"));
+    }
+}

@@ -1,0 +1,278 @@
+//! How a connection opens: preface, HELLO, and the way to the core that HELLO names.
+//!
+//! What is received is gathered chunk by chunk until HELLO is whole. If it came in the first chunk,
+//! nothing else is in flight and the socket can move to the wanted core, which answers; if it came
+//! in pieces (no client that sends it at once sees this) the connection stays, the answer says
+//! where, and requests are forwarded.
+//!
+//! Limits: HELLO has a deadline and a longest frame; connections beyond the limit are told so after
+//! their HELLO, and beyond [`REFUSALS_MAX`] of those dropped unheard.
+//!
+//! Failure: what does not begin with the preface is dropped without an answer; everything else gets
+//! an error before the connection ends.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use pinion_env::{Socket, TaskClass};
+use pinion_protocol::{Header, Opcode, PREFACE_BYTES, Preface, ProtocolError, Request};
+
+use crate::connection::Connection;
+use crate::core::{Core, Phase};
+use crate::counters::add;
+use crate::hello;
+use crate::message::{CoreMessage, HandedOff, Message, ServerEnv};
+use crate::refusal::Refusal;
+use crate::session::Session;
+
+/// The longest HELLO frame in bytes; real ones have at most 112.
+const HELLO_BYTES_MAX: u32 = 4_096;
+
+/// Connections above the limit that may wait to be told so; more are dropped unheard.
+const REFUSALS_MAX: u32 = 64;
+
+/// Names the core that a client does not care about.
+const ANY_CORE: u16 = u16::MAX;
+
+/// Takes in a connection. `received` is what came with it from another core, `None` if it was
+/// accepted here.
+pub(crate) fn start<E: ServerEnv>(core: &Rc<Core<E>>, socket: E::Socket, received: Option<Vec<u8>>) {
+    if core.phase.get() != Phase::Serving
+        || core.connections.open() >= core.connections_max().saturating_add(REFUSALS_MAX)
+    {
+        add(&core.counters.connections_refused, 1);
+        return;
+    }
+    let connection = core.connections.insert();
+    let until = core.env.now().after(Duration::from_millis(u64::from(core.limits().hello_ms_max)));
+    connection.expect_hello(until);
+    watch_hellos(core);
+    let task_core = Rc::clone(core);
+    core.env.spawn(TaskClass::Foreground, async move {
+        let id = connection.id;
+        if let Some(mut session) = open(&task_core, &connection, socket, received).await {
+            poll_fn(|context| session.turn(context)).await;
+            session.end();
+        }
+        task_core.connections.remove(id);
+    });
+}
+
+/// Ends connections whose HELLO is overdue. Runs only while there are such that wait, so that an
+/// idle node has no timer.
+fn watch_hellos<E: ServerEnv>(core: &Rc<Core<E>>) {
+    if core.hello_watch.replace(true) {
+        return;
+    }
+    let task_core = Rc::clone(core);
+    core.env.spawn(TaskClass::Background, async move {
+        let core = task_core;
+        let step = Duration::from_millis(u64::from(core.limits().hello_ms_max).div_ceil(2));
+        loop {
+            core.env.sleep(step).await;
+            let (doomed, waiting) = core.connections.doom_overdue(core.env.now());
+            add(&core.counters.hello_timeouts, doomed);
+            if !waiting {
+                core.hello_watch.set(false);
+                return;
+            }
+        }
+    });
+}
+
+/// What a connection opened with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Opening {
+    pub(crate) version: u16,
+    pub(crate) header: Header,
+    wanted_core: u16,
+    pub(crate) features: u64,
+    /// Bytes of preface and HELLO.
+    bytes: usize,
+}
+
+/// Reads preface and HELLO from the front of what was received; `None` = more is needed. The
+/// error comes with the request id to answer to.
+fn read_opening(received: &[u8]) -> Result<Option<Opening>, (ProtocolError, u64)> {
+    let Some(preface) = Preface::read(received).map_err(|error| (error, 0))? else { return Ok(None) };
+    let rest = received.get(PREFACE_BYTES..).unwrap_or_default();
+    let header = match (preface.negotiate(), Header::read(rest)) {
+        // The answer waits for HELLO: closing on unread bytes would reset it away.
+        (_, Ok(None)) => return Ok(None),
+        (Err(error), header) => {
+            return Err((error, header.ok().flatten().map_or(0, |header| header.request_id)));
+        }
+        (Ok(_), Err(error)) => return Err((error, 0)),
+        (Ok(version), Ok(Some(header))) => (version, header),
+    };
+    let (version, header) = header;
+    let fail = |error| Err((error, header.request_id));
+    if header.opcode != Opcode::Hello.to_u8() || header.is_response() {
+        return fail(ProtocolError::BadHeader("a connection opens with HELLO"));
+    }
+    if header.frame_bytes > HELLO_BYTES_MAX {
+        return fail(ProtocolError::FrameTooLarge { bytes: header.frame_bytes, max: HELLO_BYTES_MAX });
+    }
+    let Some(body) = rest.get(usize::from(header.header_bytes)..header.frame_bytes as usize) else {
+        return Ok(None);
+    };
+    match Request::decode(&header, body) {
+        Ok(Request::Hello(hello)) => Ok(Some(Opening {
+            version,
+            header,
+            wanted_core: hello.wanted_core.unwrap_or(ANY_CORE),
+            features: hello.features,
+            bytes: PREFACE_BYTES + header.frame_bytes as usize,
+        })),
+        Ok(_) => fail(ProtocolError::BadHeader("a connection opens with HELLO")),
+        Err(error) => fail(error),
+    }
+}
+
+/// Receives preface and HELLO and answers, or hands the connection to the core it asks for.
+/// `None` when there is nothing more to do here.
+async fn open<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    connection: &Rc<Connection>,
+    socket: E::Socket,
+    handed: Option<Vec<u8>>,
+) -> Option<Session<E>> {
+    // A socket can move only while nothing but its first chunk has been asked for.
+    let mut may_move = handed.is_none();
+    let mut received = handed.unwrap_or_default();
+    let opening = loop {
+        match read_opening(&received) {
+            Ok(Some(opening)) => break Ok(opening),
+            Ok(None) => {}
+            Err((ProtocolError::BadPreface, _)) => {
+                add(&core.counters.frames_bad, 1);
+                return None;
+            }
+            Err(failed) => break Err(failed),
+        }
+        let chunk = poll_fn(|context| {
+            connection.run(context.waker());
+            if connection.is_doomed() || core.phase.get() == Phase::Ending {
+                return Poll::Ready(None);
+            }
+            let polled = socket.poll_receive(context);
+            connection.rest(false);
+            polled.map(|chunk| chunk.ok().flatten())
+        })
+        .await?;
+        add(&core.counters.received_chunks, 1);
+        add(&core.counters.received_bytes, chunk.len() as u64);
+        may_move &= received.is_empty();
+        received.extend_from_slice(&chunk);
+    };
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err((error, request_id)) => {
+            add(&core.counters.frames_bad, 1);
+            return Some(Session::refusing(core, connection, socket, request_id, &Refusal::protocol(&error)));
+        }
+    };
+    let request_id = opening.header.request_id;
+    let refusal = if core.phase.get() != Phase::Serving {
+        Some(Refusal::SHUTTING_DOWN)
+    } else if core.connections.open() > core.connections_max() {
+        add(&core.counters.connections_refused, 1);
+        Some(Refusal::TOO_MANY_CONNECTIONS)
+    } else {
+        None
+    };
+    if let Some(refusal) = refusal {
+        return Some(Session::refusing(core, connection, socket, request_id, &refusal));
+    }
+    let socket = if may_move && opening.wanted_core != core.index && opening.wanted_core < core.layout.cores {
+        match hand_off(core, socket, opening.wanted_core, received) {
+            Ok(()) => return None,
+            // The other core does not keep up with its messages: the connection stays here, and
+            // the answer says so.
+            Err((socket, back)) => {
+                received = back;
+                socket
+            }
+        }
+    } else {
+        socket
+    };
+    connection.hello_done();
+    let mut answer = core.take_buffer();
+    if let Err(error) = hello::put_answer(core, &opening, &mut answer) {
+        return Some(Session::refusing(core, connection, socket, request_id, &Refusal::protocol(&error)));
+    }
+    *connection.out.borrow_mut() = answer;
+    Some(Session::streaming(core, connection, socket, &received[opening.bytes..]))
+}
+
+/// Gives the socket to another core; gives everything back if that core's queue is full.
+fn hand_off<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    socket: E::Socket,
+    wanted: u16,
+    received: Vec<u8>,
+) -> Result<(), (E::Socket, Vec<u8>)> {
+    let message = Message::Connection(HandedOff { handoff: socket.hand_off(), received });
+    match core.env.send(usize::from(wanted), CoreMessage(message)) {
+        Ok(()) => {
+            add(&core.counters.connections_handed_off, 1);
+            Ok(())
+        }
+        Err(CoreMessage(Message::Connection(back))) => Err((core.env.adopt(back.handoff), back.received)),
+        Err(_) => unreachable!("a full queue gives back the message it was given"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinion_protocol::{HEADER_BYTES, Hello};
+
+    use super::*;
+
+    fn opening(preface: Preface, wanted_core: Option<u16>) -> Vec<u8> {
+        let mut bytes = preface.to_bytes().to_vec();
+        Request::Hello(Hello { wanted_core, features: 0, client_name: "test" })
+            .encode(9, 0, 0, &mut bytes)
+            .unwrap();
+        bytes
+    }
+
+    #[test]
+    fn an_opening_is_read_from_any_number_of_pieces() {
+        let bytes = opening(Preface::OURS, Some(1));
+        for end in 0..bytes.len() {
+            assert_eq!(read_opening(&bytes[..end]), Ok(None), "{end}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(7);
+        for received in [&bytes, &longer] {
+            let opening = read_opening(received).unwrap().unwrap();
+            assert_eq!((opening.wanted_core, opening.bytes), (1, bytes.len()));
+            assert_eq!(opening.header.request_id, 9);
+        }
+        let any = read_opening(&opening(Preface::OURS, None)).unwrap().unwrap();
+        assert_eq!(any.wanted_core, ANY_CORE);
+    }
+
+    #[test]
+    fn what_is_no_opening_is_refused_early() {
+        assert_eq!(read_opening(b"GET / HTTP/1.1\r\n").unwrap_err().0, ProtocolError::BadPreface);
+        let future = opening(Preface { lowest: 900, highest: 901 }, None);
+        let (error, request_id) = read_opening(&future).unwrap_err();
+        assert!(matches!(error, ProtocolError::NoCommonVersion { .. }));
+        assert_eq!(request_id, 9);
+        assert_eq!(read_opening(&future[..PREFACE_BYTES]), Ok(None));
+
+        let mut other = Preface::OURS.to_bytes().to_vec();
+        Request::Ping(b"").encode(3, 0, 0, &mut other).unwrap();
+        assert_eq!(read_opening(&other).unwrap_err().1, 3);
+
+        let mut huge = opening(Preface::OURS, None);
+        huge[PREFACE_BYTES..PREFACE_BYTES + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let error = read_opening(&huge[..PREFACE_BYTES + HEADER_BYTES]).unwrap_err().0;
+        assert!(matches!(error, ProtocolError::FrameTooLarge { .. }));
+    }
+}

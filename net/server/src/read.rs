@@ -1,0 +1,99 @@
+//! GET and STAT.
+//!
+//! What memory can answer is answered within the connection's turn, straight into its out buffer:
+//! no task, no allocation, one copy of the value. Only when a table must be read does the request
+//! become a task of its own, and of those there are at most `core_reads_max`.
+
+use std::rc::Rc;
+
+use pinion_engine::{Key, NamespaceId, Partition, RecordView, Result};
+use pinion_env::TaskClass;
+use pinion_protocol::{GetReply, Response, Stat, StatReply, encode_value_head};
+
+use crate::core::{Core, CoreShard, Ticket};
+use crate::counters::add;
+use crate::message::ServerEnv;
+use crate::refusal::{MAP_EPOCH, Refusal, version_of};
+
+/// Answers a GET.
+pub(crate) fn get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
+    look_up(core, ticket, shard, key, answer_get);
+}
+
+/// Answers a STAT.
+pub(crate) fn stat<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
+    look_up(core, ticket, shard, key, answer_stat);
+}
+
+/// Looks a key up, in memory if possible, and answers with `answer`.
+fn look_up<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+    answer: impl FnOnce(&Core<E>, &Ticket, Option<RecordView<'_>>) + Copy + 'static,
+) {
+    if shard.get_now(key, |record| answer(core, &ticket, record)).is_ok() {
+        add(&core.counters.gets_in_memory, 1);
+        return;
+    }
+    if core.refuse_late(&ticket, core.env.now()) {
+        return;
+    }
+    let Some(place) = core.begin_read(&ticket) else { return };
+    add(&core.counters.gets_from_disk, 1);
+    let (core, shard, key) = (Rc::clone(core), shard.clone(), OwnedKey::of(key));
+    core.env.clone().spawn(TaskClass::Foreground, async move {
+        let result: Result<_> = shard.get(&key.borrow()).await;
+        drop(place);
+        match result {
+            Ok(found) => answer(&core, &ticket, found.as_ref().map(|found| found.view())),
+            Err(error) => core.refuse(&ticket, &Refusal::engine(&error)),
+        }
+    });
+}
+
+fn answer_get<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, record: Option<RecordView<'_>>) {
+    let Some(record) = record else {
+        let stamp_seen = core.stamp_seen.get().0;
+        return core.answer_with(ticket, &Response::Get(GetReply { value: None, stamp_seen }));
+    };
+    let stamp_seen = core.see_stamp(record.stamp.time).0;
+    let stat = stat_of(&record);
+    core.answer(ticket, |out| {
+        encode_value_head(&stat, stamp_seen, ticket.request_id, MAP_EPOCH, out)
+            .expect("a stored value is far shorter than the longest frame");
+        out.extend_from_slice(record.value);
+    });
+}
+
+fn answer_stat<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, record: Option<RecordView<'_>>) {
+    let stat = record.as_ref().map(stat_of);
+    let stamp_seen = core.stamp_seen.get().0;
+    core.answer_with(ticket, &Response::Stat(StatReply { stat, stamp_seen }));
+}
+
+fn stat_of(record: &RecordView<'_>) -> Stat {
+    Stat {
+        version: version_of(record.stamp),
+        expiry_ms: record.expiry_ms,
+        value_bytes: record.value.len() as u32,
+    }
+}
+
+/// A key that outlives its frame.
+pub(crate) struct OwnedKey {
+    partition: Partition,
+    namespace: NamespaceId,
+    user: Vec<u8>,
+}
+
+impl OwnedKey {
+    pub(crate) fn of(key: &Key<'_>) -> Self {
+        Self { partition: key.partition, namespace: key.namespace, user: key.user.to_vec() }
+    }
+
+    pub(crate) fn borrow(&self) -> Key<'_> {
+        Key::placed(self.partition, self.namespace, &self.user)
+    }
+}

@@ -1,0 +1,281 @@
+//! A connection after HELLO, to its last byte.
+//!
+//! One task runs in turns: take what was received, decode frames in place, hand each to the
+//! coordinator, and start one send for every answer that has gathered. At most one send is in
+//! flight; answers that complete meanwhile gather for the next one.
+//!
+//! Limits: a connection with too many requests or too many bytes outstanding is left unread
+//! (mid-chunk if need be: the rest of the chunk is copied aside) until half of the bytes have
+//! left. A turn takes at most `turn_chunks_max` chunks.
+//!
+//! Failure: bytes that are no frame are answered with an error and the connection ends, because
+//! the next frame cannot be found. A body that makes no sense costs only its own request.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use pinion_env::{Monotonic, Socket};
+use pinion_protocol::{Frames, Opcode};
+
+use crate::connection::Connection;
+use crate::coordinator::{self, Arrival};
+use crate::core::{Core, Phase, ReplyTo};
+use crate::counters::add;
+use crate::message::ServerEnv;
+use crate::refusal::Refusal;
+
+/// A connection after HELLO.
+pub(crate) struct Session<E: ServerEnv> {
+    core: Rc<Core<E>>,
+    connection: Rc<Connection>,
+    socket: E::Socket,
+    frames: Frames,
+    /// What [`Session::frames`] held when it was last counted into the core's sum.
+    gathered_bytes: usize,
+    /// Received, but not looked at because too much was outstanding.
+    stash: Vec<u8>,
+    stash_received: Monotonic,
+    /// Whether requests are still taken: neither has the peer closed nor sent garbage.
+    reading: bool,
+    paused: bool,
+    sending: bool,
+    sending_bytes: usize,
+    /// The list that the send in flight gives back: one allocation for the connection's life.
+    send_list: Vec<Vec<u8>>,
+}
+
+impl<E: ServerEnv> Session<E> {
+    fn new(core: &Rc<Core<E>>, connection: &Rc<Connection>, socket: E::Socket) -> Self {
+        Self {
+            core: Rc::clone(core),
+            connection: Rc::clone(connection),
+            socket,
+            frames: Frames::new(core.limits().frame_bytes_max),
+            gathered_bytes: 0,
+            stash: Vec::new(),
+            stash_received: Monotonic::default(),
+            reading: true,
+            paused: false,
+            sending: false,
+            sending_bytes: 0,
+            send_list: Vec::new(),
+        }
+    }
+
+    /// A session that takes requests from now on; `received` is what came behind HELLO.
+    pub(crate) fn streaming(
+        core: &Rc<Core<E>>,
+        connection: &Rc<Connection>,
+        socket: E::Socket,
+        received: &[u8],
+    ) -> Self {
+        socket.start_streaming();
+        let mut session = Self::new(core, connection, socket);
+        session.stash.extend_from_slice(received);
+        session.stash_received = core.env.now();
+        session
+    }
+
+    /// A session that only says why there is none.
+    pub(crate) fn refusing(
+        core: &Rc<Core<E>>,
+        connection: &Rc<Connection>,
+        socket: E::Socket,
+        request_id: u64,
+        refusal: &Refusal<'_>,
+    ) -> Self {
+        let mut session = Self::new(core, connection, socket);
+        session.reading = false;
+        let hello = Opcode::Hello.to_u8();
+        refusal.put(hello, request_id, core.stamp_seen.get(), &mut connection.out.borrow_mut());
+        session
+    }
+
+    /// Runs once: takes what was received, starts a send if there is something to send. Ready when
+    /// the connection has ended.
+    pub(crate) fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.connection.run(context.waker());
+        if self.sending && !self.poll_sent(context) {
+            return Poll::Ready(());
+        }
+        let mut chunks_left = self.core.limits().turn_chunks_max;
+        loop {
+            if self.connection.is_doomed() {
+                return Poll::Ready(());
+            }
+            if !self.receive(context, &mut chunks_left) {
+                return Poll::Ready(());
+            }
+            while !self.sending && !self.connection.out.borrow().is_empty() {
+                self.start_send();
+                if !self.poll_sent(context) {
+                    return Poll::Ready(());
+                }
+            }
+            if chunks_left == 0 || !self.paused || self.is_over(true) {
+                break;
+            }
+        }
+        if self.is_finished() {
+            return Poll::Ready(());
+        }
+        self.connection.rest(self.sending);
+        Poll::Pending
+    }
+
+    /// Takes chunks until there is none, too much is outstanding, or the turn is over. False when
+    /// the connection is broken.
+    fn receive(&mut self, context: &mut Context<'_>, chunks_left: &mut u32) -> bool {
+        // One look at the clock for everything that is taken in this turn.
+        let mut turn = None;
+        while self.reading && self.core.phase.get() < Phase::Ending {
+            if self.is_over(self.paused) {
+                if !std::mem::replace(&mut self.paused, true) {
+                    add(&self.core.counters.receive_pauses, 1);
+                    self.socket.pause_receive();
+                }
+                return true;
+            }
+            self.paused = false;
+            if !self.stash.is_empty() {
+                let stash = std::mem::take(&mut self.stash);
+                let now = *turn.get_or_insert_with(|| self.core.env.now());
+                let used = self.consume(&stash, self.stash_received, now);
+                if used < stash.len() {
+                    self.stash.extend_from_slice(&stash[used..]);
+                }
+                continue;
+            }
+            if *chunks_left == 0 {
+                context.waker().wake_by_ref();
+                return true;
+            }
+            *chunks_left -= 1;
+            match self.socket.poll_receive(context) {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    add(&self.core.counters.received_chunks, 1);
+                    add(&self.core.counters.received_bytes, chunk.len() as u64);
+                    let received = *turn.get_or_insert_with(|| self.core.env.now());
+                    let used = self.consume(&chunk, received, received);
+                    if used < chunk.len() {
+                        self.stash.extend_from_slice(&chunk[used..]);
+                        self.stash_received = received;
+                    }
+                }
+                Poll::Ready(Ok(None)) => self.reading = false,
+                Poll::Ready(Err(_)) => return false,
+                Poll::Pending => return true,
+            }
+        }
+        self.paused = false;
+        true
+    }
+
+    /// Hands the frames in `bytes` to the coordinator until too much is outstanding. Returns how
+    /// many bytes were used.
+    fn consume(&mut self, bytes: &[u8], received: Monotonic, now: Monotonic) -> usize {
+        let mut rest = bytes;
+        while self.reading && !self.is_over(false) {
+            match self.frames.next_frame(&mut rest) {
+                Ok(Some(frame)) => {
+                    add(&self.core.counters.frames, 1);
+                    self.connection.requests.set(self.connection.requests.get() + 1);
+                    coordinator::arrive(
+                        &self.core,
+                        Arrival {
+                            reply: ReplyTo::Connection(self.connection.id),
+                            header: frame.header,
+                            body: frame.body,
+                            received,
+                            now,
+                            deadline: self.core.deadline(received, frame.header.deadline_us),
+                        },
+                    );
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.give_up(&Refusal::protocol(&error));
+                    break;
+                }
+            }
+        }
+        self.count_gathered();
+        if self.reading { bytes.len() - rest.len() } else { bytes.len() }
+    }
+
+    /// Says why no more requests are taken.
+    fn give_up(&mut self, refusal: &Refusal<'_>) {
+        add(&self.core.counters.frames_bad, 1);
+        self.reading = false;
+        // A frame that is only too long says which request it is; of garbage nothing is known.
+        let (opcode, request_id) =
+            self.frames.failed_header().map_or((0, 0), |header| (header.opcode, header.request_id));
+        let mut out = self.connection.out.borrow_mut();
+        refusal.put(opcode, request_id, self.core.stamp_seen.get(), &mut out);
+    }
+
+    /// Keeps the core's sum of bytes in incomplete frames; ends the connection when it is over.
+    fn count_gathered(&mut self) {
+        let gathered = self.frames.waiting_bytes();
+        if gathered == self.gathered_bytes {
+            return;
+        }
+        let sum = self.core.gathered_bytes.get() + gathered as u64 - self.gathered_bytes as u64;
+        self.core.gathered_bytes.set(sum);
+        if gathered > self.gathered_bytes && sum > self.core.limits().core_gather_bytes_max && self.reading {
+            add(&self.core.counters.overloaded, 1);
+            let retry_ms = self.core.limits().overload_retry_ms;
+            self.give_up(&Refusal::overloaded("too many bytes of incomplete frames", retry_ms));
+        }
+        self.gathered_bytes = gathered;
+    }
+
+    /// Whether too much is outstanding to take more requests; once paused, until half has left.
+    fn is_over(&self, paused: bool) -> bool {
+        let limits = self.core.limits();
+        let out = self.connection.out.borrow().len() + self.sending_bytes;
+        let out_max = limits.connection_out_bytes_max as usize;
+        self.connection.requests.get() >= limits.connection_requests_max
+            || out > if paused { out_max / 2 } else { out_max }
+    }
+
+    /// Nothing is left to do: no more requests come, and every answer has left.
+    fn is_finished(&self) -> bool {
+        let ending = self.core.phase.get() == Phase::Ending;
+        (ending || (!self.reading && self.connection.requests.get() == 0))
+            && !self.sending
+            && self.connection.out.borrow().is_empty()
+    }
+
+    fn start_send(&mut self) {
+        let out = self.connection.out.take();
+        let now = self.core.env.now();
+        self.connection.take_finished(|class, received, count| {
+            self.core.latencies.record(class, now.since(received), u64::from(count));
+        });
+        add(&self.core.counters.sends, 1);
+        self.sending = true;
+        self.sending_bytes = out.len();
+        let mut list = std::mem::take(&mut self.send_list);
+        list.push(out);
+        self.socket.start_send(list);
+    }
+
+    /// Looks after the send in flight. False when it failed.
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> bool {
+        let Poll::Ready((result, mut buffers)) = self.socket.poll_sent(context) else { return true };
+        add(&self.core.counters.sent_bytes, self.sending_bytes as u64);
+        self.sending = false;
+        self.sending_bytes = 0;
+        buffers.drain(..).for_each(|buffer| self.core.give_buffer(buffer));
+        self.send_list = buffers;
+        result.is_ok()
+    }
+
+    /// Gives back what the connection holds of the core.
+    pub(crate) fn end(self) {
+        self.core.gathered_bytes.set(self.core.gathered_bytes.get() - self.gathered_bytes as u64);
+        add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
+        self.core.give_buffer(self.connection.out.take());
+    }
+}

@@ -1,0 +1,173 @@
+//! Single writes: PUT, DELETE, their conditional forms, and UPDATE.
+//!
+//! The engine is handed the borrowed key and value and a [`WriteWaiter`]; when the group commit
+//! that carries the write is durable, the waiter appends the answer to the connection's out buffer
+//! and wakes the connection once, however many of its writes the commit carried. Nothing is
+//! allocated here for a request.
+
+use std::rc::Rc;
+
+use pinion_engine::{
+    Condition, Durability, Effect, Key, Lifetime, Operation, Origin, Result, Stamp, Update, Waiter,
+    WriteOptions, Written,
+};
+use pinion_protocol::{Opcode, UpdateOperation, WriteOutcome, encode_written};
+
+use crate::batch::BatchPart;
+use crate::core::{Core, CoreShard, Ticket};
+use crate::counters::add;
+use crate::message::ServerEnv;
+use crate::refusal::{MAP_EPOCH, Refusal, stamp_of, version_of};
+
+/// Answers when a write has ended.
+pub(crate) enum WriteWaiter<E: ServerEnv> {
+    /// A write by itself.
+    Single {
+        /// Where its answer goes.
+        core: Rc<Core<E>>,
+        /// Whose answer it is.
+        ticket: Ticket,
+    },
+    /// The operations of a batch that belong to one shard.
+    Part(BatchPart<E>),
+}
+
+impl<E: ServerEnv> Waiter for WriteWaiter<E> {
+    fn complete(self, result: Result<Written>) {
+        match self {
+            Self::Single { core, ticket } => answer(&core, &ticket, result),
+            Self::Part(part) => part.complete(result),
+        }
+    }
+}
+
+/// Answers PUT and PUT_IF.
+pub(crate) fn put<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+    put: &pinion_protocol::Put<'_>,
+    condition: Option<pinion_protocol::Condition>,
+    default_ttl_ms: u64,
+) {
+    let lifetime = lifetime(put.ttl.millis_or(default_ttl_ms));
+    let operation = match condition {
+        None => Operation::Put { value: put.value, lifetime },
+        Some(condition) => match engine_condition(condition) {
+            Some(condition) => Operation::PutIf { condition, value: put.value, lifetime },
+            None => return core.refuse(&ticket, &FOREIGN_VERSION),
+        },
+    };
+    start(core, ticket, shard, key, operation, &put.write);
+}
+
+/// Answers DELETE and DELETE_IF.
+pub(crate) fn delete<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+    delete: &pinion_protocol::Write<'_>,
+    condition: Option<pinion_protocol::Condition>,
+) {
+    let operation = match condition {
+        None => Operation::Delete,
+        Some(condition) => match engine_condition(condition) {
+            Some(condition) => Operation::DeleteIf { condition },
+            None => return core.refuse(&ticket, &FOREIGN_VERSION),
+        },
+    };
+    start(core, ticket, shard, key, operation, delete);
+}
+
+/// Answers UPDATE.
+pub(crate) fn update<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+    update: &pinion_protocol::Update<'_>,
+) {
+    let operation = match update.operation {
+        UpdateOperation::Add(amount) => Update::Add(amount),
+        UpdateOperation::Append(bytes) => Update::Append(bytes),
+        UpdateOperation::SetRange { offset, bytes } => Update::SetRange { offset, bytes },
+        UpdateOperation::SetExpiry { ttl_ms } => Update::SetExpiry(lifetime(ttl_ms)),
+    };
+    start(core, ticket, shard, key, Operation::Update(operation), &update.write);
+}
+
+/// How long a value lives; 0 = for ever.
+pub(crate) const fn lifetime(ttl_ms: u64) -> Lifetime {
+    if ttl_ms == 0 { Lifetime::Forever } else { Lifetime::Millis(ttl_ms) }
+}
+
+/// What goes with a write.
+pub(crate) fn write_options(
+    ticket: &Ticket,
+    durability: pinion_protocol::Durability,
+    stamp: Option<pinion_protocol::ProposedStamp>,
+) -> WriteOptions {
+    WriteOptions {
+        durability: match durability {
+            pinion_protocol::Durability::Sync => Durability::Sync,
+            pinion_protocol::Durability::Buffered => Durability::Buffered,
+        },
+        stamp: stamp
+            .map(|stamp| Stamp { time: pinion_engine::HybridTime(stamp.time), origin: Origin(stamp.origin) }),
+        deadline: ticket.deadline,
+    }
+}
+
+/// A version that no server gave out cannot be under any key.
+const FOREIGN_VERSION: Refusal<'static> =
+    Refusal::bad_request("the condition's version is none of this server's");
+
+fn start<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+    operation: Operation<'_>,
+    write: &pinion_protocol::Write<'_>,
+) {
+    let options = write_options(&ticket, write.durability, write.stamp);
+    shard.write(key, operation, options, WriteWaiter::Single { core: Rc::clone(core), ticket });
+}
+
+fn engine_condition(condition: pinion_protocol::Condition) -> Option<Condition> {
+    Some(match condition {
+        pinion_protocol::Condition::Absent => Condition::Absent,
+        pinion_protocol::Condition::Present => Condition::Present,
+        pinion_protocol::Condition::Version(version) => Condition::VersionIs(stamp_of(version)?),
+    })
+}
+
+fn answer<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, result: Result<Written>) {
+    let written = match result {
+        Ok(written) => written,
+        Err(error) => {
+            if matches!(error, pinion_engine::Error::Overloaded { .. }) {
+                add(&core.counters.overloaded, 1);
+            }
+            return core.refuse(ticket, &Refusal::engine(&error));
+        }
+    };
+    let opcode = Opcode::from_u8(ticket.opcode).expect("a write's opcode was decoded");
+    let outcome = match written.effect {
+        Effect::Applied => WriteOutcome::Applied,
+        Effect::Superseded => WriteOutcome::Superseded,
+        // An update has no condition but that there is something to update.
+        Effect::ConditionFailed if opcode == Opcode::Update => WriteOutcome::Missing,
+        Effect::ConditionFailed => return core.refuse(ticket, &Refusal::condition_failed(written.stamp)),
+    };
+    let reply = pinion_protocol::Written {
+        outcome,
+        version: version_of(written.stamp),
+        stamp_seen: core.see_stamp(written.stamp.time).0,
+        expiry_ms: written.expiry_ms,
+        number: written.number,
+    };
+    core.answer(ticket, |out| encode_written(opcode, &reply, ticket.request_id, MAP_EPOCH, out));
+}
