@@ -12,9 +12,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pinion_engine::{
-    Answer, BatchOperation, Condition, DatabaseId, Durability, Effect, Identity, Key, Lifetime, NamespaceId,
-    Operation, Options, Origin, OwnedPosition, Partition, RecordView, ScanKind, ScanRange, ScanSink, Shard,
-    Stamp, Teller, Update, WriteOptions, answer,
+    Answer, BatchOperation, Condition, DatabaseId, Durability, Effect, Error, Identity, Key, Lifetime,
+    NamespaceId, Operation, Options, Origin, OwnedPosition, Partition, RecordView, ScanKind, ScanRange,
+    ScanSink, Shard, Stamp, Teller, Update, WriteOptions, Written, answer,
 };
 use pinion_env::{Env, create_dir_all};
 use pinion_tests::world::{NodeConfig, Random, SimEnv, World};
@@ -280,6 +280,21 @@ fn start(
     answer
 }
 
+/// A write, repeated as long as it is refused for want of room.
+async fn write(
+    shard: &Shard<SimEnv, Teller>,
+    name: &(u32, Vec<u8>),
+    operation: Operation<'_>,
+    options: WriteOptions,
+) -> pinion_engine::Result<Written> {
+    loop {
+        match start(shard, name, operation, options).await {
+            Err(Error::Overloaded { .. }) => shard.settle().await.unwrap(),
+            result => return result,
+        }
+    }
+}
+
 /// A write whose answer is not waited for: after the crash both outcomes are right.
 fn start_and_forget(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
     let mut state = history.borrow_mut();
@@ -306,7 +321,8 @@ async fn resolve_doubts(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<Hist
         let now_ms = shard.clock_ms();
         let mut state = history.borrow_mut();
         let old = state.model.get(&place).cloned();
-        let old_value = old.as_ref().filter(|entry| entry.is_visible(now_ms)).and_then(|entry| entry.value.clone());
+        let old_value =
+            old.as_ref().filter(|entry| entry.is_visible(now_ms)).and_then(|entry| entry.value.clone());
         let value = found.as_ref().map(|(value, ..)| value.clone());
         let old_may_expire = old.as_ref().is_some_and(|entry| entry.is_visible(before_ms));
         let old_stamp = old.as_ref().map_or(Stamp::ZERO, |entry| entry.stamp);
@@ -381,7 +397,7 @@ async fn step(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
     match choice {
         0..40 => put(shard, history, &name).await,
         40..50 => {
-            let written = start(shard, &name, Operation::Delete, WriteOptions::default()).await.unwrap();
+            let written = write(shard, &name, Operation::Delete, WriteOptions::default()).await.unwrap();
             assert_eq!(written.effect, Effect::Applied);
             let entry = Entry { value: None, expiry_ms: 0, stamp: written.stamp };
             history.borrow_mut().model.insert(place_of(&name), entry);
@@ -395,7 +411,11 @@ async fn step(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
                 let mut state = history.borrow_mut();
                 let (one, two) = (draw_key(&mut state.random).1, draw_key(&mut state.random).1);
                 let bounded = state.random.one_in(2);
-                let (start, end) = if bounded { (one.clone().min(two.clone()), Some(one.max(two))) } else { (Vec::new(), None) };
+                let (start, end) = if bounded {
+                    (one.clone().min(two.clone()), Some(one.max(two)))
+                } else {
+                    (Vec::new(), None)
+                };
                 (state.random.one_in(2), state.random.one_in(2), start, end)
             };
             scan(shard, history, name.0, reverse, ordered, start, end).await;
@@ -407,7 +427,7 @@ async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name
     let (value, lifetime, durability, late_ms) = {
         let random = &mut history.borrow_mut().random;
         let durability = if random.one_in(5) { Durability::Buffered } else { Durability::Sync };
-        let late_ms = random.one_in(4).then(|| random.below(1_200));
+        let late_ms = random.one_in(4).then(|| 1 + random.below(1_200));
         (draw_value(random), draw_lifetime(random), durability, late_ms)
     };
     // A buffered write may be lost in a crash; to keep the model exact it is followed by a flush
@@ -422,7 +442,7 @@ async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name
     });
     let options = WriteOptions { durability, stamp, deadline: None };
     let window_ms = history.borrow().options.retry_window_ms_max;
-    let result = start(shard, name, Operation::Put { value: &value, lifetime }, options).await;
+    let result = write(shard, name, Operation::Put { value: &value, lifetime }, options).await;
     let place = place_of(name);
     let present = history.borrow().model.get(&place).map_or(Stamp::ZERO, |entry| entry.stamp);
     match result {
@@ -438,15 +458,14 @@ async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name
             let entry = Entry { value: Some(value), expiry_ms: written.expiry_ms, stamp: written.stamp };
             history.borrow_mut().model.insert(place, entry);
         }
-        Err(pinion_engine::Error::StampTooOld { .. }) => {
+        Err(Error::StampTooOld { .. }) => {
             let stamp = stamp.expect("only a proposed stamp can be too old");
             assert!(stamp.millis() + window_ms < shard.clock_ms() + 1);
         }
         Err(error) => panic!("put {name:?}: {error}"),
     }
     if durability == Durability::Buffered {
-        let fence = start(shard, &(9, b"fence".to_vec()), Operation::Delete, WriteOptions::default());
-        fence.await.unwrap();
+        write(shard, &(9, b"fence".to_vec()), Operation::Delete, WriteOptions::default()).await.unwrap();
     }
 }
 
@@ -470,7 +489,7 @@ async fn conditional(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History
     } else {
         Operation::PutIf { condition, value: &value, lifetime }
     };
-    let written = start(shard, name, operation, WriteOptions::default()).await.unwrap();
+    let written = write(shard, name, operation, WriteOptions::default()).await.unwrap();
     let after_ms = shard.clock_ms();
     let mut state = history.borrow_mut();
     let current = state.model.get(&place).cloned();
@@ -478,7 +497,10 @@ async fn conditional(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History
         condition.holds(current.as_ref().filter(|entry| entry.is_visible(now_ms)).map(|entry| entry.stamp))
     };
     let applied = written.effect == Effect::Applied;
-    assert!(holds_at(before_ms) == applied || holds_at(after_ms) == applied, "{name:?} {condition:?} {written:?}");
+    assert!(
+        holds_at(before_ms) == applied || holds_at(after_ms) == applied,
+        "{name:?} {condition:?} {written:?}"
+    );
     if applied {
         let value = (!delete).then_some(value);
         state.model.insert(place, Entry { value, expiry_ms: 0, stamp: written.stamp });
@@ -499,7 +521,7 @@ async fn update(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, n
         _ => Update::SetExpiry(Lifetime::Millis(700)),
     };
     let before_ms = shard.clock_ms();
-    let result = start(shard, name, Operation::Update(operation), WriteOptions::default()).await;
+    let result = write(shard, name, Operation::Update(operation), WriteOptions::default()).await;
     let after_ms = shard.clock_ms();
     let old = history.borrow().model.get(&place).cloned();
     let candidates: Vec<Option<Entry>> =
@@ -515,7 +537,9 @@ async fn update(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, n
                         text.parse::<i64>().ok().filter(|number| number.to_string() == text)
                     }),
                 };
-                number.and_then(|number| number.checked_add(operand)).map(|sum| (sum.to_string().into_bytes(), kept))
+                number
+                    .and_then(|number| number.checked_add(operand))
+                    .map(|sum| (sum.to_string().into_bytes(), kept))
             }
             Update::Append(bytes) => Some(([&present[..], bytes].concat(), kept)),
             Update::SetRange { offset, bytes } => {
@@ -540,8 +564,8 @@ async fn update(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, n
                 true
             }
             (Ok(written), None) => written.effect == Effect::ConditionFailed,
-            (Err(pinion_engine::Error::BadOperation(_)), None) => true,
-            (Err(pinion_engine::Error::TooLarge { .. }), Some((value, _))) => value.len() > 16 << 10,
+            (Err(Error::BadOperation(_)), None) => true,
+            (Err(Error::TooLarge { .. }), Some((value, _))) => value.len() > 16 << 10,
             _ => false,
         }
     });
@@ -563,9 +587,14 @@ async fn batch(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
             lifetime: Lifetime::Forever,
         })
         .collect();
-    let (teller, answer) = answer();
-    shard.write_batch(&operations, WriteOptions::default(), teller);
-    let written = answer.await.unwrap();
+    let written = loop {
+        let (teller, answer) = answer();
+        shard.write_batch(&operations, WriteOptions::default(), teller);
+        match answer.await {
+            Err(Error::Overloaded { .. }) => shard.settle().await.unwrap(),
+            result => break result.unwrap(),
+        }
+    };
     assert_eq!(written.effect, Effect::Applied);
     assert!(written.superseded.is_empty());
     for (name, value) in &elements {
@@ -632,7 +661,8 @@ async fn scan(
     }
     let after_ms = shard.clock_ms();
     let state = history.borrow();
-    let within = |user: &[u8]| user >= start.as_slice() && end.as_ref().is_none_or(|end| user < end.as_slice());
+    let within =
+        |user: &[u8]| user >= start.as_slice() && end.as_ref().is_none_or(|end| user < end.as_slice());
     let mut expected: Vec<(&Place, &Entry)> = state
         .model
         .iter()

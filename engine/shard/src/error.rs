@@ -72,7 +72,7 @@ pub enum Error {
     /// device is healthy; it recovers what was acknowledged.
     #[error("storage failed, the shard has stopped: {0}")]
     StorageFailed(Arc<str>),
-    /// The node is stopping.
+    /// The node is stopping and takes no new requests.
     #[error("shutting down")]
     ShuttingDown,
     /// The directory or a file in it was written by another version or another database.
@@ -82,6 +82,12 @@ pub enum Error {
         file: PathBuf,
         /// What does not fit, and what to do.
         reason: String,
+    },
+    /// Another process has the data directory open.
+    #[error("{}: locked by another process: stop it, or choose another directory", dir.display())]
+    Locked {
+        /// The data directory.
+        dir: PathBuf,
     },
     /// Options that contradict each other or the data directory.
     #[error("{0}")]
@@ -101,7 +107,7 @@ impl Error {
     pub const fn outcome(&self) -> Outcome {
         match self {
             // The write may have reached the device before the failure.
-            Self::StorageFailed(_) | Self::ShuttingDown => Outcome::Unknown,
+            Self::StorageFailed(_) => Outcome::Unknown,
             _ => Outcome::NotApplied,
         }
     }

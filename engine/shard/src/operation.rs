@@ -114,7 +114,7 @@ pub enum Operation<'a> {
 }
 
 /// One element of a batch: only unconditional puts and deletes, so that a batch never reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchOperation<'a> {
     /// The key; all keys of a batch belong to one shard.
     pub key: Key<'a>,

@@ -279,6 +279,16 @@ impl TestEnv {
         inode.durable.borrow_mut().truncate(bytes as usize);
     }
 
+    /// Removes a directory and what is in it, durably.
+    pub(crate) fn remove_dir(&self, path: impl AsRef<Path>) {
+        let (parent, name) = split(path.as_ref());
+        let mut directories = self.world.directories.borrow_mut();
+        directories.retain(|found, _| !found.starts_with(path.as_ref()));
+        let parent = directories.get_mut(&parent).expect("the parent is there");
+        parent.entries.remove(&name);
+        parent.durable.remove(&name);
+    }
+
     /// The names of a directory's files, sorted.
     pub(crate) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
         let directories = self.world.directories.borrow();
@@ -718,6 +728,16 @@ impl File for TestFile {
         let bytes = self.inode.written.borrow().len() as u64;
         async move { Ok(bytes) }
     }
+}
+
+/// Compares bytes with a golden file; says where they differ and what they are now.
+pub(crate) fn assert_golden(name: &str, found: &[u8], golden: &[u8]) {
+    if found == golden {
+        return;
+    }
+    let same = found.iter().zip(golden).take_while(|(left, right)| left == right).count();
+    let hex: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+    panic!("golden/{name} differs from byte {same} on; a stored format may never change. Found: {hex}");
 }
 
 #[cfg(test)]

@@ -49,14 +49,12 @@ pub enum Admission {
 pub struct BlockCacheStats {
     /// Lookups that found their block.
     pub hits: u64,
-    /// Lookups that did not.
+    /// Lookups that went on to a read from disk.
     pub misses: u64,
     /// Blocks taken in.
     pub inserts: u64,
     /// Blocks that had to leave.
     pub evictions: u64,
-    /// Reads of blocks from disk.
-    pub reads: u64,
     /// Bytes of these reads.
     pub read_bytes: u64,
     /// Blocks held.
@@ -120,7 +118,7 @@ impl BlockCache {
 
     pub(crate) fn count_read(&self, bytes: usize) {
         let stats = &mut self.inner.borrow_mut().stats;
-        stats.reads += 1;
+        stats.misses += 1;
         stats.read_bytes += bytes as u64;
     }
 }
@@ -196,10 +194,7 @@ impl Inner {
 
     fn get(&mut self, table: u64, page: u32, admission: Admission) -> Option<Rc<Block>> {
         let hash = self.hashes.hash_one((table, page));
-        let Some(slot) = self.find(hash, table, page) else {
-            self.stats.misses += 1;
-            return None;
-        };
+        let slot = self.find(hash, table, page)?;
         self.stats.hits += 1;
         let slot = &mut self.slots[slot as usize];
         if admission == Admission::Point {

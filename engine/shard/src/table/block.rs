@@ -1,19 +1,22 @@
 //! Data blocks: the unit of reading, of caching and of checksums.
 //!
 //! A block's payload is a small directory (groups of records that share partition and namespace,
-//! then one slot per record) and the records in order. A record is found by bisection over the
-//! slots of its group. Nothing is decoded ahead: a [`BlockView`] is the payload itself, checked
-//! once when it comes from the disk, after which no access can fail.
+//! then a slot and a tag per record) and the records in order. A key is found by its tag, one byte
+//! of its hash: one look at the directory, one at the record, where a bisection would touch
+//! several. Places in the order are found by bisection. Nothing is decoded ahead: a [`BlockView`]
+//! is the payload itself, checked once when it comes from the disk, after which no access can fail.
 //!
-//! Sizes: 26 bytes per record beside key and value (18 without an expiry), 8 per group, 36 per
+//! Sizes: 27 bytes per record beside key and value (19 without an expiry), 8 per group, 36 per
 //! block; so seven records of 32 + 512 bytes fit 4 KiB, whatever partitions they belong to.
+
+use std::cmp::Ordering;
 
 use pinion_env::{AlignedBuf, PAGE_BYTES};
 
 use super::UNIT_BYTES_MAX;
 use super::format::{BLOCK_HEADER_BYTES, BlockPlace, BlockType, Damage, open_block, seal_block};
 use crate::codec::Decoder;
-use crate::key::{KEY_BYTES_MAX, NamespaceId, Partition, Position};
+use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition, Position};
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::Stamp;
 
@@ -23,6 +26,10 @@ const COUNTS_BYTES: usize = 4;
 const GROUP_BYTES: usize = 8;
 /// Where a record starts, u16.
 const SLOT_BYTES: usize = 2;
+/// The low byte of a key's hash. (The high bits are spent: they choose the partition.)
+const TAG_BYTES: usize = 1;
+/// What the directory holds of each record.
+const LISTED_BYTES: usize = SLOT_BYTES + TAG_BYTES;
 /// Stamp, key length u16, kind u8, flags u8.
 const RECORD_HEAD_BYTES: usize = Stamp::BYTES + 4;
 const EXPIRY_BYTES: usize = 8;
@@ -33,7 +40,7 @@ const FLAG_EXPIRY: u8 = 1;
 const _: () = assert!(
     BLOCK_HEADER_BYTES
         + COUNTS_BYTES
-        + 7 * (GROUP_BYTES + SLOT_BYTES + RECORD_HEAD_BYTES + EXPIRY_BYTES + 32 + 512)
+        + 7 * (GROUP_BYTES + LISTED_BYTES + RECORD_HEAD_BYTES + EXPIRY_BYTES + 32 + 512)
         <= PAGE_BYTES
 );
 // Slots are u16: every record that shares a block starts below 64 KiB.
@@ -46,7 +53,7 @@ pub(crate) const BLOCK_OVERHEAD_BYTES: usize = BLOCK_HEADER_BYTES + COUNTS_BYTES
 pub(crate) const fn record_bytes(key_bytes: usize, record: &RecordView<'_>, new_group: bool) -> usize {
     let expiry = if record.expiry_ms == 0 { 0 } else { EXPIRY_BYTES };
     let group = if new_group { GROUP_BYTES } else { 0 };
-    group + SLOT_BYTES + RECORD_HEAD_BYTES + expiry + key_bytes + record.value.len()
+    group + LISTED_BYTES + RECORD_HEAD_BYTES + expiry + key_bytes + record.value.len()
 }
 
 /// Collects the records of one block.
@@ -54,6 +61,7 @@ pub(crate) const fn record_bytes(key_bytes: usize, record: &RecordView<'_>, new_
 pub(crate) struct BlockBuilder {
     records: Vec<u8>,
     starts: Vec<usize>,
+    tags: Vec<u8>,
     groups: Vec<Group>,
 }
 
@@ -76,7 +84,10 @@ impl BlockBuilder {
 
     /// Stored length with header, without padding.
     pub(crate) fn bytes(&self) -> usize {
-        BLOCK_OVERHEAD_BYTES + self.groups.len() * GROUP_BYTES + self.len() * SLOT_BYTES + self.records.len()
+        BLOCK_OVERHEAD_BYTES
+            + self.groups.len() * GROUP_BYTES
+            + self.len() * LISTED_BYTES
+            + self.records.len()
     }
 
     /// Whether a record of this place opens a new group.
@@ -91,13 +102,14 @@ impl BlockBuilder {
         self.bytes() + record_bytes(position.user.len(), record, self.opens_group(position))
     }
 
-    /// Adds a record that sorts behind all others.
-    pub(crate) fn push(&mut self, position: &Position<'_>, record: &RecordView<'_>) {
+    /// Adds a record that sorts behind all others; `hash` is that of its key.
+    pub(crate) fn push(&mut self, position: &Position<'_>, hash: u64, record: &RecordView<'_>) {
         if self.opens_group(position) {
             let first = self.len() as u16;
             self.groups.push(Group { first, partition: position.partition, namespace: position.namespace });
         }
         self.starts.push(self.records.len());
+        self.tags.push(tag_of(hash));
         self.records.extend_from_slice(&record.stamp.to_bytes());
         self.records.extend_from_slice(&(position.user.len() as u16).to_le_bytes());
         self.records.push(record.kind as u8);
@@ -123,15 +135,17 @@ impl BlockBuilder {
             out.extend_from_slice(&group.partition.0.to_le_bytes());
             out.extend_from_slice(&group.namespace.0.to_le_bytes());
         }
-        let records = COUNTS_BYTES + self.groups.len() * GROUP_BYTES + self.len() * SLOT_BYTES;
+        let records = COUNTS_BYTES + self.groups.len() * GROUP_BYTES + self.len() * LISTED_BYTES;
         for start in &self.starts {
             let slot = u16::try_from(records + start).expect("only a block of one record exceeds its unit");
             out.extend_from_slice(&slot.to_le_bytes());
         }
+        out.extend_from_slice(&self.tags);
         out.extend_from_slice(&self.records);
         seal_block(out, place);
         self.records.clear();
         self.starts.clear();
+        self.tags.clear();
         self.groups.clear();
     }
 }
@@ -163,7 +177,7 @@ impl<'a> BlockView<'a> {
         if groups == 0 || groups > records {
             return Err(Damage::new(0, "records and groups", "1 or more", format!("{records}, {groups}")));
         }
-        let directory = COUNTS_BYTES + groups * GROUP_BYTES + records * SLOT_BYTES;
+        let directory = COUNTS_BYTES + groups * GROUP_BYTES + records * LISTED_BYTES;
         if directory > payload.len() {
             return Err(short());
         }
@@ -213,27 +227,27 @@ impl<'a> BlockView<'a> {
         Some(self.record(index))
     }
 
+    /// The number of the record under a key.
+    pub(crate) fn search(&self, key: &Key<'_>) -> Option<usize> {
+        let (low, high) = self.group_of(&key.position()).ok()?;
+        let tag = tag_of(key.hash);
+        let tags = COUNTS_BYTES + self.groups * GROUP_BYTES + self.records * SLOT_BYTES;
+        let tags = &self.payload[tags + low..tags + high];
+        let candidates = (low..high).zip(tags).filter(|(_, found)| **found == tag);
+        candidates.map(|(index, _)| index).find(|index| self.user(*index) == key.user)
+    }
+
+    /// The tag of a record.
+    pub(crate) fn tag(&self, index: usize) -> u8 {
+        self.payload[COUNTS_BYTES + self.groups * GROUP_BYTES + self.records * SLOT_BYTES + index]
+    }
+
     /// The first record that is not before a position; [`Self::len`] if all are.
     pub(crate) fn lower_bound(&self, position: &Position<'_>) -> usize {
-        let wanted = (position.partition, position.namespace);
-        let group_at = |index: usize| {
-            let group = self.group(index);
-            (group.partition, group.namespace)
+        let (mut low, mut high) = match self.group_of(position) {
+            Ok(range) => range,
+            Err(next) => return next,
         };
-        // A block has one group or two, rarely more.
-        let mut group = 0;
-        while group < self.groups && group_at(group) < wanted {
-            group += 1;
-        }
-        if group == self.groups {
-            return self.records;
-        }
-        let mut low = usize::from(self.group(group).first);
-        if group_at(group) != wanted {
-            return low;
-        }
-        let mut high =
-            if group + 1 < self.groups { usize::from(self.group(group + 1).first) } else { self.records };
         while low < high {
             let middle = low.midpoint(high);
             if self.user(middle) < position.user {
@@ -243,6 +257,24 @@ impl<'a> BlockView<'a> {
             }
         }
         low
+    }
+
+    /// The records that share partition and namespace with a position, or the first one behind
+    /// where they would be.
+    fn group_of(&self, position: &Position<'_>) -> Result<(usize, usize), usize> {
+        let wanted = (position.partition, position.namespace);
+        // A block has one group or two, rarely more.
+        for index in 0..self.groups {
+            let group = self.group(index);
+            let first = usize::from(group.first);
+            match (group.partition, group.namespace).cmp(&wanted) {
+                Ordering::Less => {}
+                Ordering::Greater => return Err(first),
+                Ordering::Equal if index + 1 == self.groups => return Ok((first, self.records)),
+                Ordering::Equal => return Ok((first, usize::from(self.group(index + 1).first))),
+            }
+        }
+        Err(self.records)
     }
 
     /// The position of a record.
@@ -298,6 +330,11 @@ impl<'a> BlockView<'a> {
             namespace: NamespaceId(u32::from_le_bytes([e, f, g, h])),
         }
     }
+}
+
+/// What the directory keeps of a key's hash.
+pub(crate) const fn tag_of(hash: u64) -> u8 {
+    hash as u8
 }
 
 fn check_record(record: &[u8]) -> Option<()> {
@@ -363,6 +400,12 @@ impl Block {
         self.view().find(position)
     }
 
+    /// The index of the record under a key, for [`Block::record`]. The quick way: by the key's
+    /// hash.
+    pub fn search(&self, key: &Key<'_>) -> Option<usize> {
+        self.view().search(key)
+    }
+
     /// The index of the record under a position, for [`Block::record`].
     pub fn index_of(&self, position: &Position<'_>) -> Option<usize> {
         let view = self.view();
@@ -417,12 +460,16 @@ mod tests {
         (position, RecordView { kind, stamp, expiry_ms: *expiry_ms, value })
     }
 
+    fn key<'a>(position: &Position<'a>) -> Key<'a> {
+        Key::placed(position.partition, position.namespace, position.user)
+    }
+
     fn seal(records: &[Owned]) -> Vec<u8> {
         let (mut builder, mut out) = (BlockBuilder::default(), Vec::new());
         for of in records {
             let (position, view) = record(of);
             let expected = builder.bytes_with(&position, &view);
-            builder.push(&position, &view);
+            builder.push(&position, key(&position).hash, &view);
             assert_eq!(builder.bytes(), expected);
         }
         let bytes = builder.bytes();
@@ -460,6 +507,8 @@ mod tests {
                 prop_assert_eq!(view.position(index), position);
                 prop_assert_eq!(view.record(index), expected);
                 prop_assert_eq!(view.find(&position), Some(expected));
+                prop_assert_eq!(view.search(&key(&position)), Some(index));
+                prop_assert_eq!(view.tag(index), tag_of(key(&position).hash));
             }
             for probe in probes {
                 let expected = records.iter().position(|(key, _)| *key >= probe).unwrap_or(records.len());
@@ -468,6 +517,7 @@ mod tests {
                 prop_assert_eq!(view.lower_bound(&position), expected);
                 let there = records.get(expected).filter(|(key, _)| *key == of.0);
                 prop_assert_eq!(view.find(&position), there.map(|found| record(found).1));
+                prop_assert_eq!(view.search(&key(&position)), there.map(|_| expected));
             }
         }
 
@@ -488,7 +538,7 @@ mod tests {
         if let Ok(view) = BlockView::check(payload) {
             for index in 0..view.len() {
                 _ = (view.position(index), view.record(index));
-                _ = view.find(&view.position(index));
+                _ = (view.find(&view.position(index)), view.search(&key(&view.position(index))));
             }
         }
     }

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn filters_know_all_their_keys_and_few_others() {
         for (width, rate_max) in [(FilterWidth::Eight, 0.0055), (FilterWidth::Sixteen, 0.0002)] {
-            for count in [1, 2, 3, 7, 100, 4096, 8191, 8192] {
+            for count in [1, 2, 3, 7, 100, 2500, 4095, 4096, 8192] {
                 let mut given = hashes(0, count);
                 given.push(given[0]);
                 let encoded = build(width, &mut given).unwrap();
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn part_sizes_build_without_fail() {
-        for count in (8000..8192).step_by(11) {
+        for count in (3900..4097).step_by(7) {
             assert!(build(FilterWidth::Eight, &mut hashes(count, count)).is_some());
         }
     }

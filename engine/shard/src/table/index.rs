@@ -14,13 +14,15 @@
 
 use std::cmp::Ordering;
 
+use super::BlockHandle;
 use super::format::Damage;
-use super::{BlockHandle, PART_RECORDS_MAX};
 use crate::codec::Decoder;
 use crate::key::{OwnedPosition, Position};
 
 /// Entries, runs, exceptions, end page: u32 each.
 const HEADER_BYTES: usize = 16;
+/// Entries that a reader accepts; writers make far fewer.
+const ENTRIES_MAX: usize = 1 << 16;
 const WORD_BYTES: usize = 8;
 /// A run: key u64, first entry u32, end of its prefix in the text u32.
 const RUN_BYTES: usize = WORD_BYTES + 4 + 4;
@@ -155,12 +157,9 @@ impl IndexPart {
         let runs = fields.u32().ok_or_else(short)? as usize;
         let exceptions = fields.u32().ok_or_else(short)? as usize;
         let end_page = fields.u32().ok_or_else(short)?;
-        if !(1..=PART_RECORDS_MAX).contains(&entries)
-            || !(1..=entries).contains(&runs)
-            || exceptions > entries
-        {
+        if !(1..=ENTRIES_MAX).contains(&entries) || !(1..=entries).contains(&runs) || exceptions > entries {
             let found = format!("{entries} entries, {runs} runs, {exceptions} exceptions");
-            return Err(Damage::new(0, "index counts", format!("1 to {PART_RECORDS_MAX} entries"), found));
+            return Err(Damage::new(0, "index counts", format!("1 to {ENTRIES_MAX} entries"), found));
         }
         let part = Self { bytes: bytes.into(), entries, runs, exceptions, end_page };
         let text = bytes.len().checked_sub(part.text_at()).ok_or_else(short)? as u64;

@@ -1,7 +1,7 @@
 //! Tables: sorted, immutable files of records.
 //!
 //! A table is written once, front to back ([`TableWriter`]): data blocks, then per part (at most
-//! 8,192 records) an index block and a filter block, the list of parts, the properties, and a
+//! 4,096 records) an index block and a filter block, the list of parts, the properties, and a
 //! footer page. Open ([`Table`]), its index and filters stay in memory, so that a lookup costs no
 //! read for nearly every absent key and one aligned read of one block for a present one.
 //!
@@ -49,8 +49,9 @@ pub use unit::BlockUnit;
 pub use verify::{TableVerifier, VerifyReport, verify_table};
 pub use writer::{TableOptions, TableWriter};
 
-/// Records that share one filter and one part of the index: bounds the longest synchronous step.
-pub const PART_RECORDS_MAX: usize = 8192;
+/// Records that share one filter and one part of the index. Closing a part is the longest
+/// synchronous step of writing; half as many again as this would take more than 200 us.
+pub const PART_RECORDS_MAX: usize = 4096;
 /// Bytes of one write, and of one read in order.
 pub(crate) const WINDOW_BYTES: usize = 128 << 10;
 /// The largest unit of data blocks.

@@ -101,7 +101,7 @@ pub(crate) async fn open(env: &TestEnv, meta: &TableMeta) -> Result<Rc<Table<Tes
 pub(crate) fn block_of(table: u64, page: u32, value_bytes: usize) -> Block {
     let position = Position { partition: Partition(1), namespace: NamespaceId(0), user: b"key" };
     let (mut builder, mut sealed) = (BlockBuilder::default(), Vec::new());
-    builder.push(&position, &Owned::value(1, &vec![7; value_bytes]).view());
+    builder.push(&position, 0, &Owned::value(1, &vec![7; value_bytes]).view());
     let place = BlockPlace { kind: BlockType::Data, table, page, seed: 3 };
     builder.seal_into(&place, &mut sealed);
     let mut buffer = AlignedBuf::zeroed(sealed.len());

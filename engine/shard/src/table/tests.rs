@@ -23,9 +23,12 @@ fn cache() -> Rc<BlockCache> {
 }
 
 async fn get(table: &Table<TestEnv>, position: &OwnedPosition, cache: &BlockCache) -> Result<Option<Owned>> {
-    let Some(handle) = table.locate(&key_at(position)) else { return Ok(None) };
+    let key = key_at(position);
+    let Some(handle) = table.locate(&key) else { return Ok(None) };
     let block = table.block(handle, cache).await?;
-    Ok(block.find(&position.borrow()).map(|record| owned(&record)))
+    let found = block.search(&key).map(|number| block.record(number));
+    assert_eq!(found, block.find(&position.borrow()));
+    Ok(found.map(|record| owned(&record)))
 }
 
 fn owned(record: &RecordView<'_>) -> Owned {

@@ -11,6 +11,7 @@ use pinion_env::{AlignedBuf, Env, PAGE_BYTES};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::WINDOW_BYTES;
+use super::block::tag_of;
 use super::format::{Damage, Footer};
 use super::meta::TableMeta;
 use super::reader::{BlockAt, Table};
@@ -126,8 +127,9 @@ impl<E: Env> TableVerifier<E> {
             let view = self.table.open_in_order(at, &self.buffer[offset..offset + handle.bytes()])?;
             for index in 0..view.len() {
                 let position = view.position(index);
-                if !self.table.filter_admits(at, key_hash(position.namespace, position.user)) {
-                    let missed = Damage::new(0, "filter", format!("to admit {position:?}"), "refused");
+                let hash = key_hash(position.namespace, position.user);
+                if !self.table.filter_admits(at, hash) || view.tag(index) != tag_of(hash) {
+                    let missed = Damage::new(0, "filter or tag", format!("to admit {position:?}"), "refused");
                     return Err(missed.in_file(self.table.path(), handle.offset()).into());
                 }
                 self.tally.add(&position, &view.record(index));

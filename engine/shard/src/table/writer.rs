@@ -2,7 +2,7 @@
 //!
 //! [`TableWriter::add`] never waits. It gathers the first records to choose the block unit, then
 //! fills blocks; a full block is sealed into the output, and a full part's index and filter are
-//! built (the longest step: one filter of at most 8,192 keys). The caller calls
+//! built (the longest step: one filter of at most 4,096 keys). The caller calls
 //! [`TableWriter::write_out`] whenever [`TableWriter::is_full_enough_to_write`] says so, which
 //! bounds what waits in memory to 128 KiB and one record.
 //!
@@ -274,7 +274,7 @@ impl<E: Env> TableWriter<E> {
                 self.block_before.get_or_insert_default().copy_from(&last);
             }
         }
-        self.block.push(position, record);
+        self.block.push(position, hash, record);
         self.block_hashes.push(hash);
         self.tally.add(position, record);
     }

@@ -1,0 +1,163 @@
+//! Reading segments: a window over one file, and the search for blocks behind a bad one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pinion_env::{AlignedBuf, Env, File, OpenMode, PAGE_BYTES, page_round_up};
+
+use super::LogPosition;
+use super::format::{
+    BLOCK_STEP_BYTES, BLOCKS_START, Binding, BlockFault, BlockHeader, SegmentHeader, looks_like_block,
+};
+use crate::error::{Corruption, Error, Result};
+
+/// How much is read at once; a larger block is read whole.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A segment as it was found.
+pub(super) struct FoundSegment {
+    pub(super) id: u32,
+    pub(super) path: PathBuf,
+    /// What its first block says was durable before it; `None` without a sound first block.
+    pub(super) first_mark: Option<LogPosition>,
+    /// Why it cannot be read at all; only while salvaging.
+    pub(super) damage: Option<Arc<Corruption>>,
+}
+
+impl FoundSegment {
+    /// A segment that cannot be read.
+    pub(super) fn broken(id: u32, path: PathBuf, damage: Arc<Corruption>) -> Self {
+        Self { id, path, first_mark: None, damage: Some(damage) }
+    }
+
+    /// Checks the header page and looks at the first block's header.
+    pub(super) async fn open<E: Env>(env: &E, id: u32, path: PathBuf, binding: &Binding) -> Result<Self> {
+        let mut reader = SegmentReader::<E>::open(env, &path).await?;
+        let bytes = reader.file_bytes;
+        let page = reader.window(0, PAGE_BYTES as u32).await?;
+        let header = SegmentHeader::decode(page, binding, &path)?;
+        if header.segment_bytes != u64::from(bytes) {
+            return Err(Corruption {
+                file: path,
+                offset: u64::from(bytes),
+                what: "size of a log segment",
+                expected: header.segment_bytes.to_string(),
+                found: bytes.to_string(),
+            }
+            .into());
+        }
+        let first = reader.window(BLOCKS_START, PAGE_BYTES as u32).await?;
+        let first_mark = BlockHeader::decode(first, binding, id, BLOCKS_START).ok();
+        let first_mark = first_mark.map(|header| header.synced_through);
+        Ok(Self { id, path, first_mark, damage: None })
+    }
+}
+
+/// Reads a segment through a window that moves forward.
+pub(super) struct SegmentReader<E: Env> {
+    file: E::File,
+    path: PathBuf,
+    pub(super) file_bytes: u32,
+    buffer: AlignedBuf,
+    /// The window: `buffer[..loaded]` holds the file from `start`.
+    start: u32,
+    loaded: usize,
+}
+
+impl<E: Env> SegmentReader<E> {
+    pub(super) async fn open(env: &E, path: &Path) -> Result<Self> {
+        let file = env.open(path, OpenMode::Read).await.map_err(|error| Error::io(path, error))?;
+        let bytes = file.bytes().await.map_err(|error| Error::io(path, error))?;
+        let file_bytes = u32::try_from(bytes).map_err(|_| Corruption {
+            file: path.to_path_buf(),
+            offset: u64::from(u32::MAX),
+            what: "size of a log segment",
+            expected: "less than 4 GiB".into(),
+            found: format!("{bytes} bytes"),
+        })?;
+        let path = path.to_path_buf();
+        Ok(Self { file, path, file_bytes, buffer: AlignedBuf::default(), start: 0, loaded: 0 })
+    }
+
+    /// The file's bytes from `offset` on: `bytes` of them, fewer only at the end of the file.
+    pub(super) async fn window(&mut self, offset: u32, bytes: u32) -> Result<&[u8]> {
+        let at = self.load(offset, bytes).await?;
+        Ok(self.loaded_at(at, bytes as usize))
+    }
+
+    /// Bytes that [`SegmentReader::load`] has brought in, fewer at the end of the file.
+    pub(super) fn loaded_at(&self, at: usize, bytes: usize) -> &[u8] {
+        let end = (at + bytes).min(self.loaded);
+        &self.buffer[at.min(end)..end]
+    }
+
+    /// Makes sure that bytes are loaded; gives their place for [`SegmentReader::loaded_at`].
+    async fn load(&mut self, offset: u32, bytes: u32) -> Result<usize> {
+        let wanted_end = offset.saturating_add(bytes).min(self.file_bytes);
+        let loaded_end = self.start as usize + self.loaded;
+        if self.loaded == 0 || offset < self.start || wanted_end as usize > loaded_end {
+            let start = offset - offset % PAGE_BYTES as u32;
+            let span = page_round_up((offset - start) as usize + bytes as usize).max(WINDOW_BYTES);
+            let span = span.min(page_round_up(self.file_bytes.saturating_sub(start) as usize));
+            let mut buffer = std::mem::take(&mut self.buffer);
+            if buffer.capacity() < span {
+                buffer = AlignedBuf::zeroed(span);
+            }
+            self.loaded = 0;
+            let (read, buffer) = self.file.read(u64::from(start), buffer, span).await;
+            self.buffer = buffer;
+            self.loaded = read.map_err(|error| Error::io(&self.path, error))?;
+            self.start = start;
+        }
+        Ok((offset - self.start) as usize)
+    }
+
+    /// The sound block of `segment` at `offset`, records checked, and its place for
+    /// [`SegmentReader::loaded_at`].
+    pub(super) async fn block(
+        &mut self,
+        binding: &Binding,
+        segment: u32,
+        offset: u32,
+    ) -> Result<Result<(BlockHeader, usize), BlockFault>> {
+        if offset >= self.file_bytes {
+            return Ok(Err(BlockFault::SegmentEnd));
+        }
+        let bytes = self.window(offset, BLOCK_STEP_BYTES).await?;
+        let header = match BlockHeader::decode(bytes, binding, segment, offset) {
+            Ok(header) => header,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        if header.block_bytes > self.file_bytes - offset {
+            return Ok(Err(BlockFault::SegmentEnd));
+        }
+        let at = self.load(offset, header.used_bytes).await?;
+        let block = self.loaded_at(at, header.used_bytes as usize);
+        if block.len() < header.used_bytes as usize {
+            return Ok(Err(BlockFault::SegmentEnd));
+        }
+        Ok(header.check_records(block, binding).map(|()| (header, at)))
+    }
+
+    /// The greatest mark of any sound block header of `segment` at or after `from`; `None` if there
+    /// is no such header.
+    pub(super) async fn greatest_mark(
+        &mut self,
+        binding: &Binding,
+        segment: u32,
+        from: u32,
+    ) -> Result<Option<LogPosition>> {
+        let mut greatest = None;
+        let mut offset = from.next_multiple_of(BLOCK_STEP_BYTES);
+        while offset < self.file_bytes {
+            let bytes = self.window(offset, BLOCK_STEP_BYTES).await?;
+            if looks_like_block(bytes)
+                && let Ok(header) = BlockHeader::decode(bytes, binding, segment, offset)
+            {
+                greatest = greatest.max(Some(header.synced_through));
+            }
+            offset += BLOCK_STEP_BYTES;
+        }
+        Ok(greatest)
+    }
+}

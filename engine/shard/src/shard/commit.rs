@@ -1,0 +1,250 @@
+//! The commit loop: from staged to durable to visible to answered.
+//!
+//! Two tasks. One writes the log: whenever something is staged and no write is in flight it writes
+//! all of it as one block (group commit without a timer). The other publishes what has become
+//! durable and answers the waiters, in slices, while the next block is in flight already.
+//!
+//! The first failure of a write to the log ends the shard: everything pending is answered
+//! `StorageFailed` (outcome unknown), nothing is retried, and nothing is acknowledged any more.
+
+use std::time::Duration;
+
+use pinion_env::{Env, TaskClass};
+
+use super::pending::PendingWrite;
+use super::{Inner, Shard, State};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::log::AppendError;
+use crate::memtable::Published;
+use crate::operation::{Durability, Effect, Waiter, Written};
+use crate::record::RecordKind;
+use crate::stamp::{HybridTime, Stamp};
+
+/// Entries published between two yields.
+const PUBLISH_ENTRIES_MAX: u32 = 128;
+/// How far ahead of the clock its durable ceiling is set, in milliseconds. After a crash the clock
+/// starts at the ceiling, so an expiry can be seen this much early once.
+const CEILING_AHEAD_MS: u64 = 1_000;
+/// Idle time after which an empty block proves the last commit, in milliseconds.
+const IDLE_MARK_MS: u64 = 100;
+/// Log that one memtable may span, in segments, before it is frozen although it is not full: the
+/// log of a slowly filled memtable is mostly padding.
+const LOG_SEGMENTS_PER_MEMTABLE: u64 = 4;
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    pub(super) fn spawn_commit_tasks(&self) {
+        let env = &self.inner.env;
+        let shard = self.clone();
+        env.spawn(TaskClass::Foreground, async move { shard.inner.write_log().await });
+        let shard = self.clone();
+        env.spawn(TaskClass::Foreground, async move { shard.inner.publish_durable().await });
+        let shard = self.clone();
+        env.spawn(TaskClass::Background, async move { shard.inner.mark_when_idle().await });
+    }
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// Writes the log until the shard stops.
+    async fn write_log(&self) {
+        loop {
+            while !self.log().has_staged() && !self.mark_wanted.get() {
+                if self.state.borrow().is_stopped() {
+                    return;
+                }
+                self.commit_wanted.changed().await;
+            }
+            self.mark_wanted.set(false);
+            let ceiling = self.next_ceiling();
+            self.log().set_clock_ceiling(ceiling);
+            let written = if self.log().has_staged() {
+                self.log().commit().await
+            } else {
+                self.log().commit_mark().await
+            };
+            match written {
+                Ok(durable) => {
+                    self.durable.set(durable);
+                    self.ceiling_durable.set(ceiling);
+                    self.committed.notify();
+                }
+                Err(error) => return self.fail(&error),
+            }
+        }
+    }
+
+    /// A ceiling ahead of the clock; the clock itself once the shard is closing, so that a clean
+    /// restart loses no time.
+    fn next_ceiling(&self) -> HybridTime {
+        let now = self.clock.borrow_mut().now(self.env.wall_ms());
+        let ahead = if matches!(*self.state.borrow(), State::Open) { CEILING_AHEAD_MS } else { 0 };
+        HybridTime::from_millis(now.millis() + ahead).max(self.ceiling_durable.get()).max(now)
+    }
+
+    /// Publishes and answers what the log has made durable.
+    async fn publish_durable(&self) {
+        loop {
+            let mut published = 0;
+            while let Some((durability, write)) = self.next_durable() {
+                published += write.entries;
+                self.publish(durability, write);
+                if published >= PUBLISH_ENTRIES_MAX {
+                    published = 0;
+                    self.env.yield_now().await;
+                }
+            }
+            self.published.notify();
+            if self.state.borrow().is_stopped() {
+                return;
+            }
+            self.committed.changed().await;
+        }
+    }
+
+    fn next_durable(&self) -> Option<(Durability, PendingWrite<W>)> {
+        self.pending.borrow_mut().pop(self.durable.get())
+    }
+
+    /// Makes one write visible and answers it. A batch becomes visible under one sequence number.
+    fn publish(&self, durability: Durability, write: PendingWrite<W>) {
+        let sequence = self.sequence.get() + 1;
+        let memtables = self.memtables.borrow();
+        let mut newest = write.stamp;
+        let mut superseded = Vec::new();
+        for index in 0..write.entries {
+            let staged = self.pending.borrow_mut().pop_entry(durability);
+            let slot =
+                memtables.slot(staged.memtable).expect("a memtable stays until nothing in it is pending");
+            let mut table = slot.table.borrow_mut();
+            let published = table.publish(staged.entry, sequence);
+            let (position, record) = table.resolve(staged.entry);
+            let key = Key {
+                partition: position.partition,
+                namespace: position.namespace,
+                user: position.user,
+                hash: staged.hash,
+            };
+            if published == Published::Superseded {
+                let present = table.get(&key).map_or(write.stamp, |record| record.stamp);
+                if present > write.stamp {
+                    newest = newest.max(present);
+                    superseded.push(write.operation_of(index));
+                }
+                continue;
+            }
+            let mut row_cache = self.row_cache.borrow_mut();
+            match record.kind {
+                RecordKind::Tombstone => row_cache.invalidate(&key),
+                _ => row_cache.update_if_present(&key, &record),
+            }
+        }
+        self.sequence.set(sequence);
+        drop(memtables);
+        let PendingWrite { entries, stamp, expiry_ms, number, waiter, batch, .. } = write;
+        let all_superseded = superseded.len() == entries as usize;
+        let mut listed = batch.map_or_else(Vec::new, |batch| batch.superseded);
+        if !superseded.is_empty() {
+            listed.append(&mut superseded);
+            listed.sort_unstable();
+        }
+        waiter.complete(Ok(Written {
+            effect: if all_superseded { Effect::Superseded } else { Effect::Applied },
+            stamp: if all_superseded { newest } else { stamp },
+            expiry_ms,
+            number,
+            superseded: listed,
+        }));
+    }
+
+    /// Writes an empty block some time after the last commit, so that only the very last commit
+    /// before a crash is unproven against later rot.
+    async fn mark_when_idle(&self) {
+        let mut proven = self.durable.get();
+        loop {
+            while self.durable.get() == proven {
+                if self.state.borrow().is_stopped() {
+                    return;
+                }
+                self.committed.changed().await;
+            }
+            let seen = self.durable.get();
+            self.env.sleep(Duration::from_millis(IDLE_MARK_MS)).await;
+            if self.durable.get() == seen && matches!(*self.state.borrow(), State::Open) {
+                self.mark_wanted.set(true);
+                self.commit_wanted.notify();
+                while self.mark_wanted.get() && matches!(*self.state.borrow(), State::Open) {
+                    self.committed.changed().await;
+                }
+                proven = self.durable.get();
+            }
+        }
+    }
+
+    /// Makes sure that the active memtable takes this much, freezing it if it is full.
+    pub(super) fn make_room(&self, operations: usize, bytes: usize) -> Result<()> {
+        {
+            let memtables = self.memtables.borrow();
+            let active = memtables.active();
+            let log_span = self.appended.get().0.saturating_sub(self.active_log_start.get().0) >> 32;
+            let table = active.table.borrow();
+            let full = !table.has_room(operations, bytes);
+            if !full && (log_span < LOG_SEGMENTS_PER_MEMTABLE || table.is_empty()) {
+                return Ok(());
+            }
+            if !memtables.can_freeze() {
+                if !full {
+                    return Ok(());
+                }
+                self.counters.memtable_full.add(1);
+                return Err(Error::Overloaded { retry_after_ms: 10 });
+            }
+        }
+        self.freeze();
+        Ok(())
+    }
+
+    /// Freezes the active memtable and wakes the flush.
+    pub(super) fn freeze(&self) {
+        let mut memtables = self.memtables.borrow_mut();
+        let stamp_max = memtables.active().table.borrow().stamp_max();
+        self.raise_stamp_floor(stamp_max);
+        memtables.freeze();
+        self.active_log_start.set(self.appended.get());
+        self.flush_wanted.notify();
+    }
+
+    /// From now on a write up to this stamp must look for newer versions in frozen memtables and
+    /// tables.
+    pub(super) fn raise_stamp_floor(&self, stamp: Stamp) {
+        self.stamp_floor.set(self.stamp_floor.get().max(stamp));
+    }
+
+    /// Stops the shard for good after a failure, and answers everything pending.
+    pub(super) fn fail(&self, error: &Error) {
+        let reason: std::sync::Arc<str> = match error {
+            Error::StorageFailed(reason) => std::sync::Arc::clone(reason),
+            other => other.to_string().into(),
+        };
+        let first = !matches!(*self.state.borrow(), State::Failed(_));
+        if first {
+            *self.state.borrow_mut() = State::Failed(std::sync::Arc::clone(&reason));
+        }
+        let pending = self.pending.borrow_mut().drain();
+        for write in pending {
+            write.waiter.complete(Err(Error::StorageFailed(std::sync::Arc::clone(&reason))));
+        }
+        self.notify_all();
+    }
+
+    pub(super) fn append_error(&self, error: AppendError) -> Error {
+        match error {
+            AppendError::Full => {
+                self.counters.log_queue_full.add(1);
+                Error::Overloaded { retry_after_ms: 2 }
+            }
+            AppendError::TooLarge { bytes, max } => Error::TooLarge { what: "log record", bytes, max },
+            AppendError::DiskFull => Error::DiskFull,
+            AppendError::Failed(reason) => Error::StorageFailed(reason),
+        }
+    }
+}

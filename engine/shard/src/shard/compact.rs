@@ -1,0 +1,390 @@
+//! Compaction: merging tables down the levels, one bounded job at a time.
+//!
+//! The picker (`compaction::picker`) names a job: tables of one place and the tables they overlap
+//! in the next level. The job merges them record by record, in steps with yields between, and
+//! leaves out what nobody can need any more:
+//! * a record under which a newer one stands;
+//! * a tombstone, when nothing older can lie beneath and no late retry of an older write can
+//!   arrive any more (its stamp is older than the retry window and the longest deadline);
+//! * an expired value likewise; before that it becomes a tombstone of the same stamp;
+//! * every record of a dropped namespace.
+//!
+//! Order as in the flush: tables synced -> directory synced -> manifest durable -> inputs removed.
+//! The intent of a job lives in memory only: a crash leaves orphans, removed at the next open.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pinion_env::{Env, TaskClass};
+
+use super::output::{Output, Step, is_out_of_space};
+use super::place_cursor::PlaceCursor;
+use super::version::{LEVELS_MAX, Version};
+use super::{Inner, Shard, State};
+use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt_bytes, pick};
+use crate::error::{Error, Result};
+use crate::key::{Key, OwnedPosition, Position};
+use crate::manifest::Edit;
+use crate::operation::Waiter;
+use crate::record::{RecordKind, RecordView};
+use crate::stamp::HybridTime;
+use crate::table::{FilterWidth, Table, TableMeta, table_path};
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    pub(super) fn spawn_compaction_task(&self) {
+        let shard = self.clone();
+        self.inner.env.spawn(TaskClass::Background, async move { shard.inner.compact().await });
+        let shard = self.clone();
+        self.inner.env.spawn(TaskClass::Background, async move { shard.inner.sweep().await });
+    }
+}
+
+/// What decides whether a record may be left out.
+struct Retention {
+    /// Tombstones and expired values with stamps up to this can go: nothing older is accepted as a
+    /// late retry any more.
+    drop_horizon: HybridTime,
+    now_ms: u64,
+}
+
+/// What becomes of a record.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    /// Its time is over but an older version may lie beneath, or a late retry may come.
+    BecomeTombstone,
+    Drop,
+}
+
+impl Retention {
+    /// `covered` tells whether an older record of the key may lie in a deeper level.
+    fn fate(&self, record: &RecordView<'_>, covered: impl FnOnce() -> bool) -> Fate {
+        let tombstone = record.kind == RecordKind::Tombstone;
+        if !tombstone && !record.is_expired(self.now_ms) {
+            return Fate::Keep;
+        }
+        if record.stamp.time <= self.drop_horizon && !covered() {
+            return Fate::Drop;
+        }
+        if tombstone { Fate::Keep } else { Fate::BecomeTombstone }
+    }
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// Runs jobs until the shard stops.
+    async fn compact(&self) {
+        loop {
+            if !matches!(*self.state.borrow(), State::Open) {
+                return;
+            }
+            let Some(job) = self.pick() else {
+                self.compaction_wanted.changed().await;
+                continue;
+            };
+            self.jobs.set(self.jobs.get() + 1);
+            let done = self.run(&job).await;
+            self.jobs.set(self.jobs.get() - 1);
+            self.update_debt();
+            self.jobs_ended.notify();
+            match done {
+                Ok(()) => {}
+                Err(Error::ShuttingDown) => return,
+                Err(error) if is_out_of_space(&error) => self.wait_for_space().await,
+                Err(Error::Damaged(corruption)) => {
+                    // Reads of the damaged block say so; compacting it would sign the rot anew.
+                    self.counters.damaged.add(1);
+                    self.damage.replace(Some(corruption));
+                    self.jobs_ended.notify();
+                    return;
+                }
+                Err(error) => return self.fail(&error),
+            }
+        }
+    }
+
+    /// Looks for dead records from time to time, but only while there can be some.
+    async fn sweep(&self) {
+        loop {
+            let dying = |meta: &TableMeta| meta.tombstones > 0 || meta.expiring > 0;
+            let any = self.version.borrow().tables().any(|(_, table)| dying(table.meta()));
+            if self.state.borrow().is_stopped() {
+                return;
+            }
+            if any {
+                self.env.sleep(Duration::from_millis(self.options.sweep_interval_ms)).await;
+                self.compaction_wanted.notify();
+            } else {
+                self.flushed.changed().await;
+            }
+        }
+    }
+
+    fn pick(&self) -> Option<Job> {
+        if self.damage.borrow().is_some() {
+            return None;
+        }
+        self.with_levels(pick)
+    }
+
+    /// Shows the picker the present version.
+    fn with_levels<R>(&self, look: impl FnOnce(&Levels<'_>, &PickOptions<'_>) -> R) -> R {
+        let version = self.version.borrow();
+        let levels = version.levels_view();
+        let now_ms = self.clock_ms();
+        let cursors = self.compaction_cursors.borrow();
+        let options = PickOptions {
+            runs_max: self.options.runs_max as usize,
+            levels_max: LEVELS_MAX,
+            level_base_bytes: self.options.level_base_bytes,
+            level_growth: u64::from(self.options.level_growth),
+            table_bytes: self.options.table_bytes,
+            now_ms,
+            drop_horizon: self.drop_horizon(now_ms),
+            // One job runs at a time: none is under way when the next is picked.
+            under_way: &[],
+            cursors: &cursors,
+        };
+        look(&levels, &options)
+    }
+
+    /// Up to this time nothing late can arrive any more.
+    fn drop_horizon(&self, now_ms: u64) -> HybridTime {
+        let late_ms = self.options.retry_window_ms_max + self.options.deadline_ms_max;
+        HybridTime::from_millis(now_ms.saturating_sub(late_ms))
+    }
+
+    pub(super) fn has_compaction_work(&self) -> bool {
+        self.jobs.get() > 0 || self.pick().is_some()
+    }
+
+    pub(super) fn debt_bytes(&self) -> u64 {
+        self.with_levels(debt_bytes)
+    }
+
+    /// Tells the pace what is due.
+    pub(super) fn update_debt(&self) {
+        let (debt, runs) = (self.debt_bytes(), self.version.borrow().runs.len());
+        let mut pace = self.pace.borrow_mut();
+        pace.set_debt(debt);
+        pace.set_runs(runs);
+    }
+
+    async fn run(&self, job: &Job) -> Result<()> {
+        let version = self.version.borrow().clone();
+        let inputs: Vec<u64> = job.sources.iter().chain(&job.targets).copied().collect();
+        let added = match job.work {
+            Work::Drop => Vec::new(),
+            Work::Move => version.tables_of(&inputs),
+            Work::Merge => self.merge(&version, job).await?,
+        };
+        let level = |level: usize| u8::try_from(level).expect("levels are few");
+        let mut edits: Vec<Edit> =
+            inputs.iter().map(|number| Edit::RemoveTable { number: *number }).collect();
+        edits.extend(added.iter().map(|table| Edit::AddTable {
+            level: level(job.to),
+            run: 0,
+            meta: table.meta().clone(),
+        }));
+        edits.push(Edit::CompactCursor { level: level(job.from), position: job.cursor.clone() });
+        self.apply_edits(&edits).await?;
+
+        {
+            let mut cursors = self.compaction_cursors.borrow_mut();
+            let needed = cursors.len().max(job.from + 1);
+            cursors.resize(needed, OwnedPosition::default());
+            cursors[job.from] = job.cursor.clone();
+        }
+        let next = self.version.borrow().edited(&inputs, job.to, 0, added);
+        *self.version.borrow_mut() = Rc::new(next);
+        match job.work {
+            Work::Move => self.counters.tables_moved.add(inputs.len() as u64),
+            Work::Drop => self.counters.tables_expired.add(inputs.len() as u64),
+            Work::Merge => self.counters.compactions.add(1),
+        }
+        if job.work != Work::Move {
+            self.remove_files(&inputs).await;
+        }
+        Ok(())
+    }
+
+    /// Merges the inputs of a job into new tables, opened and synced.
+    async fn merge(&self, version: &Version<E>, job: &Job) -> Result<Vec<Rc<Table<E>>>> {
+        let nothing_deeper = version.levels.iter().skip(job.to).all(Vec::is_empty);
+        let filter = if nothing_deeper { FilterWidth::Eight } else { FilterWidth::Sixteen };
+        let mut output = Output::new(self, filter);
+        let merged = self.merge_into(version, job, &mut output).await;
+        let tables = match merged {
+            Ok(()) => output.finish().await,
+            Err(error) => Err(error),
+        };
+        match tables {
+            Ok(tables) => {
+                let dir = self.table_dir();
+                self.env.sync_dir(&dir).await.map_err(|error| Error::io(dir, error))?;
+                let written: u64 = tables.iter().map(|table| table.meta().file_bytes).sum();
+                self.counters.compaction_read_bytes.add(job.bytes);
+                self.counters.compaction_written_bytes.add(written);
+                Ok(tables)
+            }
+            Err(error) => {
+                output.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn merge_into(&self, version: &Version<E>, job: &Job, output: &mut Output<'_, E, W>) -> Result<()> {
+        let now_ms = self.clock_ms();
+        let retention = Retention { now_ms, drop_horizon: self.drop_horizon(now_ms) };
+        let mut places = places_of(version, job);
+        for place in &mut places {
+            place.seek_first().await?;
+        }
+        loop {
+            let mut step = self.step();
+            let ended = loop {
+                let Some(best) = first_of(&places) else { break true };
+                let (position, record) = places[best].current().expect("it was chosen for its record");
+                if !step.take(position.user.len() + record.value.len()) {
+                    break false;
+                }
+                self.put(version, job.to, &retention, &position, &record, output);
+                // Older places under the same key are passed over with it.
+                let same: Vec<usize> = (best + 1..places.len())
+                    .filter(|index| {
+                        places[*index].current().is_some_and(|(other, older)| {
+                            assert!(
+                                other != position || !older.supersedes(&record),
+                                "a newer place holds a newer stamp"
+                            );
+                            other == position
+                        })
+                    })
+                    .collect();
+                for index in same {
+                    self.counters.records_dropped.add(1);
+                    places[index].next().await?;
+                }
+                places[best].next().await?;
+                if output.wants_writing() {
+                    break false;
+                }
+            };
+            self.note_step(&step);
+            output.write_out().await?;
+            if ended {
+                return Ok(());
+            }
+            self.pause(&step).await?;
+        }
+    }
+
+    /// Writes one record on, or leaves it out.
+    fn put(
+        &self,
+        version: &Version<E>,
+        target_level: usize,
+        retention: &Retention,
+        position: &Position<'_>,
+        record: &RecordView<'_>,
+        output: &mut Output<'_, E, W>,
+    ) {
+        if self.is_dropped(position.namespace) {
+            return self.counters.records_dropped.add(1);
+        }
+        let key = Key::placed(position.partition, position.namespace, position.user);
+        match retention.fate(record, || version.deeper_may_hold(target_level, position)) {
+            Fate::Keep => output.add(&key, record),
+            Fate::Drop => self.counters.records_dropped.add(1),
+            Fate::BecomeTombstone => {
+                self.counters.records_expired.add(1);
+                // The stamp stays: replicas that expire it at another moment must agree.
+                let tombstone =
+                    RecordView { kind: RecordKind::Tombstone, expiry_ms: 0, value: &[], ..*record };
+                output.add(&key, &tombstone);
+            }
+        }
+    }
+
+    /// Between two steps: lets others go first, and waits if compaction is ahead of its pace.
+    async fn pause(&self, step: &Step) -> Result<()> {
+        self.pace.borrow_mut().spend(self.env.now(), step.bytes());
+        self.env.yield_now().await;
+        loop {
+            if !matches!(*self.state.borrow(), State::Open) {
+                self.fail_if_failed()?;
+                return Err(Error::ShuttingDown);
+            }
+            let permit = self.pace.borrow_mut().permit(self.env.now());
+            match permit {
+                Permit::Go => return Ok(()),
+                Permit::Wait(time) => self.env.sleep(time).await,
+            }
+        }
+    }
+
+    /// Removes the files of tables that no version names any more. Readers that still hold one
+    /// keep it open.
+    async fn remove_files(&self, numbers: &[u64]) {
+        let dir = self.table_dir();
+        for number in numbers {
+            self.block_cache.forget_table(*number);
+            // A file that stays is an orphan, removed at the next open.
+            let _ = self.env.remove(&table_path(&dir, *number)).await;
+            self.env.yield_now().await;
+        }
+    }
+}
+
+/// The places that take part in a job, newest first.
+fn places_of<E: Env>(version: &Version<E>, job: &Job) -> Vec<PlaceCursor<E>> {
+    let inputs = job.sources.iter().chain(&job.targets);
+    let inputs: BTreeSet<u64> = inputs.copied().collect();
+    version
+        .places()
+        .map(|tables| {
+            tables.iter().filter(|table| inputs.contains(&table.meta().number)).cloned().collect::<Vec<_>>()
+        })
+        .filter(|tables| !tables.is_empty())
+        .map(PlaceCursor::sequential)
+        .collect()
+}
+
+/// The place that stands on the first position; of equal ones the newest.
+fn first_of<E: Env>(places: &[PlaceCursor<E>]) -> Option<usize> {
+    let mut best: Option<(usize, Position<'_>)> = None;
+    for (index, place) in places.iter().enumerate() {
+        if let Some((position, _)) = place.current()
+            && best.is_none_or(|(_, first)| position < first)
+        {
+            best = Some((index, position));
+        }
+    }
+    best.map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Stamp;
+
+    fn record(kind: RecordKind, stamp_ms: u64, expiry_ms: u64) -> RecordView<'static> {
+        let stamp = Stamp { time: HybridTime::from_millis(stamp_ms), ..Stamp::ZERO };
+        RecordView { kind, stamp, expiry_ms, value: b"" }
+    }
+
+    #[test]
+    fn nothing_is_forgotten_too_early() {
+        let retention = Retention { drop_horizon: HybridTime::from_millis(100), now_ms: 200 };
+        let fate = |record: RecordView<'_>, covered: bool| retention.fate(&record, || covered);
+        assert_eq!(fate(record(RecordKind::Value, 1, 0), false), Fate::Keep);
+        assert_eq!(fate(record(RecordKind::Value, 1, 201), false), Fate::Keep);
+        assert_eq!(fate(record(RecordKind::Value, 101, 200), false), Fate::BecomeTombstone);
+        assert_eq!(fate(record(RecordKind::Value, 100, 200), true), Fate::BecomeTombstone);
+        assert_eq!(fate(record(RecordKind::Value, 100, 200), false), Fate::Drop);
+        assert_eq!(fate(record(RecordKind::Tombstone, 100, 0), false), Fate::Drop);
+        assert_eq!(fate(record(RecordKind::Tombstone, 100, 0), true), Fate::Keep);
+        assert_eq!(fate(record(RecordKind::Tombstone, 101, 0), false), Fate::Keep);
+    }
+}

@@ -1,0 +1,292 @@
+//! Opening a shard (which is recovery) and closing it.
+//!
+//! The manifest names the tables and the log's release point; files it does not name are orphans
+//! of a job that a crash cut short, and are removed. The log is replayed from the release point
+//! into memtables under the same caps as in service: a full one is flushed before replay goes on.
+//! The old segments stay until their records are in tables; writing goes on in a new segment.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use pinion_env::{Env, create_dir_all};
+
+use super::counters::Counters;
+use super::memtables::Memtables;
+use super::pending::Pending;
+use super::version::{Run, Version};
+use super::{Inner, Shard, State};
+use crate::cache::{BlockCache, RowCache};
+use crate::compaction::{Pace, PaceOptions};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::key::Key;
+use crate::log::{LogPosition, LogReplay, ReplayedBatch};
+use crate::manifest::{Manifest, ManifestState};
+use crate::operation::Waiter;
+use crate::options::Options;
+use crate::record::RecordView;
+use crate::signal::Signal;
+use crate::stamp::{HybridClock, HybridTime, Origin};
+use crate::table::{Table, table_number};
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    /// Opens the shard in `dir`, an existing directory, creating what is missing, and recovers
+    /// everything that was acknowledged. Starts the shard's tasks on `env`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with file and offset if a file is not what was written; nothing has been
+    /// changed then. [`Error::BadOptions`] if the options contradict each other.
+    pub async fn open(
+        env: E,
+        dir: PathBuf,
+        identity: Identity,
+        origin: Origin,
+        options: Options,
+    ) -> Result<Self> {
+        options.check()?;
+        for part in ["wal", "table", "quarantine"] {
+            let part = dir.join(part);
+            create_dir_all(&env, &part).await.map_err(|error| Error::io(part, error))?;
+        }
+        env.sync_dir(&dir).await.map_err(|error| Error::io(&dir, error))?;
+
+        let (manifest, state) = Manifest::open(&env, &dir, identity).await?;
+        let (version, last_run) = open_tables(&env, &dir, identity, &state).await?;
+        remove_orphans(&env, &dir, &version).await?;
+        let mut replay = LogReplay::open(&env, &dir, identity, (&options).into(), state.log_released).await?;
+
+        let shard =
+            Self { inner: Rc::new(inner(env, dir, identity, origin, options, manifest, version, &state)) };
+        shard.inner.last_run.set(last_run);
+        shard.replay(&mut replay).await?;
+        let inner = &*shard.inner;
+        let wall_ms = inner.env.wall_ms();
+        {
+            let mut clock = inner.clock.borrow_mut();
+            clock.observe(replay.clock_ceiling());
+            clock.now(wall_ms);
+        }
+        let log = replay.finish().await?;
+        log.release(inner.log_released.get());
+        inner.durable.set(log.start());
+        inner.memtables.borrow().active().log_end.set(log.start());
+        inner.active_log_start.set(log.start());
+        inner.appended.set(log.start());
+        let set = inner.log.set(log);
+        assert!(set.is_ok(), "the log is opened once");
+
+        // The first block carries the clock's ceiling over into the new segment.
+        inner.mark_wanted.set(true);
+        inner.update_debt();
+        inner.look_at_space().await;
+        shard.spawn_commit_tasks();
+        shard.spawn_flush_task();
+        shard.spawn_compaction_task();
+        Ok(shard)
+    }
+
+    /// Puts the log's records back into memtables.
+    async fn replay(&self, replay: &mut LogReplay<E>) -> Result<()> {
+        let inner = &*self.inner;
+        while let Some(batch) = replay.next().await? {
+            let bytes: usize = batch.ops().map(|op| op.key.len() + op.value.len()).sum();
+            let operations = batch.ops().count();
+            let full = !inner.memtables.borrow().active().table.borrow().has_room(operations, bytes);
+            if full {
+                inner.freeze_replayed();
+                self.flush_replayed().await?;
+            }
+            inner.put_back(&batch);
+            inner.counters.records_replayed.add(operations as u64);
+            if inner.counters.records_replayed.get().is_multiple_of(u64::from(inner.options.step_records_max))
+            {
+                inner.env.yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_replayed(&self) -> Result<()> {
+        let oldest = self.inner.memtables.borrow().oldest_frozen().cloned();
+        match oldest {
+            Some(slot) => self.inner.flush(&slot).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops taking requests, waits for what is pending, writes the memtable out and the clock
+    /// down, and ends the shard's tasks. A second call waits for nothing.
+    ///
+    /// # Errors
+    /// [`Error::StorageFailed`] if the shard has failed: what was acknowledged is in the log and is
+    /// recovered at the next start.
+    pub async fn close(&self) -> Result<()> {
+        let inner = &*self.inner;
+        if !matches!(*inner.state.borrow(), State::Open) {
+            return inner.fail_if_failed();
+        }
+        *inner.state.borrow_mut() = State::Closing;
+        inner.notify_all();
+        let flushed = if inner.disk_full.get() { Ok(()) } else { self.flush().await };
+        while inner.jobs.get() > 0 {
+            inner.jobs_ended.changed().await;
+        }
+        while !inner.pending.borrow().is_empty() {
+            inner.fail_if_failed()?;
+            inner.published.changed().await;
+        }
+        // The mark proves the last commit and carries the exact clock.
+        inner.mark_wanted.set(true);
+        inner.commit_wanted.notify();
+        while inner.mark_wanted.get() || inner.log().is_writing() {
+            inner.fail_if_failed()?;
+            inner.committed.changed().await;
+        }
+        *inner.state.borrow_mut() = State::Closed;
+        inner.notify_all();
+        flushed
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call site that gathers what opening has found")]
+fn inner<E: Env, W: Waiter>(
+    env: E,
+    dir: PathBuf,
+    identity: Identity,
+    origin: Origin,
+    options: Options,
+    manifest: Manifest<E>,
+    version: Version<E>,
+    state: &ManifestState,
+) -> Inner<E, W> {
+    let stamp_floor = version.stamp_max();
+    Inner {
+        clock: RefCell::new(HybridClock::new(origin, stamp_floor.time)),
+        ceiling_durable: Cell::new(HybridTime::default()),
+        stamp_floor: Cell::new(stamp_floor),
+        log: std::cell::OnceCell::new(),
+        durable: Cell::new(LogPosition::default()),
+        appended: Cell::new(state.log_released),
+        active_log_start: Cell::new(LogPosition::default()),
+        log_released: Cell::new(state.log_released),
+        mark_wanted: Cell::new(false),
+        pending: RefCell::new(Pending::default()),
+        memtables: RefCell::new(Memtables::new(options.memtable_bytes as usize, state.log_released)),
+        sequence: Cell::new(0),
+        version: RefCell::new(Rc::new(version)),
+        manifest: RefCell::new(Some(manifest)),
+        manifest_free: Signal::default(),
+        next_file: Cell::new(state.next_file.max(1)),
+        last_run: Cell::new(0),
+        flush_epoch: Cell::new(0),
+        compaction_cursors: RefCell::new(
+            state.cursors().into_iter().map(Option::unwrap_or_default).collect(),
+        ),
+        damage: RefCell::new(None),
+        pace: RefCell::new(Pace::new(pace_options(&options), env.now())),
+        block_cache: Rc::new(BlockCache::new(options.block_cache_bytes, env.random())),
+        row_cache: RefCell::new(RowCache::new(options.row_cache_bytes as usize)),
+        dropped_namespaces: RefCell::new(BTreeSet::new()),
+        disk_full: Cell::new(false),
+        lookups: Cell::new(0),
+        jobs: Cell::new(0),
+        commit_wanted: Signal::default(),
+        committed: Signal::default(),
+        published: Signal::default(),
+        flush_wanted: Signal::default(),
+        flushed: Signal::default(),
+        compaction_wanted: Signal::default(),
+        jobs_ended: Signal::default(),
+        counters: Rc::new(Counters::default()),
+        state: RefCell::new(State::Open),
+        env,
+        dir,
+        identity,
+        options,
+    }
+}
+
+/// Debt is soft at four times the base level and hard at 32 times.
+fn pace_options(options: &Options) -> PaceOptions {
+    PaceOptions {
+        soft_debt_bytes: options.level_base_bytes * 4,
+        hard_debt_bytes: options.level_base_bytes * 32,
+        ..PaceOptions::default()
+    }
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// Makes one record of the log visible in the active memtable.
+    fn put_back(&self, batch: &ReplayedBatch<'_>) {
+        let (stamp, position) = (batch.stamp(), batch.position());
+        self.clock.borrow_mut().observe(stamp.time);
+        let sequence = self.sequence.get() + 1;
+        let memtables = self.memtables.borrow();
+        let active = memtables.active();
+        let mut table = active.table.borrow_mut();
+        for op in batch.ops() {
+            let key = Key::placed(op.partition, op.namespace, op.key);
+            let record = RecordView { kind: op.kind, stamp, expiry_ms: op.expiry_ms, value: op.value };
+            let entry = table.stage(&key, &record);
+            table.publish(entry, sequence);
+        }
+        self.sequence.set(sequence);
+        active.log_end.set(position);
+        self.durable.set(position);
+    }
+
+    /// Freezes during replay, when there is no log to write to yet.
+    fn freeze_replayed(&self) {
+        let mut memtables = self.memtables.borrow_mut();
+        let stamp_max = memtables.active().table.borrow().stamp_max();
+        self.raise_stamp_floor(stamp_max);
+        memtables.freeze();
+    }
+}
+
+async fn open_tables<E: Env>(
+    env: &E,
+    dir: &std::path::Path,
+    identity: Identity,
+    state: &ManifestState,
+) -> Result<(Version<E>, u64)> {
+    let mut version = Version::default();
+    let mut last_run = 0;
+    let table_dir = dir.join("table");
+    for (level, run, meta) in state.tables() {
+        let table = Table::open(env, &table_dir, meta.clone(), &identity).await?;
+        last_run = last_run.max(run);
+        if level > 0 {
+            while version.levels.len() < usize::from(level) {
+                version.levels.push(Vec::new());
+            }
+            version.levels[usize::from(level) - 1].push(table);
+        } else if let Some(existing) = version.runs.iter_mut().find(|existing| existing.number == run) {
+            existing.tables.push(table);
+        } else {
+            version.runs.push(Run { number: run, tables: vec![table] });
+        }
+    }
+    version.runs.sort_by_key(|run| std::cmp::Reverse(run.number));
+    let lists = version.runs.iter_mut().map(|run| &mut run.tables).chain(&mut version.levels);
+    for tables in lists {
+        tables.sort_by(|left, right| left.meta().first.cmp(&right.meta().first));
+    }
+    version.check();
+    Ok((version, last_run))
+}
+
+/// Removes table files that the manifest does not name.
+async fn remove_orphans<E: Env>(env: &E, dir: &std::path::Path, version: &Version<E>) -> Result<()> {
+    let table_dir = dir.join("table");
+    let live: BTreeSet<u64> = version.tables().map(|(_, table)| table.meta().number).collect();
+    for entry in env.list(&table_dir).await.map_err(|error| Error::io(&table_dir, error))? {
+        if table_number(&entry.name).is_some_and(|number| !live.contains(&number)) {
+            let path = table_dir.join(&entry.name);
+            env.remove(&path).await.map_err(|error| Error::io(path, error))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Writing tables: what a flush and a compaction share.
+//!
+//! An [`Output`] takes records in order and cuts them into tables of the target size. It also is
+//! the one place where work is cut into steps: between two yields a job adds at most
+//! `step_records_max` records and `step_bytes_max` bytes.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use pinion_env::Env;
+
+use super::Inner;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::operation::Waiter;
+use crate::record::RecordView;
+use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path};
+
+/// How often a full disk is looked at, in milliseconds.
+const SPACE_RETRY_MS: u64 = 500;
+
+/// The budget of one step.
+#[derive(Debug)]
+pub(super) struct Step {
+    records: u32,
+    bytes: u32,
+    records_max: u32,
+    bytes_max: u32,
+}
+
+impl Step {
+    /// Bytes taken.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.bytes)
+    }
+
+    /// Takes one record of this size from the budget; the first always fits.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        if self.records >= self.records_max || (self.records > 0 && self.bytes >= self.bytes_max) {
+            return false;
+        }
+        self.records += 1;
+        self.bytes = self.bytes.saturating_add(bytes.min(u32::MAX as usize) as u32);
+        true
+    }
+}
+
+/// Records on their way into tables.
+pub(super) struct Output<'a, E: Env, W: Waiter> {
+    shard: &'a Inner<E, W>,
+    filter: FilterWidth,
+    writer: Option<TableWriter<E>>,
+    /// A table is cut before the next record.
+    full: bool,
+    finished: Vec<Rc<Table<E>>>,
+    /// The record that waits for a new writer: creating a file is asynchronous, adding is not.
+    held: Option<HeldRecord>,
+    /// Numbers of the files made, to be removed if the job fails.
+    numbers: Vec<u64>,
+}
+
+/// A record that came when there was no open table.
+struct HeldRecord {
+    partition: crate::key::Partition,
+    namespace: crate::key::NamespaceId,
+    user: Vec<u8>,
+    hash: u64,
+    kind: crate::record::RecordKind,
+    stamp: crate::stamp::Stamp,
+    expiry_ms: u64,
+    value: Vec<u8>,
+}
+
+impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
+    pub(super) fn new(shard: &'a Inner<E, W>, filter: FilterWidth) -> Self {
+        Self {
+            shard,
+            filter,
+            writer: None,
+            full: false,
+            finished: Vec::new(),
+            held: None,
+            numbers: Vec::new(),
+        }
+    }
+
+    /// Adds the next record. Call [`Output::write_out`] when [`Output::wants_writing`] says so.
+    pub(super) fn add(&mut self, key: &Key<'_>, record: &RecordView<'_>) {
+        assert!(self.held.is_none(), "write_out follows an add that wants it");
+        match &mut self.writer {
+            Some(writer) if !self.full => {
+                writer.add(key, record);
+                self.full = writer.file_bytes() >= self.shard.options.table_bytes;
+            }
+            _ => {
+                self.held = Some(HeldRecord {
+                    partition: key.partition,
+                    namespace: key.namespace,
+                    user: key.user.to_vec(),
+                    hash: key.hash,
+                    kind: record.kind,
+                    stamp: record.stamp,
+                    expiry_ms: record.expiry_ms,
+                    value: record.value.to_vec(),
+                });
+            }
+        }
+    }
+
+    /// Whether enough has gathered to be written, or a table must be opened.
+    pub(super) fn wants_writing(&self) -> bool {
+        self.held.is_some() || self.writer.as_ref().is_some_and(TableWriter::is_full_enough_to_write)
+    }
+
+    /// Writes what has gathered.
+    pub(super) async fn write_out(&mut self) -> Result<()> {
+        if let Some(held) = self.held.take() {
+            self.finish_table().await?;
+            let shard = self.shard;
+            let options = TableOptions { filter: self.filter, ..TableOptions::default() };
+            let number = shard.next_file_number();
+            let dir = shard.table_dir();
+            self.numbers.push(number);
+            let mut writer = TableWriter::create(&shard.env, &dir, number, &shard.identity, options).await?;
+            let HeldRecord { partition, namespace, user, hash, kind, stamp, expiry_ms, value } = held;
+            let key = Key { partition, namespace, user: &user, hash };
+            writer.add(&key, &RecordView { kind, stamp, expiry_ms, value: &value });
+            self.writer = Some(writer);
+            self.full = false;
+        }
+        if let Some(writer) = &mut self.writer
+            && writer.is_full_enough_to_write()
+        {
+            writer.write_out().await?;
+        }
+        Ok(())
+    }
+
+    /// Finishes the last table and gives all of them, opened and synced. The directory is not
+    /// synced yet.
+    pub(super) async fn finish(&mut self) -> Result<Vec<Rc<Table<E>>>> {
+        self.write_out().await?;
+        self.finish_table().await?;
+        Ok(std::mem::take(&mut self.finished))
+    }
+
+    /// Removes the files of a job that failed.
+    pub(super) async fn abandon(self) {
+        drop(self.writer);
+        let dir = self.shard.table_dir();
+        for number in self.numbers {
+            // A file that stays is an orphan, removed at the next open.
+            let _ = self.shard.env.remove(&table_path(&dir, number)).await;
+        }
+    }
+
+    async fn finish_table(&mut self) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let meta = writer.finish().await?;
+        let shard = self.shard;
+        let table = Table::open(&shard.env, &shard.table_dir(), meta, &shard.identity).await?;
+        self.finished.push(table);
+        Ok(())
+    }
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// The budget until the next yield.
+    pub(super) fn step(&self) -> Step {
+        Step {
+            records: 0,
+            bytes: 0,
+            records_max: self.options.step_records_max,
+            bytes_max: self.options.step_bytes_max,
+        }
+    }
+
+    /// Keeps the largest step ever taken, for the test that bounds it.
+    pub(super) fn note_step(&self, step: &Step) {
+        self.counters.step_records_max.raise(u64::from(step.records));
+        self.counters.step_bytes_max.raise(u64::from(step.bytes));
+        self.counters.steps.add(1);
+    }
+
+    /// A number that no file of this shard has had.
+    pub(super) fn next_file_number(&self) -> u64 {
+        let number = self.next_file.get();
+        self.next_file.set(number + 1);
+        number
+    }
+
+    /// Refuses writes until the file system has room again.
+    pub(super) async fn wait_for_space(&self) {
+        self.counters.disk_full.add(1);
+        self.disk_full.set(true);
+        while self.disk_full.get() && !self.state.borrow().is_stopped() {
+            self.env.sleep(Duration::from_millis(SPACE_RETRY_MS)).await;
+            self.look_at_space().await;
+        }
+    }
+
+    /// Compares the free space with the reserve.
+    pub(super) async fn look_at_space(&self) {
+        if let Ok(space) = self.env.space(&self.dir).await {
+            self.disk_full.set(space.available_bytes < self.options.disk_reserve_bytes);
+        }
+    }
+}
+
+/// Whether an error means that the file system is full.
+pub(super) fn is_out_of_space(error: &Error) -> bool {
+    match error {
+        Error::DiskFull => true,
+        Error::Io { error, .. } => {
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    }
+}

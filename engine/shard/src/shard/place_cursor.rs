@@ -1,0 +1,99 @@
+//! A cursor over the disjoint, ordered tables of one place: a run or a level.
+
+use std::rc::Rc;
+
+use pinion_env::Env;
+
+use crate::cache::BlockCache;
+use crate::error::Result;
+use crate::key::Position;
+use crate::record::RecordView;
+use crate::table::{ReadStyle, Table, TableCursor};
+
+/// Stands on a record of one of its tables, or nowhere.
+pub(super) struct PlaceCursor<E: Env> {
+    tables: Vec<Rc<Table<E>>>,
+    style: ReadStyle,
+    /// The table the cursor stands in.
+    index: usize,
+    cursor: Option<TableCursor<E>>,
+}
+
+impl<E: Env> PlaceCursor<E> {
+    /// For user scans: blocks go through the cache.
+    pub(super) fn cached(tables: Vec<Rc<Table<E>>>, cache: &Rc<BlockCache>) -> Self {
+        Self { tables, style: ReadStyle::Cached(Rc::clone(cache)), index: 0, cursor: None }
+    }
+
+    /// For compaction: long reads past the cache.
+    pub(super) fn sequential(tables: Vec<Rc<Table<E>>>) -> Self {
+        Self { tables, style: ReadStyle::Sequential, index: 0, cursor: None }
+    }
+
+    pub(super) fn current(&self) -> Option<(Position<'_>, RecordView<'_>)> {
+        self.cursor.as_ref()?.current()
+    }
+
+    /// Goes to the first record at or after `position`.
+    pub(super) async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
+        let index = self.tables.partition_point(|table| table.meta().last.borrow() < *position);
+        if let Some(cursor) = self.stand_in(index) {
+            cursor.seek(position).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes to the first record.
+    pub(super) async fn seek_first(&mut self) -> Result<()> {
+        if let Some(cursor) = self.stand_in(0) {
+            cursor.seek_first().await?;
+        }
+        Ok(())
+    }
+
+    /// Goes to the last record before `position`.
+    pub(super) async fn seek_before(&mut self, position: &Position<'_>) -> Result<()> {
+        let after = self.tables.partition_point(|table| table.meta().first.borrow() < *position);
+        match after.checked_sub(1).and_then(|index| self.stand_in(index)) {
+            Some(cursor) => cursor.seek_last_before(position).await,
+            None => {
+                self.cursor = None;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Result<()> {
+        let Some(cursor) = &mut self.cursor else { return Ok(()) };
+        cursor.next().await?;
+        if cursor.current().is_none()
+            && let Some(cursor) = self.stand_in(self.index + 1)
+        {
+            cursor.seek_first().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn previous(&mut self) -> Result<()> {
+        let Some(cursor) = &mut self.cursor else { return Ok(()) };
+        cursor.previous().await?;
+        if cursor.current().is_none()
+            && let Some(index) = self.index.checked_sub(1)
+            && let Some(cursor) = self.stand_in(index)
+        {
+            cursor.seek_last().await?;
+        }
+        Ok(())
+    }
+
+    /// A cursor in the table of this index (the present one if it stands there), or none past the
+    /// last table.
+    fn stand_in(&mut self, index: usize) -> Option<&mut TableCursor<E>> {
+        if self.cursor.is_none() || self.index != index {
+            let table = self.tables.get(index).cloned();
+            self.cursor = table.map(|table| TableCursor::new(table, self.style.clone()));
+            self.index = index;
+        }
+        self.cursor.as_mut()
+    }
+}

@@ -1,0 +1,509 @@
+//! Scans: pages of records in order, each consistent at one moment.
+//!
+//! A page takes the memtables, the set of tables and a sequence number at its start; whatever is
+//! published later is invisible to it. The places are merged newest first: of several records under
+//! one key the newest place's wins, and it is shown if it is visible.
+//!
+//! Two orders. *Placed* goes by partition, then user key: one seek per partition (none where the
+//! merge stands there already). *Ordered* goes by user key across the partitions of the shard: one
+//! seek per partition and page, keeping the smallest `records_max` keys seen so far.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use pinion_env::Env;
+
+use super::memtables::Slot;
+use super::place_cursor::PlaceCursor;
+use super::version::Version;
+use super::{Inner, Shard};
+use crate::error::Result;
+use crate::key::{NamespaceId, OwnedPosition, Partition, Position};
+use crate::memtable::MemtableCursor;
+use crate::operation::Waiter;
+use crate::record::RecordView;
+
+/// The order of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScanKind {
+    /// By partition, then user key, through these partitions (both included; those of other shards
+    /// are left out). One partition: the keys of a tag.
+    Placed {
+        /// First partition.
+        first: Partition,
+        /// Last partition.
+        last: Partition,
+    },
+    /// By user key, merging all partitions of the shard.
+    Ordered,
+}
+
+/// What a page covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanRange {
+    /// The namespace.
+    pub namespace: NamespaceId,
+    /// The order.
+    pub kind: ScanKind,
+    /// First user key, included. With [`ScanKind::Placed`] it applies in each partition.
+    pub start: Vec<u8>,
+    /// End of the user keys, excluded; `None` = no end.
+    pub end: Option<Vec<u8>>,
+    /// Where the page before ended: the first position not delivered.
+    pub resume: Option<OwnedPosition>,
+    /// From the last key to the first.
+    pub reverse: bool,
+    /// Records in the page; cut to `scan_records_max`.
+    pub records_max: u32,
+}
+
+/// Takes the records of a page.
+pub trait ScanSink {
+    /// Takes one record, or answers `false` if it does not fit: the page ends before it.
+    fn push(&mut self, user_key: &[u8], record: RecordView<'_>) -> bool;
+}
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    /// Reads one page. Answers the first position that was not delivered, or `None` at the end of
+    /// the range.
+    ///
+    /// # Errors
+    /// A damaged block, or a failed read.
+    pub async fn scan(&self, range: &ScanRange, sink: &mut impl ScanSink) -> Result<Option<OwnedPosition>> {
+        let inner = &*self.inner;
+        inner.counters.scans.add(1);
+        let mut merge = Merge::new(inner, range.reverse);
+        let records_max = range.records_max.clamp(1, inner.options.scan_records_max);
+        match range.kind {
+            ScanKind::Placed { first, last } => {
+                let own = inner.partitions();
+                let (first, last) = (first.0.max(own.start), last.0.min(own.end - 1));
+                let mut left = records_max;
+                inner
+                    .scan_placed(&mut merge, range, first..=last, &mut |key, record| {
+                        if left == 0 || !sink.push(key, record) {
+                            return false;
+                        }
+                        left -= 1;
+                        true
+                    })
+                    .await
+            }
+            ScanKind::Ordered => inner.scan_ordered(&mut merge, range, records_max, sink).await,
+        }
+    }
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// The partitions that belong to this shard.
+    pub(super) fn partitions(&self) -> std::ops::Range<u16> {
+        let (partitions, shards) = (self.identity.partitions, u32::from(self.identity.shards));
+        let start = |shard: u32| (shard * partitions).div_ceil(shards) as u16;
+        let shard = u32::from(self.identity.shard);
+        start(shard)..start(shard + 1)
+    }
+
+    async fn scan_placed(
+        &self,
+        merge: &mut Merge<E>,
+        range: &ScanRange,
+        partitions: std::ops::RangeInclusive<u16>,
+        take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
+    ) -> Result<Option<OwnedPosition>> {
+        let (mut low, mut high) = (*partitions.start(), *partitions.end());
+        if let Some(resume) = &range.resume {
+            if range.reverse {
+                high = high.min(resume.partition.0)
+            } else {
+                low = low.max(resume.partition.0)
+            }
+        }
+        while low <= high {
+            let partition = Partition(if range.reverse { high } else { low });
+            let bounds = Bounds::of(range, partition);
+            let ended = self.scan_partition(merge, &bounds, take).await?;
+            if ended.is_some() {
+                return Ok(ended);
+            }
+            // The merge stands on the next record there is: partitions before it are empty.
+            let Some(next) = merge.head() else { return Ok(None) };
+            if range.reverse {
+                if high == 0 {
+                    return Ok(None);
+                }
+                high = (high - 1).min(next.partition.0);
+            } else {
+                let Some(after) = low.checked_add(1) else { return Ok(None) };
+                low = after.max(next.partition.0);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Walks one partition; answers the position at which `take` refused.
+    async fn scan_partition(
+        &self,
+        merge: &mut Merge<E>,
+        bounds: &Bounds,
+        take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
+    ) -> Result<Option<OwnedPosition>> {
+        merge.seek(bounds).await?;
+        let mut step = self.step();
+        while let Some(head) = merge.head() {
+            if !bounds.contains(head) {
+                break;
+            }
+            let verdict = merge.with_record(|record| {
+                if !step.take(head.user.len() + record.value.len()) {
+                    return Verdict::Yield;
+                }
+                match self.judge(record) {
+                    Err(super::NeedsRead) => Verdict::ExtendCeiling,
+                    Ok(None) => Verdict::Next,
+                    Ok(Some(record)) if take(&head.user, record) => Verdict::Next,
+                    Ok(Some(_)) => Verdict::Full,
+                }
+            });
+            match verdict {
+                Verdict::Full => return Ok(Some(head.clone())),
+                Verdict::ExtendCeiling => self.extend_ceiling().await?,
+                Verdict::Next => merge.advance().await?,
+                Verdict::Yield => {
+                    self.note_step(&step);
+                    step = self.step();
+                    self.env.yield_now().await;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps the first `records_max` keys (and at most `scan_bytes_max` bytes) of all partitions.
+    async fn scan_ordered(
+        &self,
+        merge: &mut Merge<E>,
+        range: &ScanRange,
+        records_max: u32,
+        sink: &mut impl ScanSink,
+    ) -> Result<Option<OwnedPosition>> {
+        let mut best = Best::new(range.reverse, records_max as usize, self.options.scan_bytes_max as usize);
+        // In the direction of the scan, so that the merge never goes back.
+        let mut partitions: Vec<u16> = self.partitions().collect();
+        if range.reverse {
+            partitions.reverse();
+        }
+        for partition in partitions {
+            let mut bounds = Bounds::of(range, Partition(partition));
+            best.tighten(&mut bounds);
+            if bounds.is_empty() {
+                continue;
+            }
+            self.scan_partition(merge, &bounds, &mut |key, record| best.offer(key, &record)).await?;
+            self.env.yield_now().await;
+        }
+        let place =
+            |user: Vec<u8>| OwnedPosition { partition: Partition(0), namespace: range.namespace, user };
+        let Best { records, cut, .. } = best;
+        let mut deliver = |(key, record): (Vec<u8>, OwnedRecord)| {
+            if sink.push(&key, record.view()) { None } else { Some(place(key)) }
+        };
+        let refused = if range.reverse {
+            records.into_iter().rev().find_map(&mut deliver)
+        } else {
+            records.into_iter().find_map(&mut deliver)
+        };
+        Ok(refused.or(cut.map(place)))
+    }
+}
+
+enum Verdict {
+    Next,
+    Full,
+    ExtendCeiling,
+    Yield,
+}
+
+/// The part of a scan that lies in one partition.
+struct Bounds {
+    partition: Partition,
+    namespace: NamespaceId,
+    /// Included.
+    low: Vec<u8>,
+    /// Excluded; `None` = to the end of the namespace.
+    high: Option<Vec<u8>>,
+}
+
+impl Bounds {
+    fn of(range: &ScanRange, partition: Partition) -> Self {
+        let mut bounds =
+            Self { partition, namespace: range.namespace, low: range.start.clone(), high: range.end.clone() };
+        let Some(resume) = &range.resume else { return bounds };
+        if range.kind != ScanKind::Ordered && resume.partition != partition {
+            return bounds;
+        }
+        if range.reverse {
+            // The position itself was not delivered yet: the bound is right after it.
+            let mut after = resume.user.clone();
+            after.push(0);
+            bounds.high = Some(bounds.high.map_or(after.clone(), |high| high.min(after)));
+        } else {
+            bounds.low = bounds.low.max(resume.user.clone());
+        }
+        bounds
+    }
+
+    fn is_empty(&self) -> bool {
+        self.high.as_ref().is_some_and(|high| *high <= self.low)
+    }
+
+    fn contains(&self, position: &OwnedPosition) -> bool {
+        position.partition == self.partition
+            && position.namespace == self.namespace
+            && position.user >= self.low
+            && self.high.as_ref().is_none_or(|high| position.user < *high)
+    }
+
+    fn first(&self) -> Position<'_> {
+        Position { partition: self.partition, namespace: self.namespace, user: &self.low }
+    }
+
+    /// The position right after the last.
+    fn end(&self) -> Position<'_> {
+        match &self.high {
+            Some(high) => Position { partition: self.partition, namespace: self.namespace, user: high },
+            None => match self.namespace.0.checked_add(1) {
+                Some(next) => Position { partition: self.partition, namespace: NamespaceId(next), user: &[] },
+                None => Position {
+                    partition: Partition(self.partition.0.saturating_add(1)),
+                    namespace: NamespaceId(0),
+                    user: &[],
+                },
+            },
+        }
+    }
+}
+
+/// A record kept until the page is complete.
+struct OwnedRecord {
+    kind: crate::record::RecordKind,
+    stamp: crate::stamp::Stamp,
+    expiry_ms: u64,
+    value: Vec<u8>,
+}
+
+impl OwnedRecord {
+    fn view(&self) -> RecordView<'_> {
+        RecordView { kind: self.kind, stamp: self.stamp, expiry_ms: self.expiry_ms, value: &self.value }
+    }
+}
+
+/// The best records seen so far, and from where on they are incomplete.
+struct Best {
+    reverse: bool,
+    records_max: usize,
+    bytes_max: usize,
+    bytes: usize,
+    records: BTreeMap<Vec<u8>, OwnedRecord>,
+    /// The first key (in scan order) that was left out.
+    cut: Option<Vec<u8>>,
+}
+
+impl Best {
+    fn new(reverse: bool, records_max: usize, bytes_max: usize) -> Self {
+        Self { reverse, records_max, bytes_max, bytes: 0, records: BTreeMap::new(), cut: None }
+    }
+
+    /// Leaves out of the bounds what would be cut anyway.
+    fn tighten(&self, bounds: &mut Bounds) {
+        let Some(cut) = &self.cut else { return };
+        if self.reverse {
+            let mut after = cut.clone();
+            after.push(0);
+            bounds.low = bounds.low.clone().max(after);
+        } else {
+            bounds.high = Some(bounds.high.take().map_or(cut.clone(), |high| high.min(cut.clone())));
+        }
+    }
+
+    /// Takes a record; answers whether later ones of the same partition can still be among the best.
+    fn offer(&mut self, key: &[u8], record: &RecordView<'_>) -> bool {
+        if let Some(cut) = &self.cut
+            && (if self.reverse { key <= cut.as_slice() } else { key >= cut.as_slice() })
+        {
+            return false;
+        }
+        let RecordView { kind, stamp, expiry_ms, value } = *record;
+        self.bytes += key.len() + value.len();
+        self.records.insert(key.to_vec(), OwnedRecord { kind, stamp, expiry_ms, value: value.to_vec() });
+        while self.records.len() > self.records_max || (self.bytes > self.bytes_max && self.records.len() > 1)
+        {
+            let worst = if self.reverse { self.records.pop_first() } else { self.records.pop_last() };
+            let Some((key, record)) = worst else { break };
+            self.bytes -= key.len() + record.value.len();
+            self.cut = Some(key);
+        }
+        true
+    }
+}
+
+/// All places of a shard at one moment, merged in order, newest place first.
+struct Merge<E: Env> {
+    reverse: bool,
+    sequence: u64,
+    sources: Vec<Source<E>>,
+    /// The source that holds the present record, if any.
+    best: Option<usize>,
+}
+
+struct Source<E: Env> {
+    place: Place<E>,
+    /// Where it stands; the buffer is reused.
+    head: Option<OwnedPosition>,
+}
+
+enum Place<E: Env> {
+    Memtable { slot: Rc<Slot>, cursor: MemtableCursor },
+    Tables(PlaceCursor<E>),
+}
+
+impl<E: Env> Merge<E> {
+    fn new<W: Waiter>(shard: &Inner<E, W>, reverse: bool) -> Self {
+        let version: Rc<Version<E>> = shard.version.borrow().clone();
+        let memtables = shard.memtables.borrow();
+        let memory = memtables.newest_first().filter(|slot| !slot.table.borrow().is_empty());
+        let memory =
+            memory.map(|slot| Place::Memtable { slot: Rc::clone(slot), cursor: MemtableCursor::new() });
+        let tables = version
+            .places()
+            .map(|tables| Place::Tables(PlaceCursor::cached(tables.to_vec(), &shard.block_cache)));
+        let sources = memory.chain(tables).map(|place| Source { place, head: None }).collect();
+        Self { reverse, sequence: shard.sequence.get(), sources, best: None }
+    }
+
+    /// The position it stands on.
+    fn head(&self) -> Option<&OwnedPosition> {
+        self.sources[self.best?].head.as_ref()
+    }
+
+    /// The record it stands on, tombstones included.
+    fn with_record<R>(&self, visit: impl FnOnce(RecordView<'_>) -> R) -> R {
+        let source = &self.sources[self.best.expect("there is a head")];
+        match &source.place {
+            Place::Memtable { slot, cursor } => {
+                let table = slot.table.borrow();
+                let current = cursor.current_at(&table, self.sequence);
+                visit(current.and_then(|(_, record)| record).expect("the cursor stands on a visible version"))
+            }
+            Place::Tables(cursor) => visit(cursor.current().expect("the cursor stands on a record").1),
+        }
+    }
+
+    /// Goes to the first (or last, in reverse) position within the bounds or beyond them.
+    async fn seek(&mut self, bounds: &Bounds) -> Result<()> {
+        let (reverse, sequence) = (self.reverse, self.sequence);
+        for source in &mut self.sources {
+            source.seek(bounds, reverse, sequence).await?;
+        }
+        self.choose();
+        Ok(())
+    }
+
+    /// Goes to the next position.
+    async fn advance(&mut self) -> Result<()> {
+        let Some(best) = self.best else { return Ok(()) };
+        let (reverse, sequence) = (self.reverse, self.sequence);
+        let (before, rest) = self.sources.split_at_mut(best);
+        let Some((chosen, after)) = rest.split_first_mut() else { return Ok(()) };
+        debug_assert!(before.iter().all(|source| source.head.is_none() || source.head != chosen.head));
+        // Older places under the same key are passed over with it.
+        for source in after.iter_mut().filter(|source| source.head == chosen.head) {
+            source.advance(reverse, sequence).await?;
+        }
+        chosen.advance(reverse, sequence).await?;
+        self.choose();
+        Ok(())
+    }
+
+    /// The first position in scan order; of equal ones the newest place, which comes first.
+    fn choose(&mut self) {
+        self.best = None;
+        let mut best: Option<&OwnedPosition> = None;
+        for (index, source) in self.sources.iter().enumerate() {
+            let Some(head) = &source.head else { continue };
+            let better = best.is_none_or(|best| if self.reverse { head > best } else { head < best });
+            if better {
+                best = Some(head);
+                self.best = Some(index);
+            }
+        }
+    }
+}
+
+impl<E: Env> Source<E> {
+    async fn seek(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) -> Result<()> {
+        // A source that stands at or beyond the start (and before nothing it has passed) stays.
+        if let Some(head) = &self.head {
+            let stands = if reverse { head.borrow() < bounds.end() } else { head.borrow() >= bounds.first() };
+            if stands {
+                return Ok(());
+            }
+        }
+        match &mut self.place {
+            Place::Memtable { slot, cursor } => {
+                let table = slot.table.borrow();
+                if reverse {
+                    cursor.seek_before(&table, &bounds.end());
+                } else {
+                    cursor.seek(&table, &bounds.first());
+                }
+            }
+            Place::Tables(cursor) if reverse => cursor.seek_before(&bounds.end()).await?,
+            Place::Tables(cursor) => cursor.seek(&bounds.first()).await?,
+        }
+        self.settle(reverse, sequence);
+        Ok(())
+    }
+
+    async fn advance(&mut self, reverse: bool, sequence: u64) -> Result<()> {
+        match &mut self.place {
+            Place::Memtable { slot, cursor } => {
+                let table = slot.table.borrow();
+                if reverse { cursor.previous(&table) } else { cursor.next(&table) }
+            }
+            Place::Tables(cursor) if reverse => cursor.previous().await?,
+            Place::Tables(cursor) => cursor.next().await?,
+        }
+        self.settle(reverse, sequence);
+        Ok(())
+    }
+
+    /// Remembers where it stands; passes over keys of a memtable that are younger than the page.
+    fn settle(&mut self, reverse: bool, sequence: u64) {
+        match &mut self.place {
+            Place::Memtable { slot, cursor } => {
+                let table = slot.table.borrow();
+                loop {
+                    match cursor.current_at(&table, sequence) {
+                        None => break self.head = None,
+                        Some((position, Some(_))) => break assign(&mut self.head, &position),
+                        Some((_, None)) if reverse => cursor.previous(&table),
+                        Some((_, None)) => cursor.next(&table),
+                    }
+                }
+            }
+            Place::Tables(cursor) => match cursor.current() {
+                None => self.head = None,
+                Some((position, _)) => assign(&mut self.head, &position),
+            },
+        }
+    }
+}
+
+/// Copies a position, reusing the buffer.
+fn assign(head: &mut Option<OwnedPosition>, position: &Position<'_>) {
+    let head = head.get_or_insert_default();
+    head.partition = position.partition;
+    head.namespace = position.namespace;
+    head.user.clear();
+    head.user.extend_from_slice(position.user);
+}

@@ -1,0 +1,90 @@
+//! What a shard tells about itself.
+
+use pinion_env::Env;
+
+use super::counters::ShardCounters;
+use super::{Shard, State};
+use crate::log::LogStats;
+use crate::operation::Waiter;
+
+/// One level of tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LevelStats {
+    /// Tables.
+    pub tables: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Records, tombstones included.
+    pub records: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+}
+
+/// A shard at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct ShardStats {
+    /// Its number.
+    pub shard: u16,
+    /// Why it has stopped, if it has.
+    pub failed: Option<String>,
+    /// Whether writes are refused for want of space.
+    pub disk_full: bool,
+    /// Its counters.
+    pub counters: ShardCounters,
+    /// The log's counters.
+    pub log: LogStats,
+    /// Flushed runs (level 0) first, then levels 1 and deeper.
+    pub levels: Vec<LevelStats>,
+    /// Flushed runs.
+    pub runs: u64,
+    /// Bytes that compaction still has to move.
+    pub compaction_debt_bytes: u64,
+    /// Operations that wait for the log.
+    pub pending_operations: u64,
+    /// Memory of the memtables in bytes.
+    pub memtable_bytes: u64,
+    /// Memory of index and filters in bytes.
+    pub index_bytes: u64,
+    /// Memory of the block cache in bytes.
+    pub block_cache_bytes: u64,
+    /// Memory of the row cache in bytes.
+    pub row_cache_bytes: u64,
+}
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    /// The shard's counters and sizes.
+    pub fn stats(&self) -> ShardStats {
+        let inner = &*self.inner;
+        let version = inner.version.borrow().clone();
+        let mut levels = vec![LevelStats::default(); version.levels.len() + 1];
+        let mut index_bytes = 0;
+        for (level, table) in version.tables() {
+            let meta = table.meta();
+            let stats = &mut levels[level];
+            stats.tables += 1;
+            stats.bytes += meta.file_bytes;
+            stats.records += meta.records;
+            stats.tombstones += meta.tombstones;
+            index_bytes += table.resident_bytes() as u64;
+        }
+        let failed = match &*inner.state.borrow() {
+            State::Failed(reason) => Some(reason.to_string()),
+            _ => None,
+        };
+        ShardStats {
+            shard: inner.identity.shard,
+            failed,
+            disk_full: inner.disk_full.get(),
+            counters: inner.counters.snapshot(),
+            log: inner.log().stats(),
+            levels,
+            runs: version.runs.len() as u64,
+            compaction_debt_bytes: inner.debt_bytes(),
+            pending_operations: inner.pending.borrow().operations() as u64,
+            memtable_bytes: inner.memtables.borrow().memory_bytes() as u64,
+            index_bytes,
+            block_cache_bytes: inner.block_cache.stats().bytes,
+            row_cache_bytes: inner.row_cache.borrow().memory_bytes() as u64,
+        }
+    }
+}

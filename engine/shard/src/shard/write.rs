@@ -1,0 +1,697 @@
+//! The write path: checks, stamps, the decision of conditional writes, and staging.
+//!
+//! Every write ends in its waiter, exactly once. A plain put or delete does no more than this:
+//! take a stamp, encode one record into the log's queue, copy it into the memtable's arena, and
+//! queue the waiter; the commit loop does the rest. A write that must know what stands under its
+//! key (a condition, an update, a stamp that is not newer than everything flushed) looks in memory
+//! and in cached blocks first; only if a block must be read does it become a task of its own. The
+//! decision and the staging happen in one step without an await, so that conditional writes on one
+//! key are atomic.
+
+use std::borrow::Cow;
+
+use pinion_env::{Env, TaskClass};
+
+use super::pending::{PendingWrite, StagedBatch, StagedEntry};
+use super::{Inner, Shard};
+use crate::compaction::Verdict;
+use crate::error::{Error, Result};
+use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition};
+use crate::log::LogOp;
+use crate::operation::{
+    BatchOperation, Condition, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
+};
+use crate::record::{RecordKind, RecordView};
+use crate::stamp::Stamp;
+
+/// Writes that wait for a table read at the same time.
+const LOOKUPS_MAX: u32 = 1024;
+
+/// What is to be written once the present version is known.
+struct Decision<'a> {
+    kind: RecordKind,
+    value: Cow<'a, [u8]>,
+    expiry_ms: u64,
+    number: i64,
+}
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    /// Writes one key. Answered through the waiter, possibly before this returns. A plain put or
+    /// delete allocates nothing in steady state.
+    pub fn write(&self, key: &Key<'_>, operation: Operation<'_>, options: WriteOptions, waiter: W) {
+        let inner = &*self.inner;
+        if let Err(error) = inner.admit(key, &operation, &options) {
+            inner.counters.writes_refused.add(1);
+            return waiter.complete(Err(error));
+        }
+        let stamp = match inner.stamp_of(&options) {
+            Ok(stamp) => stamp,
+            Err(error) => return waiter.complete(Err(error)),
+        };
+        let plain = matches!(operation, Operation::Put { .. } | Operation::Delete);
+        if plain && stamp > inner.stamp_floor.get() {
+            return inner.decide_and_stage(key, operation, stamp, None, options.durability, waiter);
+        }
+        // The decision needs the present version: from memory, from cached blocks, or read.
+        if inner.newest_in_memory(key, |_| ()).is_some() {
+            return inner.decide_and_stage(key, operation, stamp, None, options.durability, waiter);
+        }
+        let mut waiter = Some(waiter);
+        let decided = inner.tables_now(key, |record| {
+            let waiter = waiter.take().expect("visited once");
+            inner.decide_and_stage(key, operation, stamp, record, options.durability, waiter);
+        });
+        if let (Err(super::NeedsRead), Some(waiter)) = (decided, waiter) {
+            self.look_and_write(key, operation, stamp, options, waiter);
+        }
+    }
+
+    /// Writes a batch atomically under one stamp; of several operations on one key the last wins.
+    /// All its keys belong to this shard.
+    pub fn write_batch(&self, operations: &[BatchOperation<'_>], options: WriteOptions, waiter: W) {
+        let inner = &*self.inner;
+        let stamp = match inner.admit_batch(operations, &options).and_then(|()| inner.stamp_of(&options)) {
+            Ok(stamp) => stamp,
+            Err(error) => {
+                inner.counters.writes_refused.add(1);
+                return waiter.complete(Err(error));
+            }
+        };
+        if stamp > inner.stamp_floor.get() {
+            return inner.stage_batch(operations, &[], stamp, options.durability, waiter);
+        }
+        self.look_and_write_batch(operations, stamp, options, waiter);
+    }
+
+    /// Reads the tables for a write that needs it, then decides and stages.
+    fn look_and_write(
+        &self,
+        key: &Key<'_>,
+        operation: Operation<'_>,
+        stamp: Stamp,
+        options: WriteOptions,
+        waiter: W,
+    ) {
+        if let Err(error) = self.inner.begin_lookup() {
+            return waiter.complete(Err(error));
+        }
+        let shard = self.clone();
+        let owned = OwnedKey::of(key);
+        let operation = OwnedOperation::of(operation);
+        self.inner.env.spawn(TaskClass::Foreground, async move {
+            let inner = &*shard.inner;
+            let key = owned.key();
+            loop {
+                let epoch = inner.flush_epoch.get();
+                let found = inner.get_from_tables(&key).await;
+                if inner.flush_epoch.get() != epoch {
+                    continue;
+                }
+                inner.end_lookup();
+                let result =
+                    found.and_then(|found| inner.admit(&key, &operation.borrow(), &options).map(|()| found));
+                match result {
+                    Ok(found) => {
+                        let record = found.as_ref().map(super::Found::view);
+                        inner.decide_and_stage(
+                            &key,
+                            operation.borrow(),
+                            stamp,
+                            record,
+                            options.durability,
+                            waiter,
+                        );
+                    }
+                    Err(error) => waiter.complete(Err(error)),
+                }
+                return;
+            }
+        });
+    }
+
+    /// Finds the keys of a batch that stand in tables with an equal or newer stamp, then stages
+    /// the rest.
+    fn look_and_write_batch(
+        &self,
+        operations: &[BatchOperation<'_>],
+        stamp: Stamp,
+        options: WriteOptions,
+        waiter: W,
+    ) {
+        if let Err(error) = self.inner.begin_lookup() {
+            return waiter.complete(Err(error));
+        }
+        let shard = self.clone();
+        let owned: Vec<_> = operations
+            .iter()
+            .map(|operation| {
+                (OwnedKey::of(&operation.key), operation.value.map(<[u8]>::to_vec), operation.lifetime)
+            })
+            .collect();
+        self.inner.env.spawn(TaskClass::Foreground, async move {
+            let inner = &*shard.inner;
+            let operations: Vec<BatchOperation<'_>> = owned
+                .iter()
+                .map(|(key, value, lifetime)| BatchOperation {
+                    key: key.key(),
+                    value: value.as_deref(),
+                    lifetime: *lifetime,
+                })
+                .collect();
+            let superseded = loop {
+                let epoch = inner.flush_epoch.get();
+                match inner.superseded_in_tables(&operations, stamp).await {
+                    Ok(_) if inner.flush_epoch.get() != epoch => {}
+                    result => break result,
+                }
+            };
+            inner.end_lookup();
+            match superseded.and_then(|found| inner.admit_batch(&operations, &options).map(|()| found)) {
+                Ok(superseded) => {
+                    inner.stage_batch(&operations, &superseded, stamp, options.durability, waiter)
+                }
+                Err(error) => waiter.complete(Err(error)),
+            }
+        });
+    }
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// Refuses what must not enter: too large, too late, too much.
+    fn admit(&self, key: &Key<'_>, operation: &Operation<'_>, options: &WriteOptions) -> Result<()> {
+        check_key(key)?;
+        let (value_bytes, conditional) = match operation {
+            Operation::Put { value, .. } => (value.len(), false),
+            Operation::Delete => (0, false),
+            Operation::PutIf { value, .. } => (value.len(), true),
+            Operation::DeleteIf { .. } => (0, true),
+            Operation::Update(Update::Append(bytes)) => (bytes.len(), true),
+            Operation::Update(Update::SetRange { offset, bytes }) => (*offset as usize + bytes.len(), true),
+            Operation::Update(_) => (0, true),
+        };
+        self.check_value(value_bytes)?;
+        if conditional && options.stamp.is_some() {
+            return Err(Error::BadOperation("a conditional write or update takes no stamp of the client's"));
+        }
+        self.admit_bytes(key.user.len() + value_bytes, 1, options)
+    }
+
+    fn admit_batch(&self, operations: &[BatchOperation<'_>], options: &WriteOptions) -> Result<()> {
+        if operations.is_empty() || operations.len() > self.options.batch_ops_max as usize {
+            return Err(Error::TooLarge {
+                what: "batch (operations)",
+                bytes: operations.len() as u64,
+                max: u64::from(self.options.batch_ops_max),
+            });
+        }
+        let mut bytes = 0;
+        for operation in operations {
+            check_key(&operation.key)?;
+            let value_bytes = operation.value.map_or(0, <[u8]>::len);
+            self.check_value(value_bytes)?;
+            bytes += operation.key.user.len() + value_bytes;
+        }
+        if bytes > self.options.batch_bytes_max as usize {
+            return Err(Error::TooLarge {
+                what: "batch",
+                bytes: bytes as u64,
+                max: u64::from(self.options.batch_bytes_max),
+            });
+        }
+        self.admit_bytes(bytes, operations.len(), options)
+    }
+
+    fn check_value(&self, value_bytes: usize) -> Result<()> {
+        if value_bytes > self.options.value_bytes_max as usize {
+            return Err(Error::TooLarge {
+                what: "value",
+                bytes: value_bytes as u64,
+                max: u64::from(self.options.value_bytes_max),
+            });
+        }
+        Ok(())
+    }
+
+    /// The checks that depend on the shard's state; rotates the memtable if this one is full.
+    fn admit_bytes(&self, bytes: usize, operations: usize, options: &WriteOptions) -> Result<()> {
+        self.fail_if_stopped()?;
+        if options.deadline.is_some_and(|deadline| self.env.now() >= deadline) {
+            return Err(Error::Deadline);
+        }
+        if self.disk_full.get() {
+            return Err(Error::DiskFull);
+        }
+        if self.pending.borrow().operations() + operations > self.options.pending_ops_max as usize {
+            return Err(Error::Overloaded { retry_after_ms: 1 });
+        }
+        self.make_room(operations, bytes)?;
+        match self.pace.borrow_mut().admit(bytes as u64) {
+            Verdict::Accept => Ok(()),
+            Verdict::Refuse { retry_after_ms } => Err(Error::Overloaded { retry_after_ms }),
+        }
+    }
+
+    /// The stamp of a write: the client's, checked, or a new one.
+    fn stamp_of(&self, options: &WriteOptions) -> Result<Stamp> {
+        let wall_ms = self.env.wall_ms();
+        let mut clock = self.clock.borrow_mut();
+        let Some(stamp) = options.stamp else {
+            return Ok(clock.issue(wall_ms));
+        };
+        let now = clock.now(wall_ms);
+        if stamp.time > now && stamp.millis() > wall_ms + self.options.stamp_ahead_ms_max {
+            return Err(Error::StampAhead);
+        }
+        if stamp.millis() + self.options.retry_window_ms_max < now.millis() {
+            return Err(Error::StampTooOld { window_ms: self.options.retry_window_ms_max });
+        }
+        clock.observe(stamp.time);
+        Ok(stamp)
+    }
+
+    /// Decides what an operation writes, given the newest record in the tables (memory is looked
+    /// at here), and stages it. No await: nothing can come between decision and staging.
+    fn decide_and_stage(
+        &self,
+        key: &Key<'_>,
+        operation: Operation<'_>,
+        stamp: Stamp,
+        in_tables: Option<RecordView<'_>>,
+        durability: Durability,
+        waiter: W,
+    ) {
+        let plain = match operation {
+            Operation::Put { value, lifetime } => Some((RecordKind::Value, value, lifetime)),
+            Operation::Delete => Some((RecordKind::Tombstone, &[][..], Lifetime::Forever)),
+            _ => None,
+        };
+        if let Some((kind, value, lifetime)) = plain {
+            if stamp <= self.stamp_floor.get() {
+                // The tables and frozen memtables may hold a newer version; the active memtable
+                // decides at publication.
+                let newest = self.newest_in_memory(key, |record| (record.stamp, record.expiry_ms));
+                let newest = newest.or(in_tables.map(|record| (record.stamp, record.expiry_ms)));
+                if let Some((present, expiry_ms)) = newest.filter(|(present, _)| *present >= stamp) {
+                    let effect = if present == stamp { Effect::Applied } else { Effect::Superseded };
+                    return waiter.complete(Ok(Written {
+                        effect,
+                        stamp: present,
+                        expiry_ms,
+                        number: 0,
+                        superseded: Vec::new(),
+                    }));
+                }
+            }
+            let decision = Decision {
+                kind,
+                value: Cow::Borrowed(value),
+                expiry_ms: lifetime.expiry_ms(stamp, 0),
+                number: 0,
+            };
+            return self.stage(key, &decision, stamp, durability, waiter);
+        }
+        let now_ms = self.clock_ms();
+        let mut waiter = Some(waiter);
+        let mut decide = |current: Option<RecordView<'_>>| -> Option<Result<Decision<'static>>> {
+            let current = current.filter(|record| record.is_visible(now_ms));
+            let version = current.map(|record| record.stamp);
+            let decision = self.decide(operation, stamp, current);
+            if decision.is_none()
+                && let Some(waiter) = waiter.take()
+            {
+                self.counters.conditions_failed.add(1);
+                waiter.complete(Ok(Written {
+                    effect: Effect::ConditionFailed,
+                    stamp: version.unwrap_or(Stamp::ZERO),
+                    expiry_ms: current.map_or(0, |record| record.expiry_ms),
+                    number: 0,
+                    superseded: Vec::new(),
+                }));
+            }
+            decision
+        };
+        let decision = match self.newest_in_memory(key, |record| decide(Some(record))) {
+            Some(decision) => decision,
+            None => decide(in_tables),
+        };
+        match (decision, waiter) {
+            (Some(Ok(decision)), Some(waiter)) => self.stage(key, &decision, stamp, durability, waiter),
+            (Some(Err(error)), Some(waiter)) => waiter.complete(Err(error)),
+            _ => {}
+        }
+    }
+
+    /// What a conditional write or update makes of the visible record; `None` if the condition
+    /// does not hold.
+    fn decide(
+        &self,
+        operation: Operation<'_>,
+        stamp: Stamp,
+        current: Option<RecordView<'_>>,
+    ) -> Option<Result<Decision<'static>>> {
+        let version = current.map(|record| record.stamp);
+        let kept = current.map_or(0, |record| record.expiry_ms);
+        let value = |value: Vec<u8>, lifetime: Lifetime, number: i64| Decision {
+            kind: RecordKind::Value,
+            value: Cow::Owned(value),
+            expiry_ms: lifetime.expiry_ms(stamp, kept),
+            number,
+        };
+        Some(match operation {
+            Operation::PutIf { condition, .. } | Operation::DeleteIf { condition }
+                if !condition.holds(version) =>
+            {
+                return None;
+            }
+            Operation::PutIf { value: bytes, lifetime, .. } => Ok(value(bytes.to_vec(), lifetime, 0)),
+            Operation::Put { value: bytes, lifetime } => Ok(value(bytes.to_vec(), lifetime, 0)),
+            Operation::Delete | Operation::DeleteIf { .. } => Ok(Decision {
+                kind: RecordKind::Tombstone,
+                value: Cow::Borrowed(&[]),
+                expiry_ms: 0,
+                number: 0,
+            }),
+            Operation::Update(Update::SetExpiry(lifetime)) => match current {
+                None => return None,
+                Some(record) => Ok(value(record.value.to_vec(), lifetime, 0)),
+            },
+            Operation::Update(update) => {
+                let present = current.map_or(&[][..], |record| record.value);
+                updated(present, current.is_some(), update, self.options.value_bytes_max)
+                    .map(|(bytes, number)| value(bytes, Lifetime::Keep, number))
+            }
+        })
+    }
+
+    /// Puts one record into the log's queue and the memtable's arena.
+    fn stage(&self, key: &Key<'_>, decision: &Decision<'_>, stamp: Stamp, durability: Durability, waiter: W) {
+        let record =
+            RecordView { kind: decision.kind, stamp, expiry_ms: decision.expiry_ms, value: &decision.value };
+        let position = match self.log().append(stamp, &[log_op(key, &record)]) {
+            Ok(position) => position,
+            Err(error) => return waiter.complete(Err(self.append_error(error))),
+        };
+        let mut pending = self.pending.borrow_mut();
+        pending.stage(durability, self.stage_in_memtable(key, &record, position));
+        pending.push(
+            durability,
+            PendingWrite {
+                position,
+                entries: 1,
+                stamp,
+                expiry_ms: decision.expiry_ms,
+                number: decision.number,
+                waiter,
+                batch: None,
+            },
+        );
+        drop(pending);
+        self.counters.writes.add(1);
+        self.counters.bytes_ingested.add((key.user.len() + decision.value.len()) as u64);
+        self.wake_commit(durability);
+    }
+
+    /// Stages a batch but for the operations at the given ascending indexes. Operations that are
+    /// followed by another on the same key are left out: the last one wins.
+    fn stage_batch(
+        &self,
+        operations: &[BatchOperation<'_>],
+        superseded: &[u32],
+        stamp: Stamp,
+        durability: Durability,
+        waiter: W,
+    ) {
+        let last = last_of_each_key(operations);
+        let staged =
+            |index: &usize| last.contains(index) && superseded.binary_search(&(*index as u32)).is_err();
+        let indexes: Vec<usize> = (0..operations.len()).filter(staged).collect();
+        let records: Vec<(&Key<'_>, RecordView<'_>)> = indexes
+            .iter()
+            .map(|index| {
+                let operation = &operations[*index];
+                let (kind, value) = match operation.value {
+                    Some(value) => (RecordKind::Value, value),
+                    None => (RecordKind::Tombstone, &[][..]),
+                };
+                let expiry_ms = match operation.value {
+                    Some(_) => operation.lifetime.expiry_ms(stamp, 0),
+                    None => 0,
+                };
+                (&operation.key, RecordView { kind, stamp, expiry_ms, value })
+            })
+            .collect();
+        if records.is_empty() {
+            return waiter.complete(Ok(Written {
+                effect: Effect::Superseded,
+                stamp,
+                expiry_ms: 0,
+                number: 0,
+                superseded: superseded.to_vec(),
+            }));
+        }
+        let ops: Vec<LogOp<'_>> = records.iter().map(|(key, record)| log_op(key, record)).collect();
+        let position = match self.log().append(stamp, &ops) {
+            Ok(position) => position,
+            Err(error) => return waiter.complete(Err(self.append_error(error))),
+        };
+        let mut pending = self.pending.borrow_mut();
+        for (key, record) in &records {
+            pending.stage(durability, self.stage_in_memtable(key, record, position));
+            self.counters.bytes_ingested.add((key.user.len() + record.value.len()) as u64);
+        }
+        let write = PendingWrite {
+            position,
+            entries: records.len() as u32,
+            stamp,
+            expiry_ms: 0,
+            number: 0,
+            waiter,
+            batch: Some(Box::new(StagedBatch {
+                operations: indexes.iter().map(|index| *index as u32).collect(),
+                superseded: superseded.to_vec(),
+            })),
+        };
+        pending.push(durability, write);
+        drop(pending);
+        self.counters.writes.add(records.len() as u64);
+        self.wake_commit(durability);
+    }
+
+    /// Something was staged: wakes the log, and for a buffered write the publisher too.
+    fn wake_commit(&self, durability: Durability) {
+        self.commit_wanted.notify();
+        if durability == Durability::Buffered {
+            self.committed.notify();
+        }
+    }
+
+    fn stage_in_memtable(
+        &self,
+        key: &Key<'_>,
+        record: &RecordView<'_>,
+        position: crate::log::LogPosition,
+    ) -> StagedEntry {
+        let memtables = self.memtables.borrow();
+        let active = memtables.active();
+        active.log_end.set(position);
+        self.appended.set(position);
+        let entry = active.table.borrow_mut().stage(key, record);
+        StagedEntry { hash: key.hash, memtable: active.number, entry }
+    }
+
+    /// Indexes of the operations whose keys stand in the tables or in memory with an equal or
+    /// newer stamp.
+    async fn superseded_in_tables(
+        &self,
+        operations: &[BatchOperation<'_>],
+        stamp: Stamp,
+    ) -> Result<Vec<u32>> {
+        let mut superseded = Vec::new();
+        for (index, operation) in operations.iter().enumerate() {
+            let present = match self.newest_in_memory(&operation.key, |record| record.stamp) {
+                Some(present) => Some(present),
+                None => self.get_from_tables(&operation.key).await?.map(|found| found.view().stamp),
+            };
+            if present.is_some_and(|present| present >= stamp) {
+                superseded.push(index as u32);
+            }
+        }
+        Ok(superseded)
+    }
+
+    fn begin_lookup(&self) -> Result<()> {
+        if self.lookups.get() >= LOOKUPS_MAX {
+            return Err(Error::Overloaded { retry_after_ms: 2 });
+        }
+        self.lookups.set(self.lookups.get() + 1);
+        Ok(())
+    }
+
+    fn end_lookup(&self) {
+        self.lookups.set(self.lookups.get() - 1);
+    }
+}
+
+fn check_key(key: &Key<'_>) -> Result<()> {
+    if key.user.is_empty() || key.user.len() > KEY_BYTES_MAX {
+        return Err(Error::TooLarge { what: "key", bytes: key.user.len() as u64, max: KEY_BYTES_MAX as u64 });
+    }
+    Ok(())
+}
+
+fn log_op<'a>(key: &Key<'a>, record: &RecordView<'a>) -> LogOp<'a> {
+    LogOp {
+        kind: record.kind,
+        partition: key.partition,
+        namespace: key.namespace,
+        key: key.user,
+        expiry_ms: record.expiry_ms,
+        value: record.value,
+    }
+}
+
+/// Which operations of a batch are the last on their key.
+fn last_of_each_key(operations: &[BatchOperation<'_>]) -> std::collections::BTreeSet<usize> {
+    let mut last = std::collections::BTreeMap::new();
+    for (index, operation) in operations.iter().enumerate() {
+        last.insert((operation.key.namespace, operation.key.user), index);
+    }
+    last.into_values().collect()
+}
+
+/// The new value of an update, and the number it answers.
+fn updated(present: &[u8], exists: bool, update: Update<'_>, value_bytes_max: u32) -> Result<(Vec<u8>, i64)> {
+    let within = |bytes: usize| {
+        if bytes > value_bytes_max as usize {
+            return Err(Error::TooLarge {
+                what: "value",
+                bytes: bytes as u64,
+                max: u64::from(value_bytes_max),
+            });
+        }
+        Ok(())
+    };
+    match update {
+        Update::Add(operand) => {
+            let number = if exists { parse_integer(present)? } else { 0 };
+            let sum = number
+                .checked_add(operand)
+                .ok_or(Error::BadOperation("the sum does not fit a 64-bit integer"))?;
+            Ok((sum.to_string().into_bytes(), sum))
+        }
+        Update::Append(bytes) => {
+            within(present.len() + bytes.len())?;
+            let value = [present, bytes].concat();
+            let length = value.len() as i64;
+            Ok((value, length))
+        }
+        Update::SetRange { offset, bytes } => {
+            let offset = offset as usize;
+            let end = offset + bytes.len();
+            within(end.max(present.len()))?;
+            let mut value = present.to_vec();
+            if !bytes.is_empty() {
+                value.resize(value.len().max(end), 0);
+                value[offset..end].copy_from_slice(bytes);
+            }
+            let length = value.len() as i64;
+            Ok((value, length))
+        }
+        Update::SetExpiry(_) => Err(Error::BadOperation("an expiry is not a change of the value")),
+    }
+}
+
+/// A 64-bit integer as Redis writes one: decimal, no spaces, no plus sign, no leading zeros.
+fn parse_integer(bytes: &[u8]) -> Result<i64> {
+    let bad = Error::BadOperation("the value is not a 64-bit integer in decimal");
+    let text = std::str::from_utf8(bytes).map_err(|_| bad.clone())?;
+    let number: i64 = text.parse().map_err(|_| bad.clone())?;
+    if number.to_string() == text { Ok(number) } else { Err(bad) }
+}
+
+/// A key that outlives the request that named it.
+struct OwnedKey {
+    partition: Partition,
+    namespace: NamespaceId,
+    user: Vec<u8>,
+    hash: u64,
+}
+
+impl OwnedKey {
+    fn of(key: &Key<'_>) -> Self {
+        Self { partition: key.partition, namespace: key.namespace, user: key.user.to_vec(), hash: key.hash }
+    }
+
+    fn key(&self) -> Key<'_> {
+        Key { partition: self.partition, namespace: self.namespace, user: &self.user, hash: self.hash }
+    }
+}
+
+/// An operation that outlives its request.
+enum OwnedOperation {
+    Put(Vec<u8>, Lifetime),
+    Delete,
+    PutIf(Condition, Vec<u8>, Lifetime),
+    DeleteIf(Condition),
+    Append(Vec<u8>),
+    SetRange(u32, Vec<u8>),
+    Other(Update<'static>),
+}
+
+impl OwnedOperation {
+    fn of(operation: Operation<'_>) -> Self {
+        match operation {
+            Operation::Put { value, lifetime } => Self::Put(value.to_vec(), lifetime),
+            Operation::Delete => Self::Delete,
+            Operation::PutIf { condition, value, lifetime } => {
+                Self::PutIf(condition, value.to_vec(), lifetime)
+            }
+            Operation::DeleteIf { condition } => Self::DeleteIf(condition),
+            Operation::Update(Update::Append(bytes)) => Self::Append(bytes.to_vec()),
+            Operation::Update(Update::SetRange { offset, bytes }) => Self::SetRange(offset, bytes.to_vec()),
+            Operation::Update(Update::Add(operand)) => Self::Other(Update::Add(operand)),
+            Operation::Update(Update::SetExpiry(lifetime)) => Self::Other(Update::SetExpiry(lifetime)),
+        }
+    }
+
+    fn borrow(&self) -> Operation<'_> {
+        match self {
+            Self::Put(value, lifetime) => Operation::Put { value, lifetime: *lifetime },
+            Self::Delete => Operation::Delete,
+            Self::PutIf(condition, value, lifetime) => {
+                Operation::PutIf { condition: *condition, value, lifetime: *lifetime }
+            }
+            Self::DeleteIf(condition) => Operation::DeleteIf { condition: *condition },
+            Self::Append(bytes) => Operation::Update(Update::Append(bytes)),
+            Self::SetRange(offset, bytes) => Operation::Update(Update::SetRange { offset: *offset, bytes }),
+            Self::Other(update) => Operation::Update(*update),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_redis_writes_them() {
+        assert_eq!(parse_integer(b"-12").unwrap(), -12);
+        for bad in ["", "+1", " 1", "1 ", "01", "-0", "1.0", "9223372036854775808"] {
+            assert!(parse_integer(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn updates_compute_new_values() {
+        let limit = 16;
+        assert_eq!(updated(b"", false, Update::Add(5), limit).unwrap(), (b"5".to_vec(), 5));
+        assert_eq!(updated(b"7", true, Update::Add(-8), limit).unwrap(), (b"-1".to_vec(), -1));
+        assert!(updated(b"", true, Update::Add(1), limit).is_err());
+        assert!(updated(b"9223372036854775807", true, Update::Add(1), 64).is_err());
+        assert_eq!(updated(b"ab", true, Update::Append(b"c"), limit).unwrap(), (b"abc".to_vec(), 3));
+        let set = |offset, bytes| Update::SetRange { offset, bytes };
+        assert_eq!(updated(b"ab", true, set(4, b"x"), limit).unwrap(), (b"ab\0\0x".to_vec(), 5));
+        assert_eq!(updated(b"abcd", true, set(1, b"x"), limit).unwrap(), (b"axcd".to_vec(), 4));
+        assert!(matches!(updated(b"", false, set(16, b"x"), limit), Err(Error::TooLarge { .. })));
+    }
+}

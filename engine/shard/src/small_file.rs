@@ -1,0 +1,104 @@
+//! Files that are read whole and replaced whole: META, CATALOGUE, CURRENT.
+//!
+//! Replacing writes a temporary file, syncs it, renames it over the old one and syncs the
+//! directory: a crash leaves the old content or the new, never a mixture.
+
+use std::io;
+use std::path::Path;
+
+use pinion_env::{AlignedBuf, Env, File, OpenMode, WriteMode, page_round_up};
+
+use crate::error::{Corruption, Error, Result};
+
+/// What a temporary file's name ends with. Whoever opens a directory removes them.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Whether an I/O error means that space or quota ran out.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The whole content (padding included) of a file of at most `bytes_max` bytes; `None` if there is
+/// no such file.
+pub(crate) async fn read_whole<E: Env>(env: &E, path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {
+    let file = match env.open(path, OpenMode::Read).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(path, error)),
+    };
+    let bytes = file.bytes().await.map_err(|error| Error::io(path, error))?;
+    if bytes > bytes_max {
+        return Err(Corruption {
+            file: path.to_path_buf(),
+            offset: bytes_max,
+            what: "file size",
+            expected: format!("at most {bytes_max} bytes"),
+            found: format!("{bytes} bytes"),
+        }
+        .into());
+    }
+    let capacity = page_round_up(bytes as usize);
+    let (read, buffer) = file.read(0, AlignedBuf::zeroed(capacity), capacity).await;
+    let read = read.map_err(|error| Error::io(path, error))?;
+    Ok(Some(buffer[..read].to_vec()))
+}
+
+/// Makes `content`, zero-padded to whole pages, the durable content of `dir/name`.
+///
+/// # Errors
+/// [`Error::DiskFull`] or [`Error::Io`]; the old content stands then, or the new one if only the
+/// last directory sync failed.
+pub(crate) async fn replace_whole<E: Env>(env: &E, dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{name}{TEMPORARY_SUFFIX}"));
+    let replaced = async {
+        remove_if_there(env, &temporary).await?;
+        let file = env.open(&temporary, OpenMode::CreateNew).await?;
+        let bytes = page_round_up(content.len());
+        let mut buffer = AlignedBuf::zeroed(bytes);
+        buffer[..content.len()].copy_from_slice(content);
+        file.write(0, buffer, 0..bytes, WriteMode::Unsynced).await.0?;
+        file.sync().await?;
+        env.rename(&temporary, &path).await?;
+        env.sync_dir(dir).await
+    };
+    replaced
+        .await
+        .map_err(|error| if is_no_space(&error) { Error::DiskFull } else { Error::io(&path, error) })
+}
+
+/// Removes a file; it need not be there.
+pub(crate) async fn remove_if_there<E: Env>(env: &E, path: &Path) -> io::Result<()> {
+    match env.remove(path).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Op, TestEnv};
+
+    #[test]
+    fn a_crash_while_replacing_leaves_old_or_new() {
+        for op in [Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
+            let env = TestEnv::new(1);
+            let dir = Path::new("/");
+            env.block_on(async {
+                replace_whole(&env, dir, "F", b"old").await.unwrap();
+                env.fail(op, "", 0, 1, io::ErrorKind::Other);
+                assert!(replace_whole(&env, dir, "F", b"new").await.is_err());
+                env.crash();
+                let content = read_whole(&env, Path::new("/F"), 4096).await.unwrap().unwrap();
+                assert_eq!(&content[..3], b"old");
+                replace_whole(&env, dir, "F", b"new").await.unwrap();
+                env.crash();
+                let content = read_whole(&env, Path::new("/F"), 4096).await.unwrap().unwrap();
+                assert_eq!((&content[..3], content.len()), (&b"new"[..], 4096));
+                assert!(read_whole(&env, Path::new("/F"), 4095).await.is_err());
+                assert!(read_whole(&env, Path::new("/none"), 1).await.unwrap().is_none());
+            });
+        }
+    }
+}

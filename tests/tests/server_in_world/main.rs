@@ -1,0 +1,586 @@
+//! The unmodified server in the in-memory world: one node of two cores, and clients that speak
+//! frames to it.
+
+mod client;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use client::{Client, TestNode, get, opcode, put, write};
+use pinion_protocol::{
+    Batch, BatchOperation, Condition, Direction, Durability, ErrorCode, HEADER_BYTES, KeyRequest, Keys,
+    ListBuf, MultiGet, NamespaceOptions, Opcode, OperationResult, Operations, Outcome, Put, Request,
+    Response, Scan, ScanKind, Ttl, Update, UpdateOperation, ValueItem, Version, WriteOutcome,
+};
+
+const SEEDS: u64 = 8;
+
+/// Runs a test in several worlds.
+fn in_worlds(test: impl AsyncFn(&TestNode)) {
+    for seed in 0..SEEDS {
+        let node = TestNode::start(seed, |_| {});
+        node.world.run_until(test(&node));
+    }
+}
+
+fn key(index: u32) -> Vec<u8> {
+    format!("key-{index:05}").into_bytes()
+}
+
+#[test]
+fn hello_reaches_the_wanted_core_and_values_come_back() {
+    in_worlds(async |node| {
+        for core in 0..2 {
+            let mut client = node.connect(core).await;
+            assert_eq!(client.shard_cores, [0, 1]);
+            let (name, value) = (format!("name-{core}").into_bytes(), vec![core as u8; 3_000]);
+            assert_eq!(client.get(&name).await, None);
+            let Response::Put(written) = client.put(&name, &value).await.response() else { panic!() };
+            assert_eq!(written.outcome, WriteOutcome::Applied);
+            assert!(!written.version.is_absent() && written.stamp_seen > 0);
+            assert_eq!(client.get(&name).await, Some(value));
+            let Response::Delete(_) = client.call(&Request::Delete(write(&name))).await.response() else {
+                panic!()
+            };
+            assert_eq!(client.get(&name).await, None);
+        }
+        let mut anywhere = node.connect_bare().await;
+        anywhere.say_hello(None).await;
+        let mut nowhere = node.connect_bare().await;
+        nowhere.say_hello(Some(99)).await;
+        assert!(anywhere.core < 2 && nowhere.core < 2);
+    });
+}
+
+#[test]
+fn a_hello_in_single_bytes_is_handed_over_too() {
+    in_worlds(async |node| {
+        let mut client = node.connect_bare().await;
+        for byte in Client::opening(Some(1)) {
+            client.stream.write_all(&[byte]).await.unwrap();
+        }
+        client.hear_hello().await;
+        assert_eq!(client.core, 1);
+        // And so is every later frame understood.
+        let mut frames = Vec::new();
+        client.encode(&put(b"k", b"in pieces"), 0, &mut frames);
+        client.encode(&get(b"other"), 0, &mut frames);
+        for byte in frames {
+            client.stream.write_all(&[byte]).await.unwrap();
+        }
+        let mut answered = [client.receive().await, client.receive().await].map(|answer| opcode(&answer));
+        answered.sort_by_key(|opcode| opcode.map(Opcode::to_u8));
+        assert_eq!(answered, [Some(Opcode::Get), Some(Opcode::Put)]);
+        assert_eq!(client.get(b"k").await.unwrap(), b"in pieces");
+    });
+}
+
+#[test]
+fn pipelined_requests_on_either_core_are_all_answered() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        let mut frames = Vec::new();
+        let mut asked = BTreeMap::new();
+        for index in 0..300 {
+            let value = vec![index as u8; index as usize % 700];
+            asked.insert(client.encode(&put(&key(index), &value), 0, &mut frames), None);
+        }
+        client.stream.write_all(&frames).await.unwrap();
+        for _ in 0..asked.len() {
+            let answer = client.receive().await;
+            let Response::Put(_) = answer.response() else { panic!("{:?}", answer.response()) };
+            assert!(asked.remove(&answer.header.request_id).is_some(), "answered twice");
+        }
+        frames.clear();
+        for index in 0..300 {
+            asked.insert(client.encode(&get(&key(index)), 0, &mut frames), Some(index));
+        }
+        client.stream.write_all(&frames).await.unwrap();
+        for _ in 0..300 {
+            let answer = client.receive().await;
+            let index = asked.remove(&answer.header.request_id).unwrap().unwrap();
+            assert_eq!(answer.value(), Some(vec![index as u8; index as usize % 700]));
+        }
+        let owners: Vec<u16> = (0..300).map(|index| client.owner(&key(index))).collect();
+        assert!(owners.contains(&0) && owners.contains(&1), "both cores own keys");
+        let info = info(&mut client).await;
+        let forwarded = owners.iter().filter(|owner| **owner == 1).count() * 2;
+        assert!(info.contains(&format!("\"forwarded\":{forwarded},")), "{info}");
+    });
+}
+
+async fn info(client: &mut Client) -> String {
+    let answer = client.call(&Request::ServerInfo { section: 0 }).await;
+    let Response::ServerInfo(text) = answer.response() else { panic!() };
+    assert_eq!(text.matches("\"core\":").count(), 2);
+    text.to_owned()
+}
+
+#[test]
+fn a_slow_reader_of_large_answers_stops_its_own_requests() {
+    for seed in 0..SEEDS {
+        let node = TestNode::start(seed, |config| config.limits.connection_out_bytes_max = 100_000);
+        node.world.run_until(async {
+            let mut client = node.connect(0).await;
+            let value = vec![7; 60_000];
+            client.put(b"large", &value).await;
+            let mut frames = Vec::new();
+            for _ in 0..100 {
+                client.encode(&get(b"large"), 0, &mut frames);
+            }
+            client.stream.write_all(&frames).await.unwrap();
+            for _ in 0..100 {
+                assert_eq!(client.receive().await.value().as_deref(), Some(&value[..]));
+            }
+            assert!(
+                !info(&mut client).await.contains("\"receive_pauses\":0,\"messages_delayed\":0},\"storage")
+            );
+        });
+    }
+}
+
+#[test]
+fn what_is_no_frame_ends_only_its_connection() {
+    in_worlds(async |node| {
+        let mut other = node.connect(1).await;
+
+        let mut http = node.connect_bare().await;
+        http.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(http.receive_to_end().await.is_empty());
+
+        let mut future = node.connect_bare().await;
+        let mut opening = Client::opening(None);
+        opening[4..8].copy_from_slice(&[9, 0, 9, 0]);
+        future.stream.write_all(&opening).await.unwrap();
+        let answers = future.receive_to_end().await;
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[0].error().code, ErrorCode::Unsupported);
+        assert_eq!(answers[0].error().versions, (1, 1));
+        assert_eq!(answers[0].header.request_id, 77);
+
+        let mut garbage = node.connect(0).await;
+        garbage.stream.write_all(&[0xFF; HEADER_BYTES]).await.unwrap();
+        let answers = garbage.receive_to_end().await;
+        assert_eq!(answers[0].error().outcome, Outcome::NotApplied);
+
+        let mut oversized = node.connect(0).await;
+        let mut frame = Vec::new();
+        let id = oversized.encode(&put(b"k", b"v"), 0, &mut frame);
+        frame[..4].copy_from_slice(&(600_u32 << 10).to_le_bytes());
+        oversized.stream.write_all(&frame).await.unwrap();
+        let answers = oversized.receive_to_end().await;
+        assert_eq!((answers[0].error().code, answers[0].header.request_id), (ErrorCode::TooLarge, id));
+
+        let mut silent = node.connect_bare().await;
+        silent.stream.write_all(&Client::opening(None)[..20]).await.unwrap();
+        assert!(silent.receive_to_end().await.is_empty(), "HELLO has a deadline");
+
+        other.put(b"still", b"here").await;
+        assert_eq!(other.get(b"still").await.unwrap(), b"here");
+    });
+}
+
+#[test]
+fn a_bad_request_costs_only_itself() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        let mut frame = Vec::new();
+        client.encode(&get(b"k"), 0, &mut frame);
+        frame[6] = 200;
+        client.stream.write_all(&frame).await.unwrap();
+        let answer = client.receive().await;
+        assert_eq!((answer.error().code, answer.header.opcode), (ErrorCode::Unsupported, 200));
+
+        frame[6] = Opcode::Put.to_u8();
+        client.stream.write_all(&frame).await.unwrap();
+        assert_eq!(client.receive().await.error().code, ErrorCode::BadRequest);
+
+        for (request, code) in [
+            (get(b""), ErrorCode::TooLarge),
+            (get(&[b'x'; 4_097]), ErrorCode::TooLarge),
+            (put(b"k", &vec![0; 70_000]), ErrorCode::TooLarge),
+            (Request::Get(KeyRequest { namespace: 5, key: b"k" }), ErrorCode::NoSuchNamespace),
+        ] {
+            let answer = client.call(&request).await;
+            assert_eq!((answer.error().code, answer.error().outcome), (code, Outcome::NotApplied));
+        }
+        let Response::Ping(bytes) = client.call(&Request::Ping(b"hello")).await.response() else { panic!() };
+        assert_eq!(bytes, b"hello");
+    });
+}
+
+#[test]
+fn conditions_and_updates_are_carried_out() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        for name in [key(1), key(2), key(3)] {
+            let put_if = |condition, value| {
+                Request::PutIf(Put { write: write(&name), ttl: Ttl::NamespaceDefault, value }, condition)
+            };
+            let answer = client.call(&put_if(Condition::Present, b"no")).await;
+            assert_eq!(answer.error().code, ErrorCode::ConditionFailed);
+            assert!(answer.error().version.is_absent());
+            let answer = client.call(&put_if(Condition::Absent, b"41")).await;
+            let Response::PutIf(first) = answer.response() else { panic!() };
+            let answer = client.call(&put_if(Condition::Absent, b"no")).await;
+            assert_eq!(answer.error().version, first.version);
+
+            let update = |operation| Request::Update(Update { write: write(&name), operation });
+            let answer = client.call(&update(UpdateOperation::Add(1))).await;
+            let Response::Update(added) = answer.response() else { panic!() };
+            assert_eq!(added.number, 42);
+            let answer = client.call(&put_if(Condition::Version(first.version), b"no")).await;
+            assert_eq!(answer.error().version, added.version);
+            let answer = client.call(&put_if(Condition::Version(Version([9; 16])), b"no")).await;
+            assert_eq!(answer.error().code, ErrorCode::BadRequest);
+            assert_eq!(client.get(&name).await.unwrap(), b"42");
+
+            let answer = client.call(&update(UpdateOperation::Append(b"x"))).await;
+            let Response::Update(appended) = answer.response() else { panic!() };
+            assert_eq!(appended.number, 3);
+            assert_eq!(
+                client.call(&update(UpdateOperation::Add(1))).await.error().code,
+                ErrorCode::BadRequest
+            );
+
+            let delete_if = |version| Request::DeleteIf(write(&name), Condition::Version(version));
+            assert_eq!(client.call(&delete_if(first.version)).await.error().code, ErrorCode::ConditionFailed);
+            let Response::DeleteIf(_) = client.call(&delete_if(appended.version)).await.response() else {
+                panic!()
+            };
+            let answer = client.call(&update(UpdateOperation::SetExpiry { ttl_ms: 5 })).await;
+            let Response::Update(missing) = answer.response() else { panic!() };
+            assert_eq!(missing.outcome, WriteOutcome::Missing);
+        }
+    });
+}
+
+#[test]
+fn values_expire_and_stat_says_when() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        let ttl = Ttl::Millis(NonZeroU64::new(50).unwrap());
+        let put = Request::Put(Put { write: write(b"short"), ttl, value: b"lived" });
+        let Response::Put(written) = client.call(&put).await.response() else { panic!() };
+        let stat = Request::Stat(KeyRequest { namespace: 0, key: b"short" });
+        let Response::Stat(reply) = client.call(&stat).await.response() else { panic!() };
+        let found = reply.stat.unwrap();
+        assert_eq!((found.version, found.expiry_ms), (written.version, written.expiry_ms));
+        assert_eq!(found.value_bytes, 5);
+        node.world.sleep(Duration::from_millis(60)).await;
+        assert_eq!(client.get(b"short").await, None);
+        let Response::Stat(reply) = client.call(&stat).await.response() else { panic!() };
+        assert_eq!(reply.stat, None);
+    });
+}
+
+#[test]
+fn many_keys_are_read_and_written_at_once() {
+    in_worlds(async |node| {
+        let mut client = node.connect(1).await;
+        let names: Vec<Vec<u8>> = (0..100).map(key).collect();
+        let mut operations = ListBuf::<Operations>::new();
+        for (index, key) in names.iter().enumerate() {
+            let value = &[index as u8; 100][..];
+            let ttl = Ttl::NamespaceDefault;
+            operations.push(&BatchOperation::Put { key, value, ttl }).unwrap();
+        }
+        operations.push(&BatchOperation::Delete { key: &names[7] }).unwrap();
+        let batch = |operations| {
+            Request::Batch(Batch { namespace: 0, durability: Durability::Sync, stamp: None, operations })
+        };
+        let answer = client.call(&batch(operations.list())).await;
+        let Response::Batch(reply) = answer.response() else { panic!("{:?}", answer.response()) };
+        assert_eq!(reply.results.len(), 101);
+        assert!(reply.results.iter().all(|result| matches!(result, OperationResult::Applied(_))));
+
+        let mut keys = ListBuf::<Keys>::new();
+        for key in &names {
+            keys.push(&key.as_slice()).unwrap();
+        }
+        keys.push(&&b"missing"[..]).unwrap();
+        let request = Request::MultiGet(MultiGet { namespace: 0, keys: keys.list() });
+        let answer = client.call(&request).await;
+        let Response::MultiGet(reply) = answer.response() else { panic!("{:?}", answer.response()) };
+        for (index, item) in reply.values.iter().enumerate() {
+            match item {
+                ValueItem::Found(value) => assert_eq!(value.bytes, [index as u8; 100]),
+                ValueItem::Missing => assert!(index == 7 || index == 100),
+                ValueItem::NotRead => panic!("everything fits"),
+            }
+        }
+
+        let mut bad = ListBuf::<Operations>::new();
+        bad.push(&BatchOperation::Delete { key: b"" }).unwrap();
+        assert_eq!(client.call(&batch(bad.list())).await.error().code, ErrorCode::TooLarge);
+    });
+}
+
+#[test]
+fn an_answer_to_many_keys_says_what_did_not_fit() {
+    let node = TestNode::start(3, |_| {});
+    node.world.run_until(async {
+        let mut client = node.connect(0).await;
+        let mut keys = ListBuf::<Keys>::new();
+        for index in 0..20 {
+            client.put(&key(index), &vec![1; 60_000]).await;
+            keys.push(&key(index).as_slice()).unwrap();
+        }
+        let answer = client.call(&Request::MultiGet(MultiGet { namespace: 0, keys: keys.list() })).await;
+        assert!(answer.header.frame_bytes <= node.config.limits.frame_bytes_max);
+        let Response::MultiGet(reply) = answer.response() else { panic!() };
+        let found = reply.values.iter().filter(|item| matches!(item, ValueItem::Found(_))).count();
+        let unread = reply.values.iter().filter(|item| *item == ValueItem::NotRead).count();
+        assert!(found >= 7 && found + unread == 20, "{found} found, {unread} not read");
+    });
+}
+
+fn scan(kind: ScanKind<'_>) -> Scan<'_> {
+    Scan {
+        namespace: 0,
+        kind,
+        direction: Direction::Forward,
+        limit: 0,
+        bytes_max: 0,
+        keys_only: false,
+        start: b"",
+        end: b"",
+        prefix: b"",
+        cursor: b"",
+    }
+}
+
+/// All pages of a scan.
+async fn read_all(client: &mut Client, scan: Scan<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (mut records, mut cursor) = (Vec::new(), Vec::new());
+    loop {
+        let answer = client.call(&Request::Scan(Scan { cursor: &cursor, ..scan })).await;
+        let Response::Scan(page) = answer.response() else { panic!("{:?}", answer.response()) };
+        assert!(scan.limit == 0 || page.records.len() <= scan.limit);
+        records.extend(page.records.iter().map(|record| (record.key.to_vec(), record.value.bytes.to_vec())));
+        if page.done {
+            return records;
+        }
+        cursor = page.cursor.to_vec();
+    }
+}
+
+#[test]
+fn scans_of_all_kinds_find_every_record_once() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        let mut model = BTreeMap::new();
+        for index in 0..150 {
+            let name = if index % 3 == 0 { format!("{{tag}}{index:03}") } else { format!("free{index:03}") };
+            let value = vec![index as u8; 200];
+            client.put(name.as_bytes(), &value).await;
+            model.insert(name.into_bytes(), value);
+        }
+        for direction in [Direction::Forward, Direction::Reverse] {
+            for limit in [0, 7] {
+                let with = |kind| Scan { direction, limit, ..scan(kind) };
+                let all = read_all(&mut client, with(ScanKind::Placement)).await;
+                assert_eq!(all.len(), model.len());
+                assert_eq!(all.into_iter().collect::<BTreeMap<_, _>>(), model);
+
+                let mut tagged: Vec<_> =
+                    model.clone().into_iter().filter(|(key, _)| key[0] == b'{').collect();
+                let mut ordered: Vec<_> =
+                    model.clone().into_iter().filter(|(key, _)| key.starts_with(b"free1")).collect();
+                if direction == Direction::Reverse {
+                    tagged.reverse();
+                    ordered.reverse();
+                }
+                assert_eq!(read_all(&mut client, with(ScanKind::Tag(b"tag"))).await, tagged);
+                let short = Scan { prefix: b"{tag}", ..with(ScanKind::Tag(b"tag")) };
+                assert_eq!(read_all(&mut client, short).await, tagged);
+
+                let mut merged = Vec::new();
+                for shard in 0..2 {
+                    let part = Scan { prefix: b"free1", ..with(ScanKind::Ordered { shard }) };
+                    let part = read_all(&mut client, part).await;
+                    assert!(
+                        part.is_sorted_by(|left, right| (left < right) == (direction == Direction::Forward))
+                    );
+                    merged.extend(part);
+                }
+                merged.sort();
+                if direction == Direction::Reverse {
+                    merged.reverse();
+                }
+                assert_eq!(merged, ordered);
+            }
+        }
+        let keys = Scan {
+            keys_only: true,
+            start: b"free010",
+            end: b"free013",
+            ..scan(ScanKind::Ordered { shard: 0 })
+        };
+        assert!(read_all(&mut client, keys).await.iter().all(|(key, value)| {
+            value.is_empty() && (b"free010"[..]..&b"free013"[..]).contains(&&key[..])
+        }));
+        let answer = client.call(&Request::Scan(Scan { cursor: b"forged-cursor", ..keys })).await;
+        assert_eq!(answer.error().code, ErrorCode::BadCursor);
+        let answer = client.call(&Request::Scan(scan(ScanKind::Ordered { shard: 9 }))).await;
+        assert_eq!(answer.error().code, ErrorCode::BadRequest);
+    });
+}
+
+#[test]
+fn namespaces_are_known_and_forgotten_by_all_cores_at_once() {
+    in_worlds(async |node| {
+        let (mut zero, mut one) = (node.connect(0).await, node.connect(1).await);
+        let create = Request::NamespaceCreate(NamespaceOptions { name: "books", default_ttl_ms: 40 });
+        let Response::NamespaceCreate(namespace) = one.call(&create).await.response() else { panic!() };
+        assert_eq!(zero.call(&create).await.error().code, ErrorCode::NamespaceExists);
+        for (client, index) in [(&mut zero, 1), (&mut one, 2)] {
+            let Response::NamespaceList(list) = client.call(&Request::NamespaceList).await.response() else {
+                panic!()
+            };
+            let names: Vec<_> =
+                list.iter().map(|entry| (entry.id, entry.name, entry.default_ttl_ms)).collect();
+            assert_eq!(names, [(0, "default", 0), (namespace, "books", 40)]);
+            let name = key(index);
+            let in_books = pinion_protocol::Write { namespace, ..write(&name) };
+            let put = Request::Put(Put { write: in_books, ttl: Ttl::NamespaceDefault, value: b"v" });
+            let Response::Put(written) = client.call(&put).await.response() else { panic!() };
+            assert!(written.expiry_ms > 0);
+            let get = Request::Get(KeyRequest { namespace, key: &name });
+            assert_eq!(client.call(&get).await.value().unwrap(), b"v");
+            assert_eq!(client.get(&name).await, None);
+        }
+        let set = Request::NamespaceSet(NamespaceOptions { name: "books", default_ttl_ms: 0 });
+        let Response::NamespaceSet(_) = zero.call(&set).await.response() else { panic!() };
+        let Response::NamespaceDrop(dropped) = zero.call(&Request::NamespaceDrop("books")).await.response()
+        else {
+            panic!()
+        };
+        assert_eq!(dropped, namespace);
+        for client in [&mut zero, &mut one] {
+            for index in 1..3 {
+                let get = Request::Get(KeyRequest { namespace, key: &key(index) });
+                assert_eq!(client.call(&get).await.error().code, ErrorCode::NoSuchNamespace);
+            }
+        }
+        assert_eq!(one.call(&Request::NamespaceDrop("books")).await.error().code, ErrorCode::NoSuchNamespace);
+        assert_eq!(one.call(&Request::NamespaceDrop("default")).await.error().code, ErrorCode::BadRequest);
+        let Response::NamespaceCreate(again) = one.call(&create).await.response() else { panic!() };
+        assert_ne!(again, namespace);
+    });
+}
+
+#[test]
+fn a_deadline_that_passes_on_the_way_is_not_applied() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        let mut late = Vec::new();
+        // Forwarding takes longer than a microsecond; so does anything else in this world.
+        let foreign = (0..).map(key).find(|key| client.owner(key) == 1).unwrap();
+        let id = client.encode(&put(&foreign, b"late"), 1, &mut late);
+        client.stream.write_all(&late).await.unwrap();
+        let answer = client.receive().await;
+        assert_eq!(answer.header.request_id, id);
+        if let Response::Error { error, .. } = answer.response() {
+            assert_eq!((error.code, error.outcome), (ErrorCode::Deadline, Outcome::NotApplied));
+            assert_eq!(client.get(&foreign).await, None);
+        }
+        let mut frames = Vec::new();
+        client.encode(&put(&foreign, b"in time"), 60_000_000, &mut frames);
+        client.stream.write_all(&frames).await.unwrap();
+        let Response::Put(_) = client.receive().await.response() else { panic!() };
+    });
+}
+
+#[test]
+fn stopping_answers_what_is_under_way_and_keeps_it() {
+    for seed in 0..SEEDS {
+        let node = TestNode::start(seed, |_| {});
+        let acknowledged = node.world.run_until(async {
+            let mut client = node.connect(0).await;
+            let mut frames = Vec::new();
+            let asked: BTreeMap<u64, u32> = (0..200)
+                .map(|index| (client.encode(&put(&key(index), b"kept"), 0, &mut frames), index))
+                .collect();
+            client.stream.write_all(&frames).await.unwrap();
+            let mut answers = vec![client.receive().await];
+            node.shut_down();
+            answers.extend(client.receive_to_end().await);
+            node.world.ended(node.node).await;
+            let mut acknowledged = Vec::new();
+            for answer in &answers {
+                match answer.response() {
+                    Response::Put(_) => acknowledged.push(asked[&answer.header.request_id]),
+                    _ => assert_eq!(answer.error().code, ErrorCode::ShuttingDown),
+                }
+            }
+            acknowledged
+        });
+        assert!(!acknowledged.is_empty());
+        assert!(node.results.borrow().iter().all(Result::is_ok), "{:?}", node.results);
+
+        // Fewer cores than shards.
+        node.restart(1);
+        node.world.run_until(async {
+            let mut client = node.connect(0).await;
+            assert_eq!(client.shard_cores, [0, 0]);
+            for index in acknowledged {
+                assert_eq!(client.get(&key(index)).await.unwrap(), b"kept");
+            }
+            node.shut_down();
+            node.world.ended(node.node).await;
+        });
+        // More cores than shards.
+        node.restart(3);
+        node.world.run_until(async {
+            let mut client = node.connect(2).await;
+            assert_eq!(client.shard_cores, [0, 1]);
+            client.put(b"through a core without data", b"v").await;
+            assert_eq!(client.get(b"through a core without data").await.unwrap(), b"v");
+        });
+    }
+}
+
+#[test]
+fn a_second_shutdown_ends_at_once() {
+    let node = TestNode::start(1, |_| {});
+    node.world.run_until(async {
+        let _client = node.connect(0).await;
+        node.shut_down();
+        node.shut_down();
+        node.world.ended(node.node).await;
+    });
+    assert!(node.results.borrow().iter().all(Result::is_err));
+}
+
+#[test]
+fn too_many_connections_are_told_so() {
+    let node = TestNode::start(5, |config| config.limits.connections_max = 4);
+    node.world.run_until(async {
+        let mut open = Vec::new();
+        for core in [0, 0, 1, 1] {
+            open.push(node.connect(core).await);
+        }
+        let mut refused = node.connect_bare().await;
+        refused.stream.write_all(&Client::opening(None)).await.unwrap();
+        let answers = refused.receive_to_end().await;
+        assert_eq!(answers[0].error().code, ErrorCode::TooManyConnections);
+        drop(open.pop());
+        node.world.sleep(Duration::from_millis(10)).await;
+        let mut again = node.connect(1).await;
+        again.put(b"k", b"v").await;
+    });
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why_on_every_core() {
+    let node = TestNode::start(1, |config| config.shards = Some(5));
+    node.world.run_until(node.world.ended(node.node));
+    let results = node.results.borrow();
+    assert_eq!(results.len(), 2);
+    for result in &*results {
+        let message = result.as_ref().unwrap_err().to_string();
+        assert!(message.contains("5 shards do not fit 64 partitions"), "{message}");
+    }
+}
