@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::sys::online_cpus;
 
@@ -25,8 +24,6 @@ pub struct RuntimeConfig {
     pub message_queue_max: usize,
     /// Threads for off-core jobs, for all cores together.
     pub off_core_threads: usize,
-    /// How long tasks of one class may run before other classes and timers get a look.
-    pub preempt_timer: Duration,
 }
 
 impl RuntimeConfig {
@@ -41,7 +38,6 @@ impl RuntimeConfig {
             ring_entries: 1024,
             message_queue_max: 4096,
             off_core_threads: 2,
-            preempt_timer: Duration::from_micros(500),
         }
     }
 

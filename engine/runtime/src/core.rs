@@ -21,13 +21,11 @@ use io_uring::{opcode, types};
 
 use crate::op::{Op, Progress, Request};
 use crate::pool::ReceivePool;
-use crate::ring::{Completion, Entered, REAP_MAX, Ring};
+use crate::ring::{ALARM, Completion, Entered, NOBODY, REAP_MAX, Ring};
 use crate::slab::{Key, Slab};
 use crate::socket::SocketState;
+use crate::timers::Timers;
 use crate::waker::WakerSlot;
-
-/// User data of entries whose completion concerns nobody (cancellations).
-const NOBODY: u64 = u64::MAX;
 
 /// Places in the slab made at start; it grows beyond when more is in flight.
 const OPERATIONS_AT_START: usize = 1024;
@@ -42,6 +40,7 @@ pub(crate) struct Core {
     /// Sockets whose receive found no buffer; armed again at the end of the turn.
     starved: RefCell<Vec<Rc<SocketState>>>,
     batch: Cell<Vec<Completion>>,
+    timers: Timers,
     driver: WakerSlot,
     kicked: Cell<bool>,
     yielding: Cell<usize>,
@@ -66,6 +65,7 @@ impl Core {
             pool,
             starved: RefCell::default(),
             batch: Cell::new(Vec::with_capacity(REAP_MAX)),
+            timers: Timers::default(),
             driver: WakerSlot::default(),
             kicked: Cell::new(false),
             yielding: Cell::new(0),
@@ -75,6 +75,10 @@ impl Core {
 
     pub(crate) fn pool(&self) -> &Rc<ReceivePool> {
         &self.pool
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// Starts an operation. `None` while stopping: the operation is dropped unstarted.
@@ -153,12 +157,21 @@ impl Core {
         batch.clear();
         self.batch.set(batch);
         self.feed_starved();
-        reaped > 0 || entered == Entered::NotYet || self.has_unsubmitted()
+        let fired = self.timers.fire();
+        reaped > 0 || fired || entered == Entered::NotYet || self.has_unsubmitted()
     }
 
-    /// Turns wake-ups on; false if there is, or may be, something to do after all.
+    /// Sets the alarm and turns wake-ups on; false if there is, or may be, something to do after all.
     pub(crate) fn prepare_sleep(&self) -> bool {
-        !self.kicked.get() && self.ring.borrow_mut().as_mut().is_some_and(Ring::quiet_with_wakeups)
+        let mut ring = self.ring.borrow_mut();
+        let Some(ring) = ring.as_mut() else { return false };
+        if self.kicked.get() {
+            return false;
+        }
+        if let Some(first) = self.timers.first() {
+            ring.set_alarm(first);
+        }
+        ring.quiet_with_wakeups()
     }
 
     /// Turns wake-ups off again.
@@ -216,8 +229,15 @@ impl Core {
     }
 
     fn complete(&self, completion: Completion) {
-        if completion.user_data == NOBODY {
-            return;
+        match completion.user_data {
+            NOBODY => return,
+            ALARM => {
+                if let Some(ring) = self.ring.borrow_mut().as_mut() {
+                    ring.alarm_ended();
+                }
+                return;
+            }
+            _ => {}
         }
         let key = Key::from_bits(completion.user_data);
         let mut operations = self.operations.borrow_mut();

@@ -1,12 +1,13 @@
 //! The task that drives a core's ring, and how a core sleeps.
 //!
 //! The driver is an ordinary task of the Foreground class. While completions come it takes turns
-//! with the other tasks: submit and reap, let everybody run who was woken, again. With nothing to
+//! with the other tasks: submit and reap, let everybody run who was woken, again. It yields its
+//! whole task queue, so that the classes share the core by their weights at every turn. With nothing to
 //! do it waits to be kicked, in one of two ways:
 //!
 //! * while some task of this core has yielded, that task runs again by itself and kicks the driver
-//!   then. The driver must not sleep meanwhile: glommio, which would have to wake it, looks at its
-//!   own I/O beside a busy task only at the preemption timer;
+//!   then. The driver must not sleep meanwhile: glommio, which would have to wake it, does not look
+//!   at its own I/O while tasks are runnable;
 //! * otherwise it sleeps: it announces that on the doorbell, has the ring signal the eventfd, looks
 //!   once more at everything that could have happened before these two took effect, and waits.
 //!   A second task, the watcher, always has a read of the eventfd under way through glommio; that
@@ -23,21 +24,23 @@ use std::rc::Rc;
 use glommio::io::BufferedFile;
 
 use crate::env_impl::Node;
+use crate::runtime::AbortOnPanic;
 
 /// Drives the ring until the core is stopped.
 pub(crate) async fn drive<M: Send + 'static>(node: Rc<Node<M>>) {
+    let _guard = AbortOnPanic;
     let core = &node.core;
     while !core.is_stopping() {
         let busy = core.turn();
         if node.collect_mail() || busy {
-            glommio::executor().yield_now().await;
+            glommio::executor().yield_task_queue_now().await;
         } else if core.has_yielding() {
             poll_fn(|context| core.poll_kick(context)).await;
         } else if prepare_sleep(&node) {
             poll_fn(|context| core.poll_kick(context)).await;
             end_sleep(&node);
         } else {
-            glommio::executor().yield_now().await;
+            glommio::executor().yield_task_queue_now().await;
         }
     }
 }

@@ -19,12 +19,11 @@ use crate::file::RealFile;
 use crate::listener::RealListener;
 use crate::mail::{Doorbell, Mailbox};
 use crate::off_core::{JobTable, OffCoreJobs};
+use crate::runtime::AbortOnPanic;
 use crate::socket::{RealSocket, SocketHandoff};
 use crate::sys;
+use crate::timers::Sleep;
 use crate::waker::WakerSlot;
-
-/// Sleeps longer than this are cut to it: glommio's clock arithmetic overflows somewhere beyond.
-const SLEEP_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What all handles of one core share.
 pub(crate) struct Node<M> {
@@ -134,17 +133,21 @@ impl<M: Send + 'static> Env for RealEnv<M> {
             TaskClass::Flush => queues.flush,
             TaskClass::Background => queues.background,
         };
+        let task = async {
+            let _guard = AbortOnPanic;
+            task.await;
+        };
         glommio::spawn_local_into(task, queue).expect("the queues live as long as the core").detach();
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         let core = Rc::clone(&self.node.core);
         async move {
-            // glommio's timer of zero is ready at once; a loop of it would hold the core for ever.
+            // A timer that has expired already would be a busy loop through the driver.
             if duration.is_zero() {
                 yield_to_others(core).await;
             } else {
-                glommio::timer::sleep(duration.min(SLEEP_MAX)).await;
+                Sleep::new(&core, duration).await;
             }
         }
     }

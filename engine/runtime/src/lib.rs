@@ -1,7 +1,7 @@
 //! The real environment: glommio executors pinned to cores, one io_uring per core.
 //!
-//! [`Runtime`] starts one thread per configured CPU. Each runs a glommio executor (tasks, task
-//! classes with shares, timers) and owns one raw io_uring that carries everything hot: the
+//! [`Runtime`] starts one thread per configured CPU. Each runs a glommio executor (tasks and
+//! task classes with shares) and owns one raw io_uring that carries everything hot: the
 //! listening socket, connections, log and table files. A [`RealEnv`] is one core's handle to both,
 //! and implements the traits of [`env`].
 //!
@@ -13,7 +13,7 @@
 //! * `driver` is the one task per core that submits, reaps and sleeps;
 //! * `socket`, `listener`, `file` and `directory` are what callers see;
 //! * `mail` carries messages between cores and wakes sleeping ones, `off_core` runs long jobs on
-//!   other threads.
+//!   other threads, `timers` keeps sleeping tasks.
 //!
 //! Limits: see [`RuntimeConfig`]. Linux 6.1 or newer. A panic on a core ends the process: a node
 //! with a missing core would answer nothing for its keys and look alive.
@@ -36,6 +36,7 @@ mod runtime;
 mod slab;
 mod socket;
 mod sys;
+mod timers;
 mod waker;
 
 pub use config::{RuntimeConfig, RuntimeError};

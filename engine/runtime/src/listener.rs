@@ -23,6 +23,7 @@ use crate::ring::Completion;
 use crate::slab::Key;
 use crate::socket::RealSocket;
 use crate::sys;
+use crate::timers::Sleep;
 use crate::waker::WakerSlot;
 
 /// Accepted connections that wait to be taken before accepting is paused.
@@ -93,7 +94,7 @@ impl ListenerState {
         }
         let state = Rc::clone(self);
         glommio::spawn_local(async move {
-            glommio::timer::sleep(RETRY_DELAY).await;
+            Sleep::new(&state.core, RETRY_DELAY).await;
             state.pausing.set(false);
             state.acceptor.wake();
         })

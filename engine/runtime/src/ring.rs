@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 /// Completions taken from the ring at a time.
 pub(crate) const REAP_MAX: usize = 128;
@@ -59,10 +59,20 @@ pub(crate) enum Entered {
     NotYet,
 }
 
+/// User data of entries whose completion concerns nobody (cancellations, alarm updates).
+pub(crate) const NOBODY: u64 = u64::MAX;
+
+/// User data of the alarm.
+pub(crate) const ALARM: u64 = u64::MAX - 1;
+
 /// The ring of one core. Made, used and dropped on that core's thread.
 pub(crate) struct Ring {
     uring: IoUring,
     backlog: VecDeque<squeue::Entry>,
+    /// When the alarm in flight completes, in nanoseconds of the monotonic clock.
+    alarm: Option<u64>,
+    /// What alarm entries point to; the kernel copies it when they are submitted.
+    alarm_time: Box<types::Timespec>,
 }
 
 impl Ring {
@@ -80,7 +90,7 @@ impl Ring {
         if !uring.params().is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Ok(Self { uring, backlog: VecDeque::new() })
+        Ok(Self { uring, backlog: VecDeque::new(), alarm: None, alarm_time: Box::default() })
     }
 
     /// Has completions signalled on `eventfd`, disabled until [`Ring::quiet_with_wakeups`].
@@ -170,6 +180,33 @@ impl Ring {
         }
         self.disable_wakeups();
         false
+    }
+
+    /// Sees to it that something completes at `nanos` of the monotonic clock or earlier.
+    pub(crate) fn set_alarm(&mut self, nanos: u64) {
+        if self.alarm.is_some_and(|alarm| alarm <= nanos) {
+            return;
+        }
+        const NANOS: u64 = 1_000_000_000;
+        // The kernel takes seconds as a signed number; the far future is far enough.
+        let seconds = (nanos / NANOS).min(i64::MAX as u64 / NANOS);
+        *self.alarm_time = types::Timespec::new().sec(seconds).nsec((nanos % NANOS) as u32);
+        let time = &raw const *self.alarm_time;
+        let flags = types::TimeoutFlags::ABS;
+        let entry = match self.alarm {
+            None => opcode::Timeout::new(time).flags(flags).build().user_data(ALARM),
+            // Completes as not found if the alarm has just gone off; its completion says so then.
+            Some(_) => opcode::TimeoutUpdate::new(ALARM, time).flags(flags).build().user_data(NOBODY),
+        };
+        self.alarm = Some(nanos);
+        // SAFETY: the entry points to the boxed time, which lives as long as the ring; the kernel
+        // copies it inside the enter that submits the entry, so changing it later is harmless.
+        unsafe { self.push(entry) };
+    }
+
+    /// The alarm has completed.
+    pub(crate) fn alarm_ended(&mut self) {
+        self.alarm = None;
     }
 
     /// Stops signalling the eventfd.

@@ -35,6 +35,13 @@ const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// glommio's own I/O buffers per executor, in bytes; hardly used, since I/O is on our ring.
 const IO_MEMORY_BYTES: usize = 1 << 20;
 
+/// glommio's preemption timer, practically off. If it (or anything else on its latency ring) fires
+/// between glommio's look at its I/O and its first task, glommio 0.9 takes that for "nothing is
+/// runnable" and parks beside runnable tasks: with a timer of 500 us on a busy machine that hangs a
+/// core within some ten thousand sleeps. Nothing here needs it: the driver yields its task queue
+/// every turn, `yield_now` does too, and sockets, files, timers and messages are not glommio's.
+const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 3600);
+
 /// How long a port may stay busy after its last owner was killed: the kernel tears rings, and the
 /// sockets in them, down in the background.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
@@ -123,7 +130,8 @@ impl<M: Send + 'static> Runtime<M> {
     }
 }
 
-/// Ends the process if its thread unwinds.
+/// Ends the process if it is dropped by a panic. Each thread and each task holds one: a panic that
+/// unwound through the executor would be followed by others that say nothing.
 pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -202,7 +210,7 @@ impl<M: Send + 'static> Seat<M> {
         let failed = |reason: String| RuntimeError::Core { core: self.index, reason };
         let executor = LocalExecutorBuilder::new(Placement::Fixed(self.cpu))
             .name(&format!("pinion-{}", self.index))
-            .preempt_timer(self.config.preempt_timer)
+            .preempt_timer(PREEMPT_TIMER)
             .io_memory(IO_MEMORY_BYTES)
             .make()
             .map_err(|error| failed(error.to_string()))?;
@@ -221,6 +229,10 @@ impl<M: Send + 'static> Seat<M> {
             let driver =
                 glommio::spawn_local_into(driver::drive(Rc::clone(&node)), foreground).expect(spawned);
             let main = main(RealEnv::new(Rc::clone(&node)));
+            let main = async {
+                let _guard = AbortOnPanic;
+                main.await;
+            };
             glommio::spawn_local_into(main, foreground).expect(spawned).await;
 
             node.core.stop();
