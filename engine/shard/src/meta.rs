@@ -4,7 +4,7 @@
 //! least one whole and a damaged one is replaced from the other. The copy with the greater
 //! incarnation wins. Bytes: `engine/FORMAT.md`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pinion_env::Env;
 
@@ -15,7 +15,7 @@ use crate::key::{PARTITIONS_MAX, PARTITIONS_MIN};
 use crate::small_file::{read_whole, replace_whole};
 
 /// The two copies' names, in the order they are written.
-pub(crate) const META_NAMES: [&str; 2] = ["META", "META.2"];
+pub const META_NAMES: [&str; 2] = ["META", "META.2"];
 
 const META: HeaderKind = HeaderKind { name: "META", magic: *b"PNME", version: 1, bytes: 80 };
 const META_BYTES_MAX: u64 = 64 << 10;
@@ -96,17 +96,15 @@ impl Meta {
         Ok(meta)
     }
 
-    /// The newer sound copy; `None` if there is neither.
+    /// The newer sound copy of those that are there, each with its path; `None` if there is none.
     ///
     /// # Errors
     /// The error of a copy if no copy is sound; [`Error::WrongFormat`] always, since a newer build's
     /// directory must not be written to.
-    pub(crate) async fn load<E: Env>(env: &E, dir: &Path) -> Result<Option<Self>> {
+    pub fn newest(copies: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> Result<Option<Self>> {
         let mut newest: Option<Self> = None;
         let mut fault = None;
-        for name in META_NAMES {
-            let path = dir.join(name);
-            let Some(bytes) = read_whole(env, &path, META_BYTES_MAX).await? else { continue };
+        for (path, bytes) in copies {
             match Self::decode(&bytes, &path) {
                 Ok(meta) if newest.is_none_or(|newest| newest.incarnation < meta.incarnation) => {
                     newest = Some(meta);
@@ -120,6 +118,18 @@ impl Meta {
             (None, Some(error)) => Err(error),
             (newest, _) => Ok(newest),
         }
+    }
+
+    /// Reads both copies for [`Meta::newest`].
+    pub(crate) async fn load<E: Env>(env: &E, dir: &Path) -> Result<Option<Self>> {
+        let mut copies = Vec::new();
+        for name in META_NAMES {
+            let path = dir.join(name);
+            if let Some(bytes) = read_whole(env, &path, META_BYTES_MAX).await? {
+                copies.push((path, bytes));
+            }
+        }
+        Self::newest(copies)
     }
 
     /// Replaces both copies, one after the other.

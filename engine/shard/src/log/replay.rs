@@ -23,7 +23,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use pinion_env::Env;
+use pinion_env::{Env, File, OpenMode};
 
 use super::files::{LogFile, SegmentFiles, segment_name, spare_name};
 use super::format::{
@@ -249,6 +249,7 @@ impl<E: Env> LogReplay<E> {
     /// Before [`LogReplay::next`] has answered `None`.
     pub async fn finish(mut self) -> Result<Log<E>> {
         assert!(self.ended, "the log is read to its end before it is written to");
+        self.sync_tail().await?;
         self.retire_empty_segments().await?;
         let first_segment = self.segments.last().map_or(self.from.segment().max(1), |last| last.id + 1);
         let space = self.env.space(&self.dir).await.map_err(|error| Error::io(&self.dir, error))?;
@@ -270,6 +271,16 @@ impl<E: Env> LogReplay<E> {
             clock_ceiling: self.clock_ceiling,
         };
         Ok(Log::new(files, self.binding, &self.options, unit_bytes, start))
+    }
+
+    /// The last block may have been read from the device's cache: its write was cut short by the end
+    /// of the process, not of the machine. What is written from now on says that it is durable.
+    async fn sync_tail(&self) -> Result<()> {
+        let Some(last) = self.segments[..self.used].last().filter(|last| last.damage.is_none()) else {
+            return Ok(());
+        };
+        let synced = async { self.env.open(&last.path, OpenMode::ReadWrite).await?.sync().await };
+        synced.await.map_err(|error| Error::io(&last.path, error))
     }
 
     /// Segments behind the end that were never written to become spares. Last first and synced one

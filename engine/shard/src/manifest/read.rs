@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use pinion_env::Env;
+use pinion_env::{Env, File, OpenMode};
 
 use super::format::{
     Binding, FRAME_HEADER_BYTES, FRAME_STEP_BYTES, FrameFault, FrameHeader, FrameKind, decode_current,
@@ -47,7 +47,18 @@ pub(super) async fn read<E: Env>(env: &E, dir: &Path, binding: &Binding) -> Resu
         found: "no such file".into(),
     })?;
     let state = decode(&content, binding, number, &path)?;
+    make_durable(env, dir, &path).await?;
     Ok(Found { state: Some(state), last_number })
+}
+
+/// What was read may be in the device's cache only, if the process ended in the middle of a write:
+/// nobody may act on it before a power cut can no longer take it back.
+async fn make_durable<E: Env>(env: &E, dir: &Path, path: &Path) -> Result<()> {
+    let synced = async {
+        env.open(path, OpenMode::ReadWrite).await?.sync().await?;
+        env.sync_dir(dir).await
+    };
+    synced.await.map_err(|error| Error::io(path, error))
 }
 
 /// A shard has a manifest before it has a table or a log segment.

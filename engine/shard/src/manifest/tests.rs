@@ -204,6 +204,25 @@ fn a_torn_last_frame_ends_the_manifest() {
 }
 
 #[test]
+fn what_was_read_after_a_kill_survives_a_power_cut() {
+    let env = TestEnv::new(1);
+    apply(&env, 1, 2);
+    env.block_on(async {
+        let (mut manifest, _) = open(&env).await.unwrap();
+        manifest.apply(&[add(3)]).await.unwrap();
+        // The frame reaches the device's cache: its first half holds the whole edit.
+        env.fail(Op::Write, "MANIFEST", 0, 1, io::ErrorKind::Other);
+        assert!(manifest.apply(&[add(4)]).await.is_err());
+    });
+    env.heal();
+    env.kill();
+    let state = reopened(&env).unwrap();
+    assert_eq!(state.tables().count(), 4);
+    env.crash();
+    assert_eq!(reopened(&env).unwrap(), state);
+}
+
+#[test]
 fn a_full_disk_changes_nothing_and_passes() {
     let env = TestEnv::new(1);
     let state = apply(&env, 1, 1);

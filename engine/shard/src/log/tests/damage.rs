@@ -281,3 +281,22 @@ fn a_torn_block_in_a_new_segment_is_not_written_over() {
     env.crash();
     assert_eq!(replayed_numbers(&env).unwrap(), [0, 1, 2, 9]);
 }
+
+#[test]
+fn what_was_read_after_a_kill_survives_a_power_cut() {
+    let env = small_log(true);
+    env.set_block_bytes(4096);
+    let log = replay(&env).unwrap().log;
+    // The write reaches the device's cache: its first half holds the whole record.
+    append(&log, 6, 10).unwrap();
+    env.fail(crate::testing::Op::Write, "", 0, 1, std::io::ErrorKind::Other);
+    assert!(env.block_on(log.commit()).is_err());
+    drop(log);
+    env.heal();
+    env.kill();
+    let replayed = replay(&env).unwrap();
+    assert_eq!(replayed.numbers.last(), Some(&6));
+    commit(&env, &replayed.log, 10..11, 10);
+    env.crash();
+    assert_eq!(replayed_numbers(&env).unwrap(), [0, 1, 2, 3, 4, 5, 6, 10]);
+}
