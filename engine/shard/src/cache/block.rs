@@ -19,6 +19,7 @@ use std::rc::Rc;
 use ahash::{AHashMap, RandomState};
 use pinion_env::{AlignedBuf, PAGE_BYTES};
 
+use super::slot_index::SlotIndex;
 use crate::table::{Block, BlockHandle};
 
 /// Bookkeeping per block: slot, index entries, ghosts.
@@ -128,7 +129,7 @@ struct Inner {
     bytes: usize,
     slots: Vec<Slot>,
     free: Option<u32>,
-    index: Box<[IndexEntry]>,
+    index: SlotIndex,
     ghosts: Box<[u32]>,
     probation: Queue,
     main: Queue,
@@ -150,14 +151,6 @@ struct Slot {
     next: Option<u32>,
 }
 
-/// Open addressing with linear probing, at most half full. The key stands in the slot.
-#[derive(Clone, Copy, Default)]
-struct IndexEntry {
-    tag: u32,
-    /// Number of the slot + 1; 0 = empty.
-    slot: u32,
-}
-
 #[derive(Default)]
 struct Queue {
     head: Option<u32>,
@@ -174,15 +167,13 @@ struct TableBlocks {
 impl Inner {
     fn new(capacity_bytes: usize, seed: u64) -> Self {
         let slots_max = capacity_bytes / (PAGE_BYTES + ENTRY_BYTES) + 1;
-        // Twice as many places as slots: probing stays short.
-        let places = (slots_max * 2).next_power_of_two();
         Self {
             capacity_bytes,
             bytes: 0,
             slots: Vec::with_capacity(slots_max),
             free: None,
-            index: vec![IndexEntry::default(); places].into(),
-            ghosts: vec![0; places / 2].into(),
+            index: SlotIndex::new(slots_max),
+            ghosts: vec![0; slots_max.next_power_of_two()].into(),
             probation: Queue::default(),
             main: Queue::default(),
             tables: AHashMap::with_hasher(RandomState::with_seeds(seed, 1, 2, 3)),
@@ -224,7 +215,7 @@ impl Inner {
             next: None,
         };
         let number = self.take_slot(slot);
-        self.index_insert(hash, number);
+        self.index.insert(hash, number);
         self.push(number, remembered);
         self.bytes += bytes;
         self.tables.entry(table).or_default().blocks += 1;
@@ -259,7 +250,7 @@ impl Inner {
         let (hash, table, bytes) = (slot.hash, slot.table, slot.bytes as usize);
         slot.next = self.free.replace(number);
         let block = slot.block.take();
-        self.index_remove(hash, number);
+        self.index.remove(hash, number);
         self.bytes -= bytes;
         if leaves_ghost {
             let place = self.ghost_place(hash);
@@ -323,53 +314,10 @@ impl Inner {
     }
 
     fn find(&self, hash: u64, table: u64, page: u32) -> Option<u32> {
-        let mut place = self.home(hash as u32);
-        loop {
-            let entry = self.index[place];
-            let number = entry.slot.checked_sub(1)?;
-            if entry.tag == hash as u32 {
-                let slot = &self.slots[number as usize];
-                if (slot.table, slot.page) == (table, page) {
-                    return Some(number);
-                }
-            }
-            place = self.place_after(place);
-        }
-    }
-
-    fn index_insert(&mut self, hash: u64, number: u32) {
-        let mut place = self.home(hash as u32);
-        while self.index[place].slot != 0 {
-            place = self.place_after(place);
-        }
-        self.index[place] = IndexEntry { tag: hash as u32, slot: number + 1 };
-    }
-
-    /// Removes an entry and moves those behind it up, so that no tombstones pile up.
-    fn index_remove(&mut self, hash: u64, number: u32) {
-        let mut hole = self.home(hash as u32);
-        while self.index[hole].slot != number + 1 {
-            hole = self.place_after(hole);
-        }
-        let mask = self.index.len() - 1;
-        let mut place = self.place_after(hole);
-        while self.index[place].slot != 0 {
-            let home = self.home(self.index[place].tag);
-            if place.wrapping_sub(home) & mask >= place.wrapping_sub(hole) & mask {
-                self.index[hole] = self.index[place];
-                hole = place;
-            }
-            place = self.place_after(place);
-        }
-        self.index[hole] = IndexEntry::default();
-    }
-
-    fn home(&self, tag: u32) -> usize {
-        tag as usize & (self.index.len() - 1)
-    }
-
-    fn place_after(&self, place: usize) -> usize {
-        (place + 1) & (self.index.len() - 1)
+        self.index.find(hash, |number| {
+            let slot = &self.slots[number as usize];
+            (slot.table, slot.page) == (table, page)
+        })
     }
 
     fn take_ghost(&mut self, hash: u64) -> bool {
@@ -513,7 +461,7 @@ mod tests {
             assert!(inner.slots[found as usize].page == slot.page);
             count += 1;
         }
-        assert_eq!(count, inner.index.iter().filter(|entry| entry.slot != 0).count());
+        assert_eq!(count, inner.index.len());
         assert_eq!(count as u64, inner.stats.blocks);
         assert_eq!(inner.probation.bytes + inner.main.bytes, inner.bytes);
     }

@@ -14,27 +14,27 @@ use std::cmp::Ordering;
 use pinion_env::{AlignedBuf, PAGE_BYTES};
 
 use super::UNIT_BYTES_MAX;
-use super::format::{BLOCK_HEADER_BYTES, BlockPlace, BlockType, Damage, open_block, seal_block};
+use super::format::{BLOCK_HEADER_BYTES, BlockPlace, BlockType, Damage, open_block};
 use crate::codec::Decoder;
 use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition, Position};
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::Stamp;
 
 /// Records u16, groups u16.
-const COUNTS_BYTES: usize = 4;
+pub(super) const COUNTS_BYTES: usize = 4;
 /// First record u16, partition u16, namespace u32.
-const GROUP_BYTES: usize = 8;
+pub(super) const GROUP_BYTES: usize = 8;
 /// Where a record starts, u16.
 const SLOT_BYTES: usize = 2;
 /// The low byte of a key's hash. (The high bits are spent: they choose the partition.)
 const TAG_BYTES: usize = 1;
 /// What the directory holds of each record.
-const LISTED_BYTES: usize = SLOT_BYTES + TAG_BYTES;
+pub(super) const LISTED_BYTES: usize = SLOT_BYTES + TAG_BYTES;
 /// Stamp, key length u16, kind u8, flags u8.
-const RECORD_HEAD_BYTES: usize = Stamp::BYTES + 4;
-const EXPIRY_BYTES: usize = 8;
+pub(super) const RECORD_HEAD_BYTES: usize = Stamp::BYTES + 4;
+pub(super) const EXPIRY_BYTES: usize = 8;
 /// Flag: an expiry follows the head.
-const FLAG_EXPIRY: u8 = 1;
+pub(super) const FLAG_EXPIRY: u8 = 1;
 
 // The layout exists for this: a hit of the common sizes is one aligned 4 KiB read of a full block.
 const _: () = assert!(
@@ -46,108 +46,12 @@ const _: () = assert!(
 // Slots are u16: every record that shares a block starts below 64 KiB.
 const _: () = assert!(UNIT_BYTES_MAX <= 1 << 16);
 
-/// Bytes a block of one record needs beside the record, header included.
-pub(crate) const BLOCK_OVERHEAD_BYTES: usize = BLOCK_HEADER_BYTES + COUNTS_BYTES;
-
-/// What a record adds to a block.
-pub(crate) const fn record_bytes(key_bytes: usize, record: &RecordView<'_>, new_group: bool) -> usize {
-    let expiry = if record.expiry_ms == 0 { 0 } else { EXPIRY_BYTES };
-    let group = if new_group { GROUP_BYTES } else { 0 };
-    group + LISTED_BYTES + RECORD_HEAD_BYTES + expiry + key_bytes + record.value.len()
-}
-
-/// Collects the records of one block.
-#[derive(Debug, Default)]
-pub(crate) struct BlockBuilder {
-    records: Vec<u8>,
-    starts: Vec<usize>,
-    tags: Vec<u8>,
-    groups: Vec<Group>,
-}
-
+/// Where a run of records with equal partition and namespace starts.
 #[derive(Debug, Clone, Copy)]
-struct Group {
-    first: u16,
-    partition: Partition,
-    namespace: NamespaceId,
-}
-
-impl BlockBuilder {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.starts.is_empty()
-    }
-
-    /// Records so far.
-    pub(crate) fn len(&self) -> usize {
-        self.starts.len()
-    }
-
-    /// Stored length with header, without padding.
-    pub(crate) fn bytes(&self) -> usize {
-        BLOCK_OVERHEAD_BYTES
-            + self.groups.len() * GROUP_BYTES
-            + self.len() * LISTED_BYTES
-            + self.records.len()
-    }
-
-    /// Whether a record of this place opens a new group.
-    pub(crate) fn opens_group(&self, position: &Position<'_>) -> bool {
-        self.groups.last().is_none_or(|group| {
-            (group.partition, group.namespace) != (position.partition, position.namespace)
-        })
-    }
-
-    /// Stored length if this record were added.
-    pub(crate) fn bytes_with(&self, position: &Position<'_>, record: &RecordView<'_>) -> usize {
-        self.bytes() + record_bytes(position.user.len(), record, self.opens_group(position))
-    }
-
-    /// Adds a record that sorts behind all others; `hash` is that of its key.
-    pub(crate) fn push(&mut self, position: &Position<'_>, hash: u64, record: &RecordView<'_>) {
-        if self.opens_group(position) {
-            let first = self.len() as u16;
-            self.groups.push(Group { first, partition: position.partition, namespace: position.namespace });
-        }
-        self.starts.push(self.records.len());
-        self.tags.push(tag_of(hash));
-        self.records.extend_from_slice(&record.stamp.to_bytes());
-        self.records.extend_from_slice(&(position.user.len() as u16).to_le_bytes());
-        self.records.push(record.kind as u8);
-        if record.expiry_ms == 0 {
-            self.records.push(0);
-        } else {
-            self.records.push(FLAG_EXPIRY);
-            self.records.extend_from_slice(&record.expiry_ms.to_le_bytes());
-        }
-        self.records.extend_from_slice(position.user);
-        self.records.extend_from_slice(record.value);
-    }
-
-    /// Replaces `out` with the sealed block, without padding, and becomes empty.
-    pub(crate) fn seal_into(&mut self, place: &BlockPlace, out: &mut Vec<u8>) {
-        out.clear();
-        out.reserve(self.bytes());
-        out.resize(BLOCK_HEADER_BYTES, 0);
-        out.extend_from_slice(&(self.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(self.groups.len() as u16).to_le_bytes());
-        for group in &self.groups {
-            out.extend_from_slice(&group.first.to_le_bytes());
-            out.extend_from_slice(&group.partition.0.to_le_bytes());
-            out.extend_from_slice(&group.namespace.0.to_le_bytes());
-        }
-        let records = COUNTS_BYTES + self.groups.len() * GROUP_BYTES + self.len() * LISTED_BYTES;
-        for start in &self.starts {
-            let slot = u16::try_from(records + start).expect("only a block of one record exceeds its unit");
-            out.extend_from_slice(&slot.to_le_bytes());
-        }
-        out.extend_from_slice(&self.tags);
-        out.extend_from_slice(&self.records);
-        seal_block(out, place);
-        self.records.clear();
-        self.starts.clear();
-        self.tags.clear();
-        self.groups.clear();
-    }
+pub(super) struct Group {
+    pub(super) first: u16,
+    pub(super) partition: Partition,
+    pub(super) namespace: NamespaceId,
 }
 
 /// The checked payload of a data block.
@@ -444,6 +348,7 @@ impl Block {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::block_builder::BlockBuilder;
     use super::*;
     use crate::stamp::{HybridTime, Origin};
 

@@ -8,7 +8,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `format` | block headers and the footer: checksums bound to file, place and database |
-//! | `block` | records within a data block |
+//! | `block`, `block_builder` | records within a data block |
 //! | `index`, `filter`, `parts` | what a part is found and refused by |
 //! | `meta`, `tally` | properties, and counting them |
 //! | `writer`, `output`, `unit` | writing |
@@ -19,6 +19,7 @@
 //! with file and offset, never a missing record. The layout is in `engine/FORMAT.md`.
 
 mod block;
+mod block_builder;
 mod cursor;
 mod filter;
 mod format;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use pinion_env::{AlignedBuf, create_dir_all};
 
-use super::block::BlockBuilder;
+use super::block_builder::BlockBuilder;
 use super::format::{BlockPlace, BlockType};
 use super::{Block, Table, TableMeta, TableOptions, TableWriter};
 use crate::error::Result;

@@ -7,7 +7,7 @@
 use pinion_env::page_round_up;
 
 use super::UNIT_BYTES_MAX;
-use super::block::BLOCK_OVERHEAD_BYTES;
+use super::block_builder::BLOCK_OVERHEAD_BYTES;
 
 /// Padding that is acceptable, in hundredths of the stored size.
 const PADDING_PERCENT_MAX: u64 = 10;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use pinion_env::{Env, OpenMode, PAGE_BYTES};
 
-use super::block::{BlockBuilder, record_bytes};
+use super::block_builder::{BlockBuilder, record_bytes};
 use super::filter::{self, FilterWidth};
 use super::format::{BLOCK_HEADER_BYTES, BlockPlace, BlockType, Footer, Section, SectionKind, seal_block};
 use super::index::IndexBuilder;
