@@ -249,8 +249,8 @@ pub trait Socket: 'static {
 
     /// The next bytes; `None` when the peer has closed its side.
     ///
-    /// The first call on a new socket asks for one chunk only, so that nothing else is in flight
-    /// and [`Socket::hand_off`] is possible after it. [`Socket::start_streaming`] lifts that.
+    /// A new socket asks for one chunk per call, so that nothing is in flight when a call was ready
+    /// and [`Socket::hand_off`] is possible then. [`Socket::start_streaming`] lifts that.
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Self::Chunk>>>;
 
     /// From now on chunks keep arriving without being asked for one by one.
@@ -273,8 +273,9 @@ pub trait Socket: 'static {
     /// Waits for the send in flight and gives its buffers back for reuse. Pending when none is.
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)>;
 
-    /// Detaches the socket to be adopted by another core. Only while nothing is in flight: after
-    /// the first [`Socket::poll_receive`] was ready and before anything else was asked.
+    /// Detaches the socket to be adopted by another core. Only while nothing is in flight: after a
+    /// [`Socket::poll_receive`] was ready and before anything else was asked, neither streaming nor
+    /// a send included.
     ///
     /// # Panics
     /// When an operation is in flight.

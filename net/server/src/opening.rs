@@ -1,9 +1,8 @@
 //! How a connection opens: preface, HELLO, and the way to the core that HELLO names.
 //!
-//! What is received is gathered chunk by chunk until HELLO is whole. If it came in the first chunk,
-//! nothing else is in flight and the socket can move to the wanted core, which answers; if it came
-//! in pieces (no client that sends it at once sees this) the connection stays, the answer says
-//! where, and requests are forwarded.
+//! What is received is asked for chunk by chunk until HELLO is whole, so that nothing is in flight
+//! then and the socket can move to the wanted core, which answers. If that core does not keep up
+//! with its messages the connection stays, the answer says where, and requests are forwarded.
 //!
 //! Limits: HELLO has a deadline and a longest frame; connections beyond the limit are told so after
 //! their HELLO, and beyond [`REFUSALS_MAX`] of those dropped unheard.
@@ -139,8 +138,7 @@ async fn open<E: ServerEnv>(
     socket: E::Socket,
     handed: Option<Vec<u8>>,
 ) -> Option<Session<E>> {
-    // A socket can move only while nothing but its first chunk has been asked for.
-    let mut may_move = handed.is_none();
+    let adopted = handed.is_some();
     let mut received = handed.unwrap_or_default();
     let opening = loop {
         match read_opening(&received) {
@@ -164,7 +162,6 @@ async fn open<E: ServerEnv>(
         .await?;
         add(&core.counters.received_chunks, 1);
         add(&core.counters.received_bytes, chunk.len() as u64);
-        may_move &= received.is_empty();
         received.extend_from_slice(&chunk);
     };
     let opening = match opening {
@@ -175,18 +172,14 @@ async fn open<E: ServerEnv>(
         }
     };
     let request_id = opening.header.request_id;
-    let refusal = if core.phase.get() != Phase::Serving {
-        Some(Refusal::SHUTTING_DOWN)
-    } else if core.connections.open() > core.connections_max() {
-        add(&core.counters.connections_refused, 1);
-        Some(Refusal::TOO_MANY_CONNECTIONS)
-    } else {
-        None
+    let refusing = |socket, refusal: &Refusal<'_>| {
+        Some(Session::refusing(core, connection, socket, request_id, refusal))
     };
-    if let Some(refusal) = refusal {
-        return Some(Session::refusing(core, connection, socket, request_id, &refusal));
+    if core.phase.get() != Phase::Serving {
+        return refusing(socket, &Refusal::SHUTTING_DOWN);
     }
-    let socket = if may_move && opening.wanted_core != core.index && opening.wanted_core < core.layout.cores {
+    let passes_on = !adopted && opening.wanted_core != core.index && opening.wanted_core < core.layout.cores;
+    let socket = if passes_on {
         match hand_off(core, socket, opening.wanted_core, received) {
             Ok(()) => return None,
             // The other core does not keep up with its messages: the connection stays here, and
@@ -199,10 +192,15 @@ async fn open<E: ServerEnv>(
     } else {
         socket
     };
+    // Counted where a connection stays, itself included.
+    if core.connections.open() > core.connections_max() {
+        add(&core.counters.connections_refused, 1);
+        return refusing(socket, &Refusal::TOO_MANY_CONNECTIONS);
+    }
     connection.hello_done();
     let mut answer = core.take_buffer();
     if let Err(error) = hello::put_answer(core, &opening, &mut answer) {
-        return Some(Session::refusing(core, connection, socket, request_id, &Refusal::protocol(&error)));
+        return refusing(socket, &Refusal::protocol(&error));
     }
     *connection.out.borrow_mut() = answer;
     Some(Session::streaming(core, connection, socket, &received[opening.bytes..]))

@@ -30,7 +30,7 @@ pub struct SimSocket {
 enum Stage {
     New,
     Asked,
-    /// The first chunk was given and nothing else asked for.
+    /// All chunks that were asked for one by one were given.
     Answered,
     InUse,
 }
@@ -52,14 +52,11 @@ impl Socket for SimSocket {
 
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<SimChunk>>> {
         let armed = if self.streaming.get() { Armed::Stream } else { Armed::Once };
-        if !matches!(self.stage.get(), Stage::New | Stage::Asked) {
-            self.stage.set(Stage::InUse);
-        }
         let received = self.ends.incoming.poll_receive(&self.ends.shared, armed, context);
         self.stage.set(match (self.stage.get(), received.is_ready()) {
-            (Stage::New | Stage::Asked, true) => Stage::Answered,
-            (Stage::New, false) => Stage::Asked,
-            (stage, _) => stage,
+            (Stage::InUse, _) => Stage::InUse,
+            (_, true) => Stage::Answered,
+            (_, false) => Stage::Asked,
         });
         received.map_ok(|chunk| chunk.map(|bytes| self.chunk(bytes)))
     }
@@ -91,7 +88,11 @@ impl Socket for SimSocket {
 
     fn hand_off(self) -> SimHandoff {
         let stage = self.stage.get();
-        assert_eq!(stage, Stage::Answered, "handed off only after the first chunk and before anything else");
+        assert_eq!(
+            stage,
+            Stage::Answered,
+            "handed off only after a chunk asked for by itself and before anything else"
+        );
         let shared = Rc::clone(&self.ends.shared);
         let abandoned = Arc::clone(&shared.links.abandoned);
         SimHandoff { number: Some(shared.links.park(self.ends)), abandoned }

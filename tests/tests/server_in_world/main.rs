@@ -106,8 +106,15 @@ fn pipelined_requests_on_either_core_are_all_answered() {
         assert!(owners.contains(&0) && owners.contains(&1), "both cores own keys");
         let info = info(&mut client).await;
         let forwarded = owners.iter().filter(|owner| **owner == 1).count() * 2;
-        assert!(info.contains(&format!("\"forwarded\":{forwarded},")), "{info}");
+        assert_eq!(counter(&info, "forwarded"), forwarded as u64);
     });
+}
+
+/// The sum over all cores, which stands before the cores' own numbers.
+fn counter(info: &str, name: &str) -> u64 {
+    let start = info.find(&format!("\"{name}\":")).unwrap() + name.len() + 3;
+    let digits = info[start..].split(|character: char| !character.is_ascii_digit()).next();
+    digits.unwrap().parse().unwrap()
 }
 
 async fn info(client: &mut Client) -> String {
@@ -133,9 +140,7 @@ fn a_slow_reader_of_large_answers_stops_its_own_requests() {
             for _ in 0..100 {
                 assert_eq!(client.receive().await.value().as_deref(), Some(&value[..]));
             }
-            assert!(
-                !info(&mut client).await.contains("\"receive_pauses\":0,\"messages_delayed\":0},\"storage")
-            );
+            assert!(counter(&info(&mut client).await, "receive_pauses") > 0);
         });
     }
 }
@@ -205,8 +210,7 @@ fn a_bad_request_costs_only_itself() {
             let answer = client.call(&request).await;
             assert_eq!((answer.error().code, answer.error().outcome), (code, Outcome::NotApplied));
         }
-        let Response::Ping(bytes) = client.call(&Request::Ping(b"hello")).await.response() else { panic!() };
-        assert_eq!(bytes, b"hello");
+        assert_eq!(client.call(&Request::Ping(b"hello")).await.response(), Response::Ping(b"hello"));
     });
 }
 
@@ -419,7 +423,7 @@ fn scans_of_all_kinds_find_every_record_once() {
             ..scan(ScanKind::Ordered { shard: 0 })
         };
         assert!(read_all(&mut client, keys).await.iter().all(|(key, value)| {
-            value.is_empty() && (b"free010"[..]..&b"free013"[..]).contains(&&key[..])
+            value.is_empty() && *key >= b"free010".to_vec() && *key < b"free013".to_vec()
         }));
         let answer = client.call(&Request::Scan(Scan { cursor: b"forged-cursor", ..keys })).await;
         assert_eq!(answer.error().code, ErrorCode::BadCursor);
@@ -436,9 +440,8 @@ fn namespaces_are_known_and_forgotten_by_all_cores_at_once() {
         let Response::NamespaceCreate(namespace) = one.call(&create).await.response() else { panic!() };
         assert_eq!(zero.call(&create).await.error().code, ErrorCode::NamespaceExists);
         for (client, index) in [(&mut zero, 1), (&mut one, 2)] {
-            let Response::NamespaceList(list) = client.call(&Request::NamespaceList).await.response() else {
-                panic!()
-            };
+            let answer = client.call(&Request::NamespaceList).await;
+            let Response::NamespaceList(list) = answer.response() else { panic!() };
             let names: Vec<_> =
                 list.iter().map(|entry| (entry.id, entry.name, entry.default_ttl_ms)).collect();
             assert_eq!(names, [(0, "default", 0), (namespace, "books", 40)]);
