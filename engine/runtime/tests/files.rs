@@ -1,11 +1,13 @@
 //! Files and directories, in direct mode on a real disk.
 
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+
 mod rig;
 
 use std::io::ErrorKind;
 use std::path::Path;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use pinion_runtime::env::{
     AlignedBuf, Env, File, OpenMode, PAGE_BYTES, TaskClass, WriteMode, create_dir_all,
@@ -199,8 +201,7 @@ fn space_and_locks_are_told() {
     });
 }
 
-/// Polling a read through a block on another task's work: file I/O goes on beside tasks that only
-/// yield.
+/// Tasks that do nothing but yield keep nobody's I/O waiting.
 #[test]
 fn files_are_served_beside_yielding_tasks() {
     let _deadline = deadline("beside yielding");
@@ -225,8 +226,6 @@ fn files_are_served_beside_yielding_tasks() {
                 file.read(0, AlignedBuf::zeroed(PAGE_BYTES), PAGE_BYTES).await.0.unwrap();
             }
             stop.set(true);
-            let ready = std::future::poll_fn(|_| Poll::Ready(())).await;
-            assert_eq!(ready, ());
         }
     });
 }

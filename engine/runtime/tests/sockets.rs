@@ -1,5 +1,7 @@
 //! Connections: echo in storms, back-pressure, resets, drops, hand-off between cores.
 
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+
 mod rig;
 
 use std::future::poll_fn;

@@ -1,5 +1,6 @@
 //! What the runtime's tests share: a deadline, a runtime in a thread, an echo server.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of this file")]
+#![expect(dead_code, reason = "each test binary uses a part of this file")]
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -15,16 +16,16 @@ use pinion_runtime::{RealEnv, RealSocket, Remote, Runtime, RuntimeConfig, Socket
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What the tests' cores tell each other.
-pub enum Message {
+pub(crate) enum Message {
     Stop,
     Number(u64),
     Connection(SocketHandoff),
 }
 
 /// Aborts the process if the value lives too long.
-pub struct Deadline(mpsc::Sender<()>);
+pub(crate) struct Deadline(mpsc::Sender<()>);
 
-pub fn deadline(test: &'static str) -> Deadline {
+pub(crate) fn deadline(test: &'static str) -> Deadline {
     let (alive, ended) = mpsc::channel::<()>();
     thread::spawn(move || {
         if ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -36,20 +37,20 @@ pub fn deadline(test: &'static str) -> Deadline {
 }
 
 /// `cores` cores, spread over the CPUs there are.
-pub fn config(cores: usize) -> RuntimeConfig {
+pub(crate) fn config(cores: usize) -> RuntimeConfig {
     let online = online_cpus();
     RuntimeConfig::new((0..cores).map(|core| online[core % online.len()]).collect())
 }
 
 /// A runtime that listens and runs in a thread of its own.
-pub struct Server {
-    pub addr: SocketAddr,
-    pub remote: Remote<Message>,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) remote: Remote<Message>,
     cores: usize,
     thread: JoinHandle<()>,
 }
 
-pub fn serve<Main, Fut>(mut config: RuntimeConfig, main: Main) -> Server
+pub(crate) fn serve<Main, Fut>(mut config: RuntimeConfig, main: Main) -> Server
 where
     Main: Fn(RealEnv<Message>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -64,7 +65,7 @@ where
 }
 
 impl Server {
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         for core in 0..self.cores {
             assert!(self.remote.send(core, Message::Stop).is_ok());
         }
@@ -73,7 +74,7 @@ impl Server {
 }
 
 /// Runs `main` on one core that listens on nothing.
-pub fn run_one<Main, Fut>(main: Main)
+pub(crate) fn run_one<Main, Fut>(main: Main)
 where
     Main: Fn(RealEnv<Message>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -82,17 +83,17 @@ where
 }
 
 /// Waits for the next message.
-pub async fn message<E: NodeEnv>(env: &E) -> E::Message {
+pub(crate) async fn message<E: NodeEnv>(env: &E) -> E::Message {
     poll_fn(|context| env.poll_message(context)).await
 }
 
 /// Waits until told to stop.
-pub async fn until_stopped(env: RealEnv<Message>) {
+pub(crate) async fn until_stopped(env: RealEnv<Message>) {
     while !matches!(message(&env).await, Message::Stop) {}
 }
 
 /// Accepts connections and serves each with `serve` in a task.
-pub async fn accept_all<F, Fut>(env: RealEnv<Message>, serve: F)
+pub(crate) async fn accept_all<F, Fut>(env: RealEnv<Message>, serve: F)
 where
     F: Fn(Rc<RealSocket>) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -108,7 +109,7 @@ where
 }
 
 /// Sends back what comes, until the peer is done.
-pub async fn echo(socket: Rc<RealSocket>) {
+pub(crate) async fn echo(socket: Rc<RealSocket>) {
     socket.start_streaming();
     while let Ok(Some(chunk)) = poll_fn(|context| socket.poll_receive(context)).await {
         let mut reply = chunk.to_vec();
