@@ -32,7 +32,7 @@ use crate::{doctor, serve};
 
 /// A persistent, distributed key-value database.
 #[derive(Debug, Parser)]
-#[command(name = "pinion", version, about, max_term_width = 100)]
+#[command(name = "pinion", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
