@@ -1,6 +1,6 @@
 //! The bytes of a log segment: its header page, blocks, records and operations.
 //!
-//! Written out in `engine/FORMAT.md`. Every byte that counts is covered by exactly one XXH3-64: a
+//! Written out in `engine/FORMAT.md`, section Log. Every byte that counts is covered by exactly one XXH3-64: a
 //! record's bytes by the record's checksum, and the block's header, which contains a fold of the
 //! records' checksums in their order, by the header's. Payload bytes are therefore hashed once,
 //! while they are staged, and a record left over from another block in the same place is still
