@@ -249,9 +249,9 @@ impl Catalogue {
             found,
         };
         let body = &bytes[CATALOGUE.bytes..];
-        let body = body.get(..body_bytes as usize).ok_or_else(|| {
-            damaged(format!("{body_bytes} bytes"), format!("{} bytes", body.len()))
-        })?;
+        let body = body
+            .get(..body_bytes as usize)
+            .ok_or_else(|| damaged(format!("{body_bytes} bytes"), format!("{} bytes", body.len())))?;
         let computed = xxh3_64(body);
         if computed != found {
             return Err(damaged(format!("checksum {computed:016x}"), format!("{found:016x}")).into());
@@ -279,7 +279,8 @@ impl Catalogue {
         let ordered = self.live.windows(2).all(|pair| pair[0].id < pair[1].id);
         let known = self.live.iter().map(|namespace| namespace.id).chain(self.dropped.iter().copied());
         let numbered = known.max().is_some_and(|last| last.0 < self.next_id);
-        let default = self.live.first().is_some_and(|first| first.id.0 == 0 && first.name == DEFAULT_NAMESPACE);
+        let default =
+            self.live.first().is_some_and(|first| first.id.0 == 0 && first.name == DEFAULT_NAMESPACE);
         (from.rest().is_empty() && ordered && numbered && default).then_some(())
     }
 }

@@ -4,8 +4,10 @@
 
 mod answer;
 mod cache;
+mod catalogue;
 mod codec;
 mod compaction;
+mod data_dir;
 mod error;
 mod framing;
 mod identity;
@@ -13,6 +15,7 @@ mod key;
 pub mod log;
 pub mod manifest;
 mod memtable;
+mod meta;
 mod operation;
 mod options;
 mod record;
@@ -26,9 +29,14 @@ mod testing;
 
 pub use answer::{Answer, Teller, answer};
 pub use cache::{Admission, BlockCache, BlockCacheStats, ROW_BYTES_MAX, RowCache, RowCacheStats, Ticket};
+pub use catalogue::{
+    Catalogue, CatalogueError, CatalogueFile, DEFAULT_NAMESPACE, DROPPED_NAMESPACES_MAX,
+    NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, Namespace,
+};
 pub use compaction::{
     INPUTS_MAX, Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Verdict, Work, debt_bytes, pick,
 };
+pub use data_dir::{DataDir, FormatOptions};
 pub use error::{Corruption, Error, Outcome, Result};
 pub use identity::{DatabaseId, Identity};
 pub use key::{
@@ -36,6 +44,7 @@ pub use key::{
     key_hash, partition_of, tag,
 };
 pub use memtable::{EntryRef, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains};
+pub use meta::{META_NAMES, Meta};
 pub use operation::{
     BatchOperation, Condition, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
 };

@@ -25,6 +25,8 @@ mod place_cursor;
 mod read;
 mod scan;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod version;
 mod write;
 

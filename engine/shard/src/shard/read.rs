@@ -9,7 +9,7 @@ use pinion_env::Env;
 
 use super::Shard;
 use crate::error::Result;
-use crate::key::{Key, Position};
+use crate::key::Key;
 use crate::operation::Waiter;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::{HybridTime, Stamp};
@@ -48,8 +48,8 @@ impl Found {
         Self { kind, stamp, expiry_ms, value: FoundValue::Owned(value.to_vec()) }
     }
 
-    fn in_block(block: Rc<Block>, position: &Position<'_>) -> Option<Self> {
-        let index = block.index_of(position)?;
+    fn in_block(block: Rc<Block>, key: &Key<'_>) -> Option<Self> {
+        let index = block.search(key)?;
         let RecordView { kind, stamp, expiry_ms, .. } = block.record(index);
         Some(Self { kind, stamp, expiry_ms, value: FoundValue::InBlock(block, index) })
     }
@@ -57,7 +57,8 @@ impl Found {
 
 /// Where a walk through the tables stands.
 enum Step {
-    Found(Rc<Block>),
+    /// The record of this index.
+    Found(Rc<Block>, usize),
     Missing,
     /// A block must be read.
     Read,
@@ -91,9 +92,8 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 return judge(&record);
             }
         }
-        let position = key.position();
-        match inner.walk_tables(key, &position, true) {
-            Step::Found(block) => judge(&block.find(&position).expect("the walk found it in this block")),
+        match inner.walk_tables(key, true) {
+            Step::Found(block, index) => judge(&block.record(index)),
             Step::Missing => {
                 inner.counters.count_get(false);
                 let visit = visit.take().expect("no record was found before");
@@ -199,7 +199,7 @@ impl<E: Env, W: Waiter> super::Inner<E, W> {
                         .inspect_err(|_| self.counters.damaged.add(1))?
                 }
             };
-            if let Some(found) = Found::in_block(block, &position) {
+            if let Some(found) = Found::in_block(block, key) {
                 return Ok(Some(found));
             }
             self.counters.filter_false_positives.add(1);
@@ -208,9 +208,10 @@ impl<E: Env, W: Waiter> super::Inner<E, W> {
     }
 
     /// Walks the tables as far as cached blocks allow. `count` says whether this is a user's read.
-    fn walk_tables(&self, key: &Key<'_>, position: &Position<'_>, count: bool) -> Step {
+    fn walk_tables(&self, key: &Key<'_>, count: bool) -> Step {
+        let position = key.position();
         let version = self.version.borrow();
-        for table in version.covering(position) {
+        for table in version.covering(&position) {
             let Some(handle) = table.locate(key) else { continue };
             let Some(block) = self.block_cache.get(table.meta().number, handle) else {
                 return Step::Read;
@@ -218,8 +219,8 @@ impl<E: Env, W: Waiter> super::Inner<E, W> {
             if count {
                 self.counters.blocks_searched.add(1);
             }
-            if block.find(position).is_some() {
-                return Step::Found(block);
+            if let Some(index) = block.search(key) {
+                return Step::Found(block, index);
             }
             if count {
                 self.counters.filter_false_positives.add(1);
@@ -234,9 +235,8 @@ impl<E: Env, W: Waiter> super::Inner<E, W> {
         key: &Key<'_>,
         visit: impl FnOnce(Option<RecordView<'_>>) -> R,
     ) -> Result<R, NeedsRead> {
-        let position = key.position();
-        match self.walk_tables(key, &position, false) {
-            Step::Found(block) => Ok(visit(block.find(&position))),
+        match self.walk_tables(key, false) {
+            Step::Found(block, index) => Ok(visit(Some(block.record(index)))),
             Step::Missing => Ok(visit(None)),
             Step::Read => Err(NeedsRead),
         }

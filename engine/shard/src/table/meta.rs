@@ -31,7 +31,8 @@ pub struct TableMeta {
     pub oldest_tombstone: Stamp,
     /// Smallest expiry of a record that has one, in milliseconds; `u64::MAX` if none has.
     pub expiry_min_ms: u64,
-    /// Largest expiry in milliseconds; `u64::MAX` if some record has none (tombstones have none).
+    /// Largest expiry in milliseconds; `u64::MAX` if some value has none, 0 if there are only
+    /// tombstones.
     pub expiry_max_ms: u64,
     /// Records that have an expiry.
     pub expiring: u64,

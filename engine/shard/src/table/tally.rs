@@ -59,8 +59,10 @@ impl Tally {
             self.oldest_tombstone = self.oldest_tombstone.min(record.stamp);
         }
         if record.expiry_ms == 0 {
-            // Tombstones too: a table that holds one is not over when its values are.
-            self.expiry_max_ms = u64::MAX;
+            // Tombstones have no say: they end with their stamps.
+            if record.kind != RecordKind::Tombstone {
+                self.expiry_max_ms = u64::MAX;
+            }
         } else {
             self.expiring += 1;
             self.expiry_min_ms = self.expiry_min_ms.min(record.expiry_ms);

@@ -106,6 +106,25 @@ fn a_flipped_byte_of_the_unproven_last_commit_drops_it_whole() {
 }
 
 #[test]
+fn sound_records_of_another_block_in_the_same_place_are_not_taken() {
+    let one_block = |first: u64| {
+        let env = world();
+        let log = replay(&env).unwrap().log;
+        commit(&env, &log, first..first + 2, 150);
+        env.content(segment(1))
+    };
+    // The header sector of one write, the rest of another that was torn there before.
+    let (new, old) = (one_block(0), one_block(8));
+    let records = BLOCKS_START as usize + 96;
+    let env = world();
+    drop(replay(&env).unwrap());
+    env.put(segment(1), &[&new[..records], &old[records..]].concat());
+    assert!(replayed_numbers(&env).unwrap().is_empty());
+    env.put(segment(1), &old);
+    assert_eq!(replayed_numbers(&env).unwrap(), [8, 9]);
+}
+
+#[test]
 fn damage_before_a_mark_is_named_with_file_and_offset() {
     let env = small_log(true);
     let second = blocks(&env.content(segment(1)))[1] as u64;
