@@ -1,0 +1,130 @@
+//! `pinion serve`: one node in this process.
+//!
+//! Gathers the settings, looks at the machine and the data directory, starts the cores, prints what
+//! it runs with, and stops at a signal. Standard output carries the start-up lines only, the last
+//! of them `listening on HOST:PORT`, printed when every core takes connections; logs go to standard
+//! error. Exit codes: 0 stopped in good order; 1 could not start or had to stop; 2 bad settings;
+//! 128 + signal stopped at once by a second signal. A panic aborts the process.
+
+mod cores;
+mod file;
+mod memory;
+mod settings;
+mod signals;
+mod startup;
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pinion_engine::Options;
+use pinion_runtime::{Runtime, RuntimeConfig, SocketHandoff};
+use pinion_server::{CoreMessage, Error, ServerConfig, serve_core};
+use tracing_subscriber::EnvFilter;
+
+use crate::checks::{self, Level};
+
+pub(crate) use self::memory::allowed_bytes;
+pub(crate) use self::settings::{ServeArgs, Settings};
+use self::startup::Banner;
+
+/// The environment variable that chooses what is logged: `warn`, `pinion_server=debug`, ...
+const LOG_VARIABLE: &str = "PINION_LOG";
+const LOG_DEFAULT: &str = "info";
+
+/// Exit code for settings that make no sense.
+const EXIT_SETTINGS: u8 = 2;
+
+/// Runs a node until it is told to stop.
+pub(crate) fn run(args: ServeArgs) -> ExitCode {
+    log_to_stderr();
+    let settings =
+        match Settings::gather(args).and_then(|settings| settings.check_listen().map(|()| settings)) {
+            Ok(settings) => settings,
+            Err(text) => return fail(&text, EXIT_SETTINGS),
+        };
+    match start(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => fail(&text, 1),
+    }
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    eprintln!("error: {text}");
+    ExitCode::from(code)
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+fn start(settings: &Settings) -> Result<(), String> {
+    let meta = checks::read_meta(&settings.data).map_err(|error| error.to_string())?;
+    let shards = settings.shards(meta.as_ref());
+    let options = settings.options(shards).map_err(|error| error.to_string())?;
+    let before = checks::before_start(settings, shards, &options);
+    for check in &before {
+        match check.level {
+            Level::Ok => tracing::debug!("{check}"),
+            Level::Warn => tracing::warn!("{check}"),
+            Level::Fail => {}
+        }
+    }
+    if let Some(check) = before.iter().find(|check| check.level == Level::Fail) {
+        return Err(check.to_string());
+    }
+    if let Some(text) = settings.ignored(meta.as_ref()) {
+        tracing::warn!("{text}");
+    }
+
+    let mut runtime = RuntimeConfig::new(settings.cpus.clone());
+    runtime.listen = Some(settings.listen);
+    let runtime = Runtime::new(runtime).map_err(|error| error.to_string())?;
+    let address = runtime.local_addr().unwrap_or(settings.listen);
+    signals::watch(runtime.remote()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let config = settings.server_config(shards, options.clone());
+    serve(runtime, config, settings, &options, address)
+}
+
+/// Runs the cores until all have ended.
+fn serve(
+    runtime: Runtime<CoreMessage<SocketHandoff>>,
+    config: ServerConfig,
+    settings: &Settings,
+    options: &Options,
+    address: SocketAddr,
+) -> Result<(), String> {
+    let banner = Arc::new(Banner::new(settings, options, address));
+    banner.starting();
+    let config = Arc::new(config);
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let ended = runtime.run({
+        let failures = Arc::clone(&failures);
+        move |env| {
+            let (config, banner, failures) =
+                (Arc::clone(&config), Arc::clone(&banner), Arc::clone(&failures));
+            async move {
+                if let Err(error) = serve_core(env, config, |summary| banner.ready(summary)).await {
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                }
+            }
+        }
+    });
+    ended.map_err(|error| error.to_string())?;
+    let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+    // What other cores say of a failure is only an echo of it.
+    failures.sort_by_key(|error| matches!(error, Error::OtherCore { .. }));
+    match failures.first() {
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Some(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,234 @@
+//! What a node is started with, from flags, environment and file.
+//!
+//! Flags win over the environment (`PINION_...`), the environment over the file, the file over the
+//! defaults. clap joins the first two; [`Settings::gather`] adds the others.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use pinion_engine::{Meta, Options, PARTITIONS_MIN};
+use pinion_server::{EngineSizes, Limits, ServerConfig};
+
+use super::cores::Cores;
+use super::file::{Amount, EngineSettings, FileSettings};
+use super::memory;
+use crate::size::ByteSize;
+
+/// Where data lives unless told otherwise.
+const DATA_DEFAULT: &str = "./pinion-data";
+/// Where a node listens unless told otherwise.
+const LISTEN_DEFAULT: &str = "127.0.0.1:7600";
+/// Partitions of a new directory unless told otherwise.
+const PARTITIONS_DEFAULT: u32 = 1_024;
+/// Partitions that a shard has at least.
+const SHARD_PARTITIONS_MIN: u32 = 16;
+/// A node takes this part of the memory it may use unless told otherwise.
+const MEMORY_PART: u64 = 4;
+
+/// The settings that have a flag.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Data directory; formatted at the first start [default: ./pinion-data]
+    #[arg(long, env = "PINION_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address to listen on; port 0 lets the system choose [default: 127.0.0.1:7600]
+    #[arg(long, env = "PINION_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// How many cores, or which CPUs (0,2-5) [default: every CPU]
+    #[arg(long, env = "PINION_CORES", value_name = "N|LIST")]
+    pub(crate) cores: Option<Cores>,
+    /// Memory for memtables and caches, 2GiB for example; at least 64 MiB per shard [default: a
+    /// quarter of what this process may use]
+    #[arg(long, env = "PINION_MEMORY", value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+    /// Shards of a new data directory, fixed from then on [default: one per core]
+    #[arg(long, env = "PINION_SHARDS", value_name = "N")]
+    pub(crate) shards: Option<u16>,
+    /// Partitions of a new data directory, fixed from then on: a power of two from 64 to 16384
+    /// [default: 1024]
+    #[arg(long, env = "PINION_PARTITIONS", value_name = "N")]
+    pub(crate) partitions: Option<u32>,
+    /// Largest value, up to 16MiB [default: 1MiB]
+    #[arg(long, env = "PINION_VALUE_BYTES_MAX", value_name = "SIZE")]
+    pub(crate) value_bytes_max: Option<ByteSize>,
+    /// Configuration file (TOML)
+    #[arg(long, env = "PINION_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Listen on an address that others can reach: there is no authentication and no encryption
+    #[arg(
+        long,
+        env = "PINION_INSECURE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) insecure: Option<bool>,
+}
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) insecure: bool,
+    /// The CPU of each core.
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) memory: ByteSize,
+    /// Whether the memory was chosen by us.
+    pub(crate) memory_is_default: bool,
+    shards: Option<u16>,
+    partitions: u32,
+    value_bytes_max: Option<u32>,
+    engine: EngineSettings,
+    pub(crate) limits: Limits,
+}
+
+impl Settings {
+    /// Joins flags, environment and file.
+    ///
+    /// # Errors
+    /// One text for people.
+    pub(crate) fn gather(args: ServeArgs) -> Result<Self, String> {
+        let file = args.config.as_deref().map(FileSettings::read).transpose()?.unwrap_or_default();
+        let listen = args.listen.or(file.listen).unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
+        let memory = args.memory.or(file.memory.map(|Amount(bytes)| ByteSize(bytes)));
+        let value_bytes_max = match args.value_bytes_max {
+            Some(ByteSize(bytes)) => Some(u32::try_from(bytes).map_err(|_| {
+                format!("--value-bytes-max of {bytes} is too large: at most 16MiB are possible")
+            })?),
+            None => file.value_bytes_max.map(|Amount(bytes)| bytes),
+        };
+        let mut limits = Limits::default();
+        file.limits.apply(&mut limits);
+        Ok(Self {
+            data: args.data.or(file.data).unwrap_or_else(|| DATA_DEFAULT.into()),
+            listen: address(&listen)?,
+            insecure: args.insecure.or(file.insecure).unwrap_or(false),
+            cpus: Cores::cpus(args.cores.or(file.cores).as_ref())?,
+            memory: memory.unwrap_or_else(|| ByteSize(memory::allowed_bytes() / MEMORY_PART)),
+            memory_is_default: memory.is_none(),
+            shards: args.shards.or(file.shards),
+            partitions: args.partitions.or(file.partitions).unwrap_or(PARTITIONS_DEFAULT),
+            value_bytes_max,
+            engine: file.engine,
+            limits,
+        })
+    }
+
+    /// Refuses an address that others can reach, unless that is asked for.
+    ///
+    /// # Errors
+    /// What to do instead.
+    pub(crate) fn check_listen(&self) -> Result<(), String> {
+        if self.insecure || self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        Err(format!(
+            "{} can be reached by others, and there is no authentication and no encryption yet: everyone who \
+             reaches it can read and change everything. Listen on 127.0.0.1 (behind an SSH tunnel or a VPN if \
+             need be), or say --insecure if the network keeps strangers out",
+            self.listen
+        ))
+    }
+
+    /// How many shards the node has: those of the directory, or those it will be formatted with.
+    pub(crate) fn shards(&self, meta: Option<&Meta>) -> u16 {
+        let cores = u16::try_from(self.cpus.len()).unwrap_or(u16::MAX);
+        let shards_max = self.partitions.max(PARTITIONS_MIN) / SHARD_PARTITIONS_MIN;
+        let chosen = || cores.min(u16::try_from(shards_max).unwrap_or(u16::MAX));
+        meta.map_or_else(|| self.shards.unwrap_or_else(chosen), |meta| meta.shards)
+    }
+
+    /// What was asked for a new directory and is not so in this one, for a warning.
+    pub(crate) fn ignored(&self, meta: Option<&Meta>) -> Option<String> {
+        let meta = meta?;
+        let asked = self.shards.filter(|shards| *shards != meta.shards)?;
+        Some(format!("--shards {asked} is ignored: the data directory was formatted with {}", meta.shards))
+    }
+
+    /// The engine's options for each of `shards` shards.
+    ///
+    /// # Errors
+    /// Too little memory, or sizes that contradict each other.
+    pub(crate) fn options(&self, shards: u16) -> Result<Options, pinion_engine::Error> {
+        let mut options = Options::for_memory(self.memory.0 / u64::from(shards.max(1)))?;
+        if let Some(bytes) = self.value_bytes_max {
+            options.value_bytes_max = bytes;
+        }
+        self.engine.apply(&mut options);
+        options.check()?;
+        Ok(options)
+    }
+
+    /// The server's configuration.
+    pub(crate) fn server_config(&self, shards: u16, options: Options) -> ServerConfig {
+        let mut config = ServerConfig::new(&self.data, EngineSizes::Each(Box::new(options)));
+        config.shards = Some(shards);
+        config.partitions = self.partitions;
+        config.limits = self.limits;
+        config
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let bad =
+        |why: &str| format!("cannot listen on `{text}`: {why}; write HOST:PORT, 127.0.0.1:7600 for example");
+    let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
+    found.next().ok_or_else(|| bad("the name has no address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(listen: &str) -> Settings {
+        let args = ServeArgs {
+            listen: Some(listen.into()),
+            cores: Some(Cores::Count(1)),
+            memory: Some(ByteSize(256 << 20)),
+            ..ServeArgs::default()
+        };
+        Settings::gather(args).unwrap()
+    }
+
+    #[test]
+    fn only_loopback_is_listened_on_unasked() {
+        for loopback in ["127.0.0.1:0", "127.1.2.3:7600", "[::1]:7600"] {
+            gather(loopback).check_listen().unwrap();
+        }
+        for open in ["0.0.0.0:7600", "192.0.2.1:7600", "[::]:7600"] {
+            let mut settings = gather(open);
+            assert!(settings.check_listen().unwrap_err().contains("--insecure"));
+            settings.insecure = true;
+            settings.check_listen().unwrap();
+        }
+        assert!(address("7600").is_err());
+    }
+
+    #[test]
+    fn memory_is_shared_by_the_shards() {
+        let settings = gather("127.0.0.1:0");
+        settings.options(4).unwrap();
+        assert!(settings.options(5).unwrap_err().to_string().contains("64 MiB per shard"));
+        assert_eq!(settings.shards(None), 1);
+        settings.server_config(1, settings.options(1).unwrap()).check().unwrap();
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\n")
+            .unwrap();
+        let args = ServeArgs {
+            config: Some(file.path().to_owned()),
+            memory: Some(ByteSize(128 << 20)),
+            ..ServeArgs::default()
+        };
+        let settings = Settings::gather(args).unwrap();
+        assert_eq!((settings.memory, settings.partitions), (ByteSize(128 << 20), 64));
+        assert_eq!(settings.options(1).unwrap().value_bytes_max, 2 << 20);
+        let missing = ServeArgs { config: Some("/nonexistent.toml".into()), ..ServeArgs::default() };
+        assert!(Settings::gather(missing).unwrap_err().contains("/nonexistent.toml"));
+    }
+}

@@ -1,0 +1,46 @@
+//! SIGTERM and SIGINT: the first stops the node in good order, a second ends the process at once.
+//!
+//! One thread waits for signals. It tells every core to stop; what happens then is the server's.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use pinion_runtime::{Remote, SocketHandoff};
+use pinion_server::CoreMessage;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// How long to wait before a core with a full queue is told again.
+const RETRY_DELAY: Duration = Duration::from_millis(1);
+
+/// Exit code of a process that a signal ended, less the signal's number.
+const SIGNAL_EXIT_BASE: i32 = 128;
+
+/// Starts the thread that waits for signals.
+///
+/// # Errors
+/// Handlers or the thread could not be set up.
+pub(crate) fn watch(remote: Remote<CoreMessage<SocketHandoff>>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        if signals.forever().next().is_none() {
+            return;
+        }
+        tracing::info!("stopping: requests under way are finished first; a second signal stops at once");
+        for core in 0..remote.cores() {
+            while remote.send(core, CoreMessage::shutdown()).is_err() {
+                signals.pending().for_each(|signal| at_once(signal));
+                thread::sleep(RETRY_DELAY);
+            }
+        }
+        signals.forever().for_each(|signal| at_once(signal));
+    })?;
+    Ok(())
+}
+
+/// What was acknowledged is in the log: the next start recovers it.
+fn at_once(signal: i32) -> ! {
+    tracing::warn!("stopped at once by a second signal; the next start recovers what was acknowledged");
+    std::process::exit(SIGNAL_EXIT_BASE + signal);
+}
