@@ -1,0 +1,288 @@
+//! The command line of the bench: what `pinion bench` takes.
+//!
+//! Mount it as a subcommand named `bench`, which is how its roof servers find themselves again:
+//!
+//! ```no_run
+//! #[derive(clap::Parser)]
+//! struct Cli {
+//!     #[command(subcommand)]
+//!     command: Command,
+//! }
+//!
+//! #[derive(clap::Subcommand)]
+//! enum Command {
+//!     /// Measure this machine and this build.
+//!     Bench(pinion_bench::command::Args),
+//! }
+//!
+//! # use clap::Parser;
+//! let code = match Cli::parse().command {
+//!     Command::Bench(args) => pinion_bench::command::run(args),
+//! };
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::load::{self, Dialect, Plan, Work};
+use crate::ratio::{self, HotPlan};
+use crate::roof;
+
+/// The name of the subcommand that [`Args`] belong to.
+const NAME: &str = "bench";
+
+/// Measure what a server can do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Compare this build with bare servers on this machine: GET and synced PUT.
+    ///
+    /// Starts its own servers on one cpu, in directories of their own, and the load on another.
+    Hot(HotArgs),
+    /// Put a running server under load. Overwrites records whose keys begin with `k`.
+    Load(LoadArgs),
+    /// A bare server that answers bytes with bytes.
+    #[command(hide = true)]
+    RoofEcho(RoofArgs),
+    /// A bare server that logs bytes durably before it answers.
+    #[command(hide = true)]
+    RoofLog(RoofLogArgs),
+}
+
+/// The records and the connections, for both kinds of measurement.
+#[derive(Debug, clap::Args)]
+struct ShapeArgs {
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// How many records there are.
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Bytes of a key.
+    #[arg(long, default_value_t = 32)]
+    key_bytes: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 512)]
+    value_bytes: usize,
+    /// Of the order in which records are asked for.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seconds of load before it is measured.
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warmup: Duration,
+    /// Seconds of load that are measured.
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+struct HotArgs {
+    /// Where the servers' directories are made (and removed).
+    #[arg(long, default_value = "pinion-bench")]
+    dir: PathBuf,
+    /// Rounds of each server.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Kinds of work.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "get,put")]
+    work: Vec<Work>,
+    /// Requests in flight on each connection.
+    #[arg(long, value_delimiter = ',', default_value = "1,16")]
+    depths: Vec<usize>,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// The cpu of the servers.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// The cpu of the load.
+    #[arg(long, default_value_t = 1)]
+    generator_cpu: usize,
+    /// The program to compare; this one if not given.
+    #[arg(long)]
+    pinion: Option<PathBuf>,
+    /// A further argument of `serve`; may be repeated.
+    #[arg(long = "serve-arg", allow_hyphen_values = true)]
+    serve_args: Vec<String>,
+    /// Write everything that was measured to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Fail when any ratio is below this.
+    #[arg(long)]
+    at_least: Option<f64>,
+}
+
+#[derive(Debug, clap::Args)]
+struct LoadArgs {
+    /// The server: an address and a port.
+    #[arg(long, default_value = "127.0.0.1:7600")]
+    target: SocketAddr,
+    /// What to ask.
+    #[arg(long, value_enum, default_value = "get")]
+    work: Work,
+    /// Requests in flight on each connection.
+    #[arg(long, default_value_t = 1)]
+    depth: usize,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Do not write and read back all records first.
+    #[arg(long)]
+    no_fill: bool,
+    /// The server is a bare one that answers bytes with bytes.
+    #[arg(long, hide = true)]
+    raw: bool,
+    /// The cpu of the load.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// The server's process, to tell how busy it was.
+    #[arg(long)]
+    server_process: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct RoofArgs {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Bytes of a request.
+    #[arg(long)]
+    request_bytes: usize,
+    /// Bytes of its answer.
+    #[arg(long)]
+    response_bytes: usize,
+}
+
+#[derive(Debug, clap::Args)]
+struct RoofLogArgs {
+    #[command(flatten)]
+    roof: RoofArgs,
+    /// The log: a new file.
+    #[arg(long)]
+    log: PathBuf,
+}
+
+/// Runs a command. The code is a failure when what was measured is not good enough.
+///
+/// # Errors
+/// See [`crate::Error`]: nothing could be measured.
+pub fn run(args: Args) -> Result<ExitCode> {
+    match args.command {
+        Command::Hot(args) => hot(args),
+        Command::Load(args) => load(&args),
+        Command::RoofEcho(args) => roof(args, None),
+        Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
+    }
+}
+
+fn hot(args: HotArgs) -> Result<ExitCode> {
+    let this = std::env::current_exe()?;
+    let plan = HotPlan {
+        pinion: args.pinion.unwrap_or_else(|| this.clone()),
+        serve_args: args.serve_args,
+        roof: (this, vec![NAME.to_owned()]),
+        dir: args.dir,
+        rounds: args.rounds,
+        works: args.work,
+        depths: args.depths,
+        connections: args.shape.connections,
+        keys: args.shape.keys,
+        key_bytes: args.shape.key_bytes,
+        value_bytes: args.shape.value_bytes,
+        seed: args.shape.seed,
+        warmup: args.shape.warmup,
+        measure: args.shape.seconds,
+        server_cpu: args.server_cpu,
+        generator_cpu: args.generator_cpu,
+    };
+    let verdict = ratio::run(&plan, args.json.as_deref())?;
+    let enough = args.at_least.is_none_or(|least| verdict.ratio_min >= least);
+    Ok(if enough && verdict.flaws == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn load(args: &LoadArgs) -> Result<ExitCode> {
+    let report = load::run(&Plan {
+        target: args.target,
+        dialect: if args.raw { Dialect::Raw } else { Dialect::Native },
+        work: args.work,
+        connections: args.shape.connections,
+        depth: args.depth,
+        keys: args.shape.keys,
+        key_bytes: args.shape.key_bytes,
+        value_bytes: args.shape.value_bytes,
+        seed: args.shape.seed,
+        prepare: !args.no_fill,
+        warmup: args.shape.warmup,
+        measure: args.shape.seconds,
+        cpu: args.cpu,
+        server_process: args.server_process,
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report).expect("numbers and text only"));
+    } else {
+        println!("{report}");
+    }
+    Ok(if report.flaws.total() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A time in seconds, as an option has it.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Serves until it is killed; says on standard output where it listens.
+fn roof(args: RoofArgs, log: Option<&Path>) -> Result<ExitCode> {
+    let RoofArgs { listen, request_bytes, response_bytes } = args;
+    // It stays on the cpu on which it was started.
+    let options = roof::Options { listen, cpu: None, request_bytes, response_bytes };
+    let bound = |address| println!("listening on {address}");
+    let stop = AtomicBool::new(false);
+    match log {
+        None => roof::echo::serve(&options, bound, &stop)?,
+        Some(log) => roof::log::serve(&options, log, bound, &stop)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn options_have_their_defaults_and_limits() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.args.command);
+        let Ok(Command::Hot(hot)) = parse("bench hot --serve-arg --memory --serve-arg 1GiB") else {
+            panic!("it should parse");
+        };
+        assert_eq!((hot.rounds, hot.depths, hot.work), (5, vec![1, 16], vec![Work::Get, Work::Put]));
+        assert_eq!((hot.shape.connections, hot.shape.keys, hot.shape.value_bytes), (64, 100_000, 512));
+        assert_eq!(hot.serve_args, ["--memory", "1GiB"]);
+        let Ok(Command::Load(load)) = parse("bench load --work put --seconds 0.5 --depth 16") else {
+            panic!("it should parse");
+        };
+        assert_eq!((load.work, load.depth, load.shape.seconds), (Work::Put, 16, Duration::from_millis(500)));
+        assert_eq!(load.target.to_string(), "127.0.0.1:7600");
+        for wrong in ["bench", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a measurement could not be made.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pinion_protocol::ProtocolError;
+
+/// A measurement that failed. Nothing of it is reported then: half a measurement misleads.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option, or a combination of them, makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A socket or the ring failed; a connection that the server closed comes as
+    /// [`io::ErrorKind::UnexpectedEof`] or [`io::ErrorKind::ConnectionReset`].
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The server could not be reached.
+    #[error("connecting to {target}: {error}")]
+    Connect {
+        /// Its address.
+        target: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The generator could not be kept on its cpu.
+    #[error("running on cpu {cpu}: {error}")]
+    Cpu {
+        /// The cpu.
+        cpu: usize,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file or directory of the measurement failed.
+    #[error("{path}: {error}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The server's bytes are not the protocol's.
+    #[error("the server breaks the protocol: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// An answer that fits no request, or does not fit its request.
+    #[error("an answer that does not fit: {0}")]
+    Answer(String),
+    /// The server refused the connection or the filling of its records.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// No answer came for a long time.
+    #[error("no answer for {0} s")]
+    Silent(u64),
+    /// A server process did not start, or ended.
+    #[error("{0}")]
+    Server(String),
+}
+
+/// Of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |error| Self::File { path, error }
+    }
+}

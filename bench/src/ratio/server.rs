@@ -1,0 +1,165 @@
+//! A server as a child process: started on its cpu, found by what it announces, killed at the end.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::load::pin_to_cpu;
+
+/// How long a server may take to say where it listens.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How much of what a failed server wrote is repeated, in bytes.
+const COMPLAINT_BYTES_MAX: usize = 2000;
+
+/// A directory of our own, removed with everything in it when dropped.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// # Errors
+    /// [`Error::File`]: there is something of that name, or it cannot be made.
+    pub(super) fn create(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path).map_err(Error::file(&path))?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// A running server process. Killed when dropped.
+#[derive(Debug)]
+pub(super) struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts `program` on one cpu and waits until a line of its output names an address. What it
+    /// writes to standard error goes into the file `log`.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the end of `log` when no address comes; [`Error::Cpu`].
+    pub(super) fn start(program: &Path, args: &[OsString], cpu: usize, log: &Path) -> Result<Self> {
+        let complaints = File::create(log).map_err(Error::file(log))?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
+        // A process starts on the cpus of the thread that starts it; ours goes with this thread.
+        let spawned = thread::scope(|scope| {
+            let spawn = || {
+                pin_to_cpu(cpu).map_err(|error| Error::Cpu { cpu, error })?;
+                command.spawn().map_err(Error::file(program))
+            };
+            scope.spawn(spawn).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let mut child = spawned?;
+        let output = child.stdout.take().expect("its output was asked for");
+        let (sender, receiver) = mpsc::channel();
+        // Goes on after the address, so that the server never waits for a reader. Ends with it.
+        thread::spawn(move || {
+            let mut lines = BufReader::new(output).lines().map_while(std::io::Result::ok);
+            if let Some(address) = lines.find_map(|line| announced(&line)) {
+                // Nobody waits any more if it came too late.
+                let _ = sender.send(address);
+                lines.for_each(drop);
+            }
+        });
+        match receiver.recv_timeout(START_MAX) {
+            Ok(address) => Ok(Self { child, address }),
+            Err(_) => {
+                end(&mut child);
+                let said = fs::read(log).unwrap_or_default();
+                let end = String::from_utf8_lossy(&said[said.len().saturating_sub(COMPLAINT_BYTES_MAX)..]);
+                let program = program.display();
+                Err(Error::Server(format!("{program} {args:?} did not say where it listens\n{end}")))
+            }
+        }
+    }
+
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Its data is thrown away after, so there is nothing to end in order. Fails only if it has ended.
+fn end(child: &mut Child) {
+    drop(child.kill());
+    drop(child.wait());
+}
+
+/// The address in a line such as `pinion listens on 127.0.0.1:7600, data in ./pinion-data`.
+fn announced(line: &str) -> Option<SocketAddr> {
+    line.split(|c: char| c.is_whitespace() || ",;()=\"'".contains(c))
+        .filter_map(|word| word.trim_end_matches('.').parse::<SocketAddr>().ok())
+        .find(|address| address.port() != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_in_a_line() {
+        let found = |line| announced(line).map(|address: SocketAddr| address.to_string());
+        assert_eq!(found("listening on 127.0.0.1:7600, 1 core"), Some("127.0.0.1:7600".to_owned()));
+        assert_eq!(found("address=[::1]:80."), Some("[::1]:80".to_owned()));
+        assert_eq!(found("starting 127.0.0.1:0"), None);
+        assert_eq!(found("version 1.2.3: ok"), None);
+    }
+
+    #[test]
+    fn a_server_is_killed_when_dropped_and_its_complaint_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let shell = |script: &str| {
+            let args = ["-c", script].map(OsString::from);
+            Server::start(Path::new("/bin/sh"), &args, 0, &log)
+        };
+        let server = shell("echo starting; echo on 127.0.0.1:9; exec cat /dev/zero > /dev/null").unwrap();
+        assert_eq!(server.address().port(), 9);
+        let process = PathBuf::from(format!("/proc/{}", server.process()));
+        let status = fs::read_to_string(process.join("status")).unwrap();
+        assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+        drop(server);
+        assert!(!process.exists());
+        let error = shell("echo no memory >&2").unwrap_err().to_string();
+        assert!(error.contains("no memory"), "{error}");
+    }
+
+    #[test]
+    fn scratch_is_new_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("scratch");
+        let scratch = Scratch::create(path.clone()).unwrap();
+        assert!(matches!(Scratch::create(path.clone()), Err(Error::File { .. })));
+        fs::write(scratch.path().join("file"), b"x").unwrap();
+        drop(scratch);
+        assert!(!path.exists());
+    }
+}
