@@ -133,6 +133,11 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         while inner.jobs.get() > 0 {
             inner.jobs_ended.changed().await;
         }
+        if inner.log().is_disk_full() {
+            // A commit that waits for a segment would wait until space returns: its writes end
+            // unknown.
+            inner.log().shut_down();
+        }
         while !inner.pending.borrow().is_empty() {
             inner.fail_if_failed()?;
             inner.published.changed().await;
@@ -145,6 +150,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             inner.committed.changed().await;
         }
         *inner.state.borrow_mut() = State::Closed;
+        inner.log().shut_down();
         inner.notify_all();
         flushed
     }
