@@ -51,6 +51,8 @@ pub struct Limits {
     pub overload_retry_ms: u32,
     /// Chunks that one connection may consume in a row before others get their turn.
     pub turn_chunks_max: u32,
+    /// Requests that one connection may start in a row before others get their turn.
+    pub turn_requests_max: u32,
     /// Bytes of capacity up to which a used send buffer is kept for reuse.
     pub pooled_buffer_bytes_max: u32,
     /// Send buffers that a core keeps for reuse.
@@ -73,6 +75,7 @@ impl Default for Limits {
             drain_ms_max: 10_000,
             overload_retry_ms: 10,
             turn_chunks_max: 16,
+            turn_requests_max: 256,
             pooled_buffer_bytes_max: 256 << 10,
             pooled_buffers_max: 256,
         }
@@ -117,6 +120,7 @@ impl ServerConfig {
             ("catalogue_changes_max", limits.catalogue_changes_max, 1),
             ("hello_ms_max", limits.hello_ms_max, 1),
             ("turn_chunks_max", limits.turn_chunks_max, 1),
+            ("turn_requests_max", limits.turn_requests_max, 1),
         ];
         for (name, value, least) in at_least {
             if value < least {

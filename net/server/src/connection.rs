@@ -13,6 +13,9 @@ use pinion_env::Monotonic;
 
 use crate::counters::OperationClass;
 
+/// Capacity for requests of different receipts that a connection keeps between sends.
+const FINISHED_KEPT_MAX: usize = 256;
+
 /// Names a connection of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionId {
@@ -55,8 +58,10 @@ impl Connection {
     pub(crate) fn take_finished(&self, mut visit: impl FnMut(OperationClass, Monotonic, u32)) {
         let mut finished = self.finished.borrow_mut();
         finished.drain(..).for_each(|(class, received, count)| visit(class, received, count));
-        // One turn can finish a whole group commit; keep what a usual turn needs.
-        finished.shrink_to(64);
+        // A turn may finish requests of many receipts; idle connections keep little.
+        if finished.capacity() > FINISHED_KEPT_MAX {
+            *finished = Vec::new();
+        }
     }
 
     /// Lets the connection's task run unless it will anyway.

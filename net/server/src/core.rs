@@ -303,9 +303,12 @@ impl<E: ServerEnv> Core<E> {
         }
     }
 
-    /// The deadline of a request received at `received` with `deadline_us` remaining.
+    /// The deadline of a request received at `received` with `deadline_us` remaining; at most the
+    /// engine's `deadline_ms_max` away.
     pub(crate) fn deadline(&self, received: Monotonic, deadline_us: u32) -> Option<Monotonic> {
-        (deadline_us != 0).then(|| received.after(Duration::from_micros(u64::from(deadline_us))))
+        let longest_us = self.options.deadline_ms_max.saturating_mul(1_000);
+        let remaining_us = u64::from(deadline_us).min(longest_us);
+        (deadline_us != 0).then(|| received.after(Duration::from_micros(remaining_us)))
     }
 
     /// What binds cursors to this database.

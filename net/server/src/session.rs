@@ -6,7 +6,7 @@
 //!
 //! Limits: a connection with too many requests or too many bytes outstanding is left unread
 //! (mid-chunk if need be: the rest of the chunk is copied aside) until half of the bytes have
-//! left. A turn takes at most `turn_chunks_max` chunks.
+//! left. A turn takes at most `turn_chunks_max` chunks and `turn_requests_max` requests.
 //!
 //! Failure: bytes that are no frame are answered with an error and the connection ends, because
 //! the next frame cannot be found. A body that makes no sense costs only its own request.
@@ -42,6 +42,20 @@ pub(crate) struct Session<E: ServerEnv> {
     sending_bytes: usize,
     /// The list that the send in flight gives back: one allocation for the connection's life.
     send_list: Vec<Vec<u8>>,
+}
+
+/// What is left of one turn of a connection.
+struct Turn {
+    chunks_left: u32,
+    requests_left: u32,
+    /// One look at the clock for everything that is taken in this turn.
+    now: Option<Monotonic>,
+}
+
+impl Turn {
+    const fn is_spent(&self) -> bool {
+        self.chunks_left == 0 || self.requests_left == 0
+    }
 }
 
 impl<E: ServerEnv> Session<E> {
@@ -98,12 +112,14 @@ impl<E: ServerEnv> Session<E> {
         if self.sending && !self.poll_sent(context) {
             return Poll::Ready(());
         }
-        let mut chunks_left = self.core.limits().turn_chunks_max;
+        let limits = self.core.limits();
+        let mut turn =
+            Turn { chunks_left: limits.turn_chunks_max, requests_left: limits.turn_requests_max, now: None };
         loop {
             if self.connection.is_doomed() {
                 return Poll::Ready(());
             }
-            if !self.receive(context, &mut chunks_left) {
+            if !self.receive(context, &mut turn) {
                 return Poll::Ready(());
             }
             while !self.sending && !self.connection.out.borrow().is_empty() {
@@ -112,7 +128,7 @@ impl<E: ServerEnv> Session<E> {
                     return Poll::Ready(());
                 }
             }
-            if chunks_left == 0 || !self.paused || self.is_over(true) {
+            if turn.is_spent() || !self.paused || self.is_over(true) {
                 break;
             }
         }
@@ -125,9 +141,7 @@ impl<E: ServerEnv> Session<E> {
 
     /// Takes chunks until there is none, too much is outstanding, or the turn is over. False when
     /// the connection is broken.
-    fn receive(&mut self, context: &mut Context<'_>, chunks_left: &mut u32) -> bool {
-        // One look at the clock for everything that is taken in this turn.
-        let mut turn = None;
+    fn receive(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> bool {
         while self.reading && self.core.phase.get() < Phase::Ending {
             if self.is_over(self.paused) {
                 if !std::mem::replace(&mut self.paused, true) {
@@ -137,26 +151,25 @@ impl<E: ServerEnv> Session<E> {
                 return true;
             }
             self.paused = false;
-            if !self.stash.is_empty() {
-                let stash = std::mem::take(&mut self.stash);
-                let now = *turn.get_or_insert_with(|| self.core.env.now());
-                let used = self.consume(&stash, self.stash_received, now);
-                if used < stash.len() {
-                    self.stash.extend_from_slice(&stash[used..]);
-                }
-                continue;
-            }
-            if *chunks_left == 0 {
+            if turn.is_spent() {
                 context.waker().wake_by_ref();
                 return true;
             }
-            *chunks_left -= 1;
+            if !self.stash.is_empty() {
+                let mut stash = std::mem::take(&mut self.stash);
+                turn.now.get_or_insert_with(|| self.core.env.now());
+                let used = self.consume(&stash, self.stash_received, turn);
+                stash.drain(..used);
+                self.stash = stash;
+                continue;
+            }
+            turn.chunks_left -= 1;
             match self.socket.poll_receive(context) {
                 Poll::Ready(Ok(Some(chunk))) => {
                     add(&self.core.counters.received_chunks, 1);
                     add(&self.core.counters.received_bytes, chunk.len() as u64);
-                    let received = *turn.get_or_insert_with(|| self.core.env.now());
-                    let used = self.consume(&chunk, received, received);
+                    let received = *turn.now.get_or_insert_with(|| self.core.env.now());
+                    let used = self.consume(&chunk, received, turn);
                     if used < chunk.len() {
                         self.stash.extend_from_slice(&chunk[used..]);
                         self.stash_received = received;
@@ -171,13 +184,14 @@ impl<E: ServerEnv> Session<E> {
         true
     }
 
-    /// Hands the frames in `bytes` to the coordinator until too much is outstanding. Returns how
-    /// many bytes were used.
-    fn consume(&mut self, bytes: &[u8], received: Monotonic, now: Monotonic) -> usize {
+    /// Hands the frames in `bytes` to the coordinator until too much is outstanding or the turn is
+    /// over. Returns how many bytes were used.
+    fn consume(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
         let mut rest = bytes;
-        while self.reading && !self.is_over(false) {
+        while self.reading && !self.is_over(false) && turn.requests_left > 0 {
             match self.frames.next_frame(&mut rest) {
                 Ok(Some(frame)) => {
+                    turn.requests_left -= 1;
                     add(&self.core.counters.frames, 1);
                     self.connection.requests.set(self.connection.requests.get() + 1);
                     coordinator::arrive(
@@ -187,7 +201,7 @@ impl<E: ServerEnv> Session<E> {
                             header: frame.header,
                             body: frame.body,
                             received,
-                            now,
+                            now: turn.now.unwrap_or(received),
                             deadline: self.core.deadline(received, frame.header.deadline_us),
                         },
                     );

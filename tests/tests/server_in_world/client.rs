@@ -13,23 +13,23 @@ use pinion_protocol::{
 use pinion_server::{CoreMessage, EngineSizes, ServerConfig, serve_core};
 use pinion_tests::world::{ByteStream, NodeConfig, NodeId, SimEnv, SimHandoff, SimSocket, World};
 
-pub type Env = SimEnv<CoreMessage<SimHandoff>>;
+pub(crate) type Env = SimEnv<CoreMessage<SimHandoff>>;
 
-pub const PORT: u16 = 7600;
-pub const PARTITIONS: u32 = 64;
+pub(crate) const PORT: u16 = 7600;
+pub(crate) const PARTITIONS: u32 = 64;
 
 /// A world with one node of two cores and two shards in it.
-pub struct TestNode {
-    pub world: World,
-    pub node: NodeId,
-    pub config: ServerConfig,
+pub(crate) struct TestNode {
+    pub(crate) world: World,
+    pub(crate) node: NodeId,
+    pub(crate) config: ServerConfig,
     cores: Rc<RefCell<Vec<Env>>>,
     /// What each core's `serve_core` returned.
-    pub results: Rc<RefCell<Vec<pinion_server::Result<()>>>>,
+    pub(crate) results: Rc<RefCell<Vec<pinion_server::Result<()>>>>,
 }
 
 /// Small enough that a short test flushes and compacts.
-pub fn small_options() -> Options {
+pub(crate) fn small_options() -> Options {
     Options {
         value_bytes_max: 64 << 10,
         batch_ops_max: 256,
@@ -50,7 +50,7 @@ pub fn small_options() -> Options {
 
 impl TestNode {
     /// Starts a node with what `change` makes of a small configuration.
-    pub fn start(seed: u64, change: impl FnOnce(&mut ServerConfig)) -> Self {
+    pub(crate) fn start(seed: u64, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig::new("data", EngineSizes::Each(Box::new(small_options())));
         config.partitions = PARTITIONS;
         config.shards = Some(2);
@@ -64,7 +64,7 @@ impl TestNode {
     }
 
     /// Starts the node again on its disk, with this many cores.
-    pub fn restart(&self, cores: usize) {
+    pub(crate) fn restart(&self, cores: usize) {
         self.cores.borrow_mut().clear();
         self.results.borrow_mut().clear();
         self.world.restart_node(
@@ -75,7 +75,7 @@ impl TestNode {
     }
 
     /// What SIGTERM does.
-    pub fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         for env in &*self.cores.borrow() {
             let sent = env.send(env.core(), CoreMessage::shutdown());
             assert!(sent.is_ok(), "the queue has room");
@@ -83,7 +83,7 @@ impl TestNode {
     }
 
     /// Connects to a core.
-    pub async fn connect(&self, core: u16) -> Client {
+    pub(crate) async fn connect(&self, core: u16) -> Client {
         let mut client = self.connect_bare().await;
         client.say_hello(Some(core)).await;
         assert_eq!(client.core, core);
@@ -91,7 +91,7 @@ impl TestNode {
     }
 
     /// Connects and says nothing. Tries again while the node is starting.
-    pub async fn connect_bare(&self) -> Client {
+    pub(crate) async fn connect_bare(&self) -> Client {
         loop {
             match self.world.connect(self.node, PORT).await {
                 Ok(socket) => return Client::new(socket),
@@ -105,7 +105,6 @@ fn node_config(cores: usize) -> NodeConfig {
     NodeConfig { cores, port: PORT, disk_bytes: 1 << 30, ..NodeConfig::default() }
 }
 
-#[expect(clippy::type_complexity, reason = "the two lists are what a test looks at afterwards")]
 fn main(
     config: &ServerConfig,
     cores: &Rc<RefCell<Vec<Env>>>,
@@ -123,18 +122,18 @@ fn main(
 }
 
 /// A whole frame.
-pub struct Answer {
-    pub header: Header,
+pub(crate) struct Answer {
+    pub(crate) header: Header,
     body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn response(&self) -> Response<'_> {
-        Response::decode(&self.header, &self.body).unwrap()
+    pub(crate) fn response(&self) -> Response<'_> {
+        Response::decode(&self.header, &self.body).expect("the node answers what the protocol says")
     }
 
     /// The code of an error answer.
-    pub fn error(&self) -> pinion_protocol::ErrorReply<'_> {
+    pub(crate) fn error(&self) -> pinion_protocol::ErrorReply<'_> {
         match self.response() {
             Response::Error { error, .. } => error,
             other => panic!("not an error: {other:?}"),
@@ -142,7 +141,7 @@ impl Answer {
     }
 
     /// The value of a GET's answer.
-    pub fn value(&self) -> Option<Vec<u8>> {
+    pub(crate) fn value(&self) -> Option<Vec<u8>> {
         match self.response() {
             Response::Get(reply) => reply.value.map(|value| value.bytes.to_vec()),
             other => panic!("not the answer to a GET: {other:?}"),
@@ -151,13 +150,13 @@ impl Answer {
 }
 
 /// A connection.
-pub struct Client {
-    pub stream: ByteStream<SimSocket>,
+pub(crate) struct Client {
+    pub(crate) stream: ByteStream<SimSocket>,
     /// The core that answered HELLO.
-    pub core: u16,
+    pub(crate) core: u16,
     /// The core of each shard.
-    pub shard_cores: Vec<u16>,
-    pub in_flight_max: u32,
+    pub(crate) shard_cores: Vec<u16>,
+    pub(crate) in_flight_max: u32,
     next_id: u64,
 }
 
@@ -167,19 +166,19 @@ impl Client {
         Self { stream, core: u16::MAX, shard_cores: Vec::new(), in_flight_max: 0, next_id: 1 }
     }
 
-    pub fn opening(wanted_core: Option<u16>) -> Vec<u8> {
+    pub(crate) fn opening(wanted_core: Option<u16>) -> Vec<u8> {
         let mut bytes = Preface::OURS.to_bytes().to_vec();
         let hello = Hello { wanted_core, features: 0, client_name: "test" };
-        Request::Hello(hello).encode(77, 0, 0, &mut bytes).unwrap();
+        Request::Hello(hello).encode(77, 0, 0, &mut bytes).expect("a short name fits");
         bytes
     }
 
-    pub async fn say_hello(&mut self, wanted_core: Option<u16>) {
-        self.stream.write_all(&Self::opening(wanted_core)).await.unwrap();
+    pub(crate) async fn say_hello(&mut self, wanted_core: Option<u16>) {
+        self.stream.write_all(&Self::opening(wanted_core)).await.expect("the node listens");
         self.hear_hello().await;
     }
 
-    pub async fn hear_hello(&mut self) {
+    pub(crate) async fn hear_hello(&mut self) {
         let answer = self.receive().await;
         assert_eq!(answer.header.request_id, 77);
         let Response::Hello(hello) = answer.response() else { panic!("{:?}", answer.response()) };
@@ -191,50 +190,50 @@ impl Client {
     }
 
     /// Appends a request to `out`; answers its id.
-    pub fn encode(&mut self, request: &Request<'_>, deadline_us: u32, out: &mut Vec<u8>) -> u64 {
+    pub(crate) fn encode(&mut self, request: &Request<'_>, deadline_us: u32, out: &mut Vec<u8>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        request.encode(id, 0, deadline_us, out).unwrap();
+        request.encode(id, 0, deadline_us, out).expect("tests ask what fits a frame");
         id
     }
 
     /// Sends a request; answers its id.
-    pub async fn send(&mut self, request: &Request<'_>) -> u64 {
+    pub(crate) async fn send(&mut self, request: &Request<'_>) -> u64 {
         let mut out = Vec::new();
         let id = self.encode(request, 0, &mut out);
-        self.stream.write_all(&out).await.unwrap();
+        self.stream.write_all(&out).await.expect("the node listens");
         id
     }
 
     /// The next frame.
-    pub async fn receive(&mut self) -> Answer {
-        let front = self.stream.read_exact(HEADER_BYTES).await.unwrap();
-        let header = Header::read(&front).unwrap().unwrap();
-        let body = self.stream.read_exact(header.body_bytes() as usize).await.unwrap();
+    pub(crate) async fn receive(&mut self) -> Answer {
+        let front = self.stream.read_exact(HEADER_BYTES).await.expect("the node answers");
+        let header = Header::read(&front).ok().flatten().expect("an answer begins with a header");
+        let body = self.stream.read_exact(header.body_bytes() as usize).await.expect("answers are whole");
         Answer { header, body }
     }
 
     /// Asks and waits for the answer; nothing else may be under way.
-    pub async fn call(&mut self, request: &Request<'_>) -> Answer {
+    pub(crate) async fn call(&mut self, request: &Request<'_>) -> Answer {
         let id = self.send(request).await;
         let answer = self.receive().await;
         assert_eq!(answer.header.request_id, id);
         answer
     }
 
-    pub async fn put(&mut self, key: &[u8], value: &[u8]) -> Answer {
+    pub(crate) async fn put(&mut self, key: &[u8], value: &[u8]) -> Answer {
         self.call(&put(key, value)).await
     }
 
-    pub async fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         self.call(&get(key)).await.value()
     }
 
     /// Everything until the node closes, cut into frames.
-    pub async fn receive_to_end(&mut self) -> Vec<Answer> {
+    pub(crate) async fn receive_to_end(&mut self) -> Vec<Answer> {
         let bytes = self.stream.read_to_end().await.unwrap_or_default();
         let (mut frames, mut rest, mut answers) = (Frames::new(u32::MAX), &bytes[..], Vec::new());
-        while let Some(frame) = frames.next_frame(&mut rest).unwrap() {
+        while let Some(frame) = frames.next_frame(&mut rest).expect("the node sends frames") {
             answers.push(Answer { header: frame.header, body: frame.body.to_vec() });
         }
         assert_eq!(frames.waiting_bytes(), 0, "the last frame was cut off");
@@ -242,26 +241,27 @@ impl Client {
     }
 
     /// The core that owns a key.
-    pub fn owner(&self, key: &[u8]) -> u16 {
-        let partition = placement::partition_of(key, PARTITIONS).unwrap();
+    pub(crate) fn owner(&self, key: &[u8]) -> u16 {
+        let partition = placement::partition_of(key, PARTITIONS).expect("a power of two");
         let shards = self.shard_cores.len() as u16;
-        self.shard_cores[usize::from(placement::shard_of(partition, shards, PARTITIONS).unwrap())]
+        let shard = placement::shard_of(partition, shards, PARTITIONS).expect("the partition is one of them");
+        self.shard_cores[usize::from(shard)]
     }
 }
 
-pub fn write(key: &[u8]) -> Write<'_> {
+pub(crate) fn write(key: &[u8]) -> Write<'_> {
     Write { namespace: 0, key, durability: Default::default(), stamp: None }
 }
 
-pub fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Request<'a> {
+pub(crate) fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Request<'a> {
     Request::Put(Put { write: write(key), ttl: Ttl::NamespaceDefault, value })
 }
 
-pub fn get(key: &[u8]) -> Request<'_> {
+pub(crate) fn get(key: &[u8]) -> Request<'_> {
     Request::Get(KeyRequest { namespace: 0, key })
 }
 
 /// The opcode of an answer.
-pub fn opcode(answer: &Answer) -> Option<Opcode> {
+pub(crate) fn opcode(answer: &Answer) -> Option<Opcode> {
     Opcode::from_u8(answer.header.opcode)
 }

@@ -112,9 +112,9 @@ fn pipelined_requests_on_either_core_are_all_answered() {
 
 /// The sum over all cores, which stands before the cores' own numbers.
 fn counter(info: &str, name: &str) -> u64 {
-    let start = info.find(&format!("\"{name}\":")).unwrap() + name.len() + 3;
-    let digits = info[start..].split(|character: char| !character.is_ascii_digit()).next();
-    digits.unwrap().parse().unwrap()
+    let (_, after) = info.split_once(&format!("\"{name}\":")).expect("the counter is reported");
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
 }
 
 async fn info(client: &mut Client) -> String {
@@ -122,6 +122,80 @@ async fn info(client: &mut Client) -> String {
     let Response::ServerInfo(text) = answer.response() else { panic!() };
     assert_eq!(text.matches("\"core\":").count(), 2);
     text.to_owned()
+}
+
+#[test]
+fn data_larger_than_memory_is_read_from_tables() {
+    let node = TestNode::start(11, |_| {});
+    node.world.run_until(async {
+        let mut client = node.connect(1).await;
+        let value = |index: u32| vec![index as u8; 400];
+        let mut frames = Vec::new();
+        for round in 0..15 {
+            frames.clear();
+            for index in round * 200..(round + 1) * 200 {
+                client.encode(&put(&key(index), &value(index)), 0, &mut frames);
+            }
+            client.stream.write_all(&frames).await.unwrap();
+            for _ in 0..200 {
+                let Response::Put(_) = client.receive().await.response() else { panic!() };
+            }
+        }
+        let mut keys = ListBuf::<Keys>::new();
+        for index in (0..3_000).step_by(13) {
+            assert_eq!(client.get(&key(index)).await, Some(value(index)));
+            keys.push(&key(index + 1).as_slice()).unwrap();
+        }
+        let answer = client.call(&Request::MultiGet(MultiGet { namespace: 0, keys: keys.list() })).await;
+        let Response::MultiGet(reply) = answer.response() else { panic!("{:?}", answer.response()) };
+        let found = |item| matches!(item, ValueItem::Found(value) if value.bytes.len() == 400);
+        assert!(reply.values.iter().all(found));
+        assert_eq!(read_all(&mut client, scan(ScanKind::Placement)).await.len(), 3_000);
+        let info = info(&mut client).await;
+        assert!(counter(&info, "flushes") > 0 && counter(&info, "gets_from_disk") > 0, "{info}");
+        serde_json::from_str::<serde_json::Value>(&info).expect("server info is JSON");
+    });
+}
+
+#[test]
+fn more_work_than_allowed_is_refused_early() {
+    let limits = |config: &mut pinion_server::ServerConfig| {
+        config.limits.core_requests_max = 8;
+        config.limits.core_forwards_max = 4;
+    };
+    for seed in 0..SEEDS {
+        let node = TestNode::start(seed, limits);
+        node.world.run_until(async {
+            let mut client = node.connect(0).await;
+            let mut frames = Vec::new();
+            let mut asked = BTreeMap::new();
+            for index in 0..100 {
+                asked.insert(client.encode(&put(&key(index), b"v"), 0, &mut frames), index);
+            }
+            client.stream.write_all(&frames).await.unwrap();
+            let (mut written, mut refused) = (Vec::new(), Vec::new());
+            for _ in 0..100 {
+                let answer = client.receive().await;
+                let index = asked.remove(&answer.header.request_id).unwrap();
+                match answer.response() {
+                    Response::Put(_) => written.push(index),
+                    _ => {
+                        let error = answer.error();
+                        assert_eq!((error.code, error.outcome), (ErrorCode::Overloaded, Outcome::NotApplied));
+                        assert!(error.retry_after_ms > 0);
+                        refused.push(index);
+                    }
+                }
+            }
+            assert!(!written.is_empty() && !refused.is_empty());
+            for index in written {
+                assert_eq!(client.get(&key(index)).await.unwrap(), b"v");
+            }
+            for index in refused {
+                assert_eq!(client.get(&key(index)).await, None);
+            }
+        });
+    }
 }
 
 #[test]
