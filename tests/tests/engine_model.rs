@@ -440,7 +440,7 @@ async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name
             origin: Origin(Origin::CLIENT_BIT | 5),
         }
     });
-    let options = WriteOptions { durability, stamp, deadline: None };
+    let options = WriteOptions { durability, stamp, ..WriteOptions::default() };
     let window_ms = history.borrow().options.retry_window_ms_max;
     let result = write(shard, name, Operation::Put { value: &value, lifetime }, options).await;
     let place = place_of(name);

@@ -132,6 +132,8 @@ pub struct WriteOptions {
     /// A stamp proposed by the client; the shard issues one if there is none. Only for
     /// unconditional writes: a conditional one decides by what it finds.
     pub stamp: Option<Stamp>,
+    /// How long a value lives that an update makes where none was.
+    pub created: Lifetime,
     /// After this point the write is refused if it has not entered the log.
     pub deadline: Option<Monotonic>,
 }

@@ -74,7 +74,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             value_bytes_max: 1 << 20,
-            batch_ops_max: 4096,
+            batch_ops_max: 1024,
             batch_bytes_max: 4 << 20,
             log_segment_bytes: 64 << 20,
             log_queue_bytes_max: 8 << 20,

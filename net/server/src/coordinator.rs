@@ -111,8 +111,8 @@ fn submit<E: ServerEnv>(
             }
         }
         Request::Update(update) => {
-            if let Some((shard, key, _)) = placed(update.write.namespace, update.write.key) {
-                write::update(core, ticket, shard, &key, &update);
+            if let Some((shard, key, default_ttl_ms)) = placed(update.write.namespace, update.write.key) {
+                write::update(core, ticket, shard, &key, &update, default_ttl_ms);
             }
         }
         Request::MultiGet(request) => multi_get::multi_get(core, ticket, &request),

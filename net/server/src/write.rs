@@ -59,7 +59,7 @@ pub(crate) fn put<E: ServerEnv>(
             None => return core.refuse(&ticket, &FOREIGN_VERSION),
         },
     };
-    start(core, ticket, shard, key, operation, &put.write);
+    start(core, ticket, shard, key, operation, &put.write, lifetime);
 }
 
 /// Answers DELETE and DELETE_IF.
@@ -78,7 +78,7 @@ pub(crate) fn delete<E: ServerEnv>(
             None => return core.refuse(&ticket, &FOREIGN_VERSION),
         },
     };
-    start(core, ticket, shard, key, operation, delete);
+    start(core, ticket, shard, key, operation, delete, Lifetime::Forever);
 }
 
 /// Answers UPDATE.
@@ -88,6 +88,7 @@ pub(crate) fn update<E: ServerEnv>(
     shard: &CoreShard<E>,
     key: &Key<'_>,
     update: &pinion_protocol::Update<'_>,
+    default_ttl_ms: u64,
 ) {
     let operation = match update.operation {
         UpdateOperation::Add(amount) => Update::Add(amount),
@@ -95,7 +96,8 @@ pub(crate) fn update<E: ServerEnv>(
         UpdateOperation::SetRange { offset, bytes } => Update::SetRange { offset, bytes },
         UpdateOperation::SetExpiry { ttl_ms } => Update::SetExpiry(lifetime(ttl_ms)),
     };
-    start(core, ticket, shard, key, Operation::Update(operation), &update.write);
+    let created = lifetime(default_ttl_ms);
+    start(core, ticket, shard, key, Operation::Update(operation), &update.write, created);
 }
 
 /// How long a value lives; 0 = for ever.
@@ -117,6 +119,7 @@ pub(crate) fn write_options(
         stamp: stamp
             .map(|stamp| Stamp { time: pinion_engine::HybridTime(stamp.time), origin: Origin(stamp.origin) }),
         deadline: ticket.deadline,
+        ..WriteOptions::default()
     }
 }
 
@@ -131,8 +134,9 @@ fn start<E: ServerEnv>(
     key: &Key<'_>,
     operation: Operation<'_>,
     write: &pinion_protocol::Write<'_>,
+    created: Lifetime,
 ) {
-    let options = write_options(&ticket, write.durability, write.stamp);
+    let options = WriteOptions { created, ..write_options(&ticket, write.durability, write.stamp) };
     shard.write(key, operation, options, WriteWaiter::Single { core: Rc::clone(core), ticket });
 }
 

@@ -20,6 +20,7 @@ mod flush;
 mod memtables;
 mod open;
 mod output;
+mod owned;
 mod pending;
 mod place_cursor;
 mod read;
@@ -27,6 +28,7 @@ mod scan;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod update;
 mod version;
 mod write;
 

@@ -12,14 +12,16 @@ use std::borrow::Cow;
 
 use pinion_env::{Env, TaskClass};
 
+use super::owned::{OwnedKey, OwnedOperation};
 use super::pending::{PendingWrite, StagedBatch, StagedEntry};
+use super::update::updated;
 use super::{Inner, Shard};
 use crate::compaction::Verdict;
 use crate::error::{Error, Result};
-use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition};
+use crate::key::{KEY_BYTES_MAX, Key};
 use crate::log::LogOp;
 use crate::operation::{
-    BatchOperation, Condition, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
+    BatchOperation, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
 };
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::Stamp;
@@ -50,16 +52,16 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         };
         let plain = matches!(operation, Operation::Put { .. } | Operation::Delete);
         if plain && stamp > inner.stamp_floor.get() {
-            return inner.decide_and_stage(key, operation, stamp, None, options.durability, waiter);
+            return inner.decide_and_stage(key, operation, stamp, None, &options, waiter);
         }
         // The decision needs the present version: from memory, from cached blocks, or read.
         if inner.newest_in_memory(key, |_| ()).is_some() {
-            return inner.decide_and_stage(key, operation, stamp, None, options.durability, waiter);
+            return inner.decide_and_stage(key, operation, stamp, None, &options, waiter);
         }
         let mut waiter = Some(waiter);
         let decided = inner.tables_now(key, |record| {
             let waiter = waiter.take().expect("visited once");
-            inner.decide_and_stage(key, operation, stamp, record, options.durability, waiter);
+            inner.decide_and_stage(key, operation, stamp, record, &options, waiter);
         });
         if let (Err(super::NeedsRead), Some(waiter)) = (decided, waiter) {
             self.look_and_write(key, operation, stamp, options, waiter);
@@ -118,7 +120,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                             operation.borrow(),
                             stamp,
                             record,
-                            options.durability,
+                            &options,
                             waiter,
                         );
                     }
@@ -277,7 +279,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         operation: Operation<'_>,
         stamp: Stamp,
         in_tables: Option<RecordView<'_>>,
-        durability: Durability,
+        options: &WriteOptions,
         waiter: W,
     ) {
         let plain = match operation {
@@ -308,14 +310,14 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 expiry_ms: lifetime.expiry_ms(stamp, 0),
                 number: 0,
             };
-            return self.stage(key, &decision, stamp, durability, waiter);
+            return self.stage(key, &decision, stamp, options.durability, waiter);
         }
         let now_ms = self.clock_ms();
         let mut waiter = Some(waiter);
         let mut decide = |current: Option<RecordView<'_>>| -> Option<Result<Decision<'static>>> {
             let current = current.filter(|record| record.is_visible(now_ms));
             let version = current.map(|record| record.stamp);
-            let decision = self.decide(operation, stamp, current);
+            let decision = self.decide(operation, stamp, current, options.created);
             if decision.is_none()
                 && let Some(waiter) = waiter.take()
             {
@@ -335,7 +337,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             None => decide(in_tables),
         };
         match (decision, waiter) {
-            (Some(Ok(decision)), Some(waiter)) => self.stage(key, &decision, stamp, durability, waiter),
+            (Some(Ok(decision)), Some(waiter)) => {
+                self.stage(key, &decision, stamp, options.durability, waiter)
+            }
             (Some(Err(error)), Some(waiter)) => waiter.complete(Err(error)),
             _ => {}
         }
@@ -348,6 +352,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         operation: Operation<'_>,
         stamp: Stamp,
         current: Option<RecordView<'_>>,
+        created: Lifetime,
     ) -> Option<Result<Decision<'static>>> {
         let version = current.map(|record| record.stamp);
         let kept = current.map_or(0, |record| record.expiry_ms);
@@ -377,8 +382,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             },
             Operation::Update(update) => {
                 let present = current.map_or(&[][..], |record| record.value);
-                updated(present, current.is_some(), update, self.options.value_bytes_max)
-                    .map(|(bytes, number)| value(bytes, Lifetime::Keep, number))
+                updated(present, current.is_some(), update, self.options.value_bytes_max).map(
+                    |(bytes, number)| {
+                        value(bytes, if current.is_some() { Lifetime::Keep } else { created }, number)
+                    },
+                )
             }
         })
     }
@@ -557,141 +565,4 @@ fn last_of_each_key(operations: &[BatchOperation<'_>]) -> std::collections::BTre
         last.insert((operation.key.namespace, operation.key.user), index);
     }
     last.into_values().collect()
-}
-
-/// The new value of an update, and the number it answers.
-fn updated(present: &[u8], exists: bool, update: Update<'_>, value_bytes_max: u32) -> Result<(Vec<u8>, i64)> {
-    let within = |bytes: usize| {
-        if bytes > value_bytes_max as usize {
-            return Err(Error::TooLarge {
-                what: "value",
-                bytes: bytes as u64,
-                max: u64::from(value_bytes_max),
-            });
-        }
-        Ok(())
-    };
-    match update {
-        Update::Add(operand) => {
-            let number = if exists { parse_integer(present)? } else { 0 };
-            let sum = number
-                .checked_add(operand)
-                .ok_or(Error::BadOperation("the sum does not fit a 64-bit integer"))?;
-            Ok((sum.to_string().into_bytes(), sum))
-        }
-        Update::Append(bytes) => {
-            within(present.len() + bytes.len())?;
-            let value = [present, bytes].concat();
-            let length = value.len() as i64;
-            Ok((value, length))
-        }
-        Update::SetRange { offset, bytes } => {
-            let offset = offset as usize;
-            let end = offset + bytes.len();
-            within(end.max(present.len()))?;
-            let mut value = present.to_vec();
-            if !bytes.is_empty() {
-                value.resize(value.len().max(end), 0);
-                value[offset..end].copy_from_slice(bytes);
-            }
-            let length = value.len() as i64;
-            Ok((value, length))
-        }
-        Update::SetExpiry(_) => Err(Error::BadOperation("an expiry is not a change of the value")),
-    }
-}
-
-/// A 64-bit integer as Redis writes one: decimal, no spaces, no plus sign, no leading zeros.
-fn parse_integer(bytes: &[u8]) -> Result<i64> {
-    let bad = Error::BadOperation("the value is not a 64-bit integer in decimal");
-    let text = std::str::from_utf8(bytes).map_err(|_| bad.clone())?;
-    let number: i64 = text.parse().map_err(|_| bad.clone())?;
-    if number.to_string() == text { Ok(number) } else { Err(bad) }
-}
-
-/// A key that outlives the request that named it.
-struct OwnedKey {
-    partition: Partition,
-    namespace: NamespaceId,
-    user: Vec<u8>,
-    hash: u64,
-}
-
-impl OwnedKey {
-    fn of(key: &Key<'_>) -> Self {
-        Self { partition: key.partition, namespace: key.namespace, user: key.user.to_vec(), hash: key.hash }
-    }
-
-    fn key(&self) -> Key<'_> {
-        Key { partition: self.partition, namespace: self.namespace, user: &self.user, hash: self.hash }
-    }
-}
-
-/// An operation that outlives its request.
-enum OwnedOperation {
-    Put(Vec<u8>, Lifetime),
-    Delete,
-    PutIf(Condition, Vec<u8>, Lifetime),
-    DeleteIf(Condition),
-    Append(Vec<u8>),
-    SetRange(u32, Vec<u8>),
-    Other(Update<'static>),
-}
-
-impl OwnedOperation {
-    fn of(operation: Operation<'_>) -> Self {
-        match operation {
-            Operation::Put { value, lifetime } => Self::Put(value.to_vec(), lifetime),
-            Operation::Delete => Self::Delete,
-            Operation::PutIf { condition, value, lifetime } => {
-                Self::PutIf(condition, value.to_vec(), lifetime)
-            }
-            Operation::DeleteIf { condition } => Self::DeleteIf(condition),
-            Operation::Update(Update::Append(bytes)) => Self::Append(bytes.to_vec()),
-            Operation::Update(Update::SetRange { offset, bytes }) => Self::SetRange(offset, bytes.to_vec()),
-            Operation::Update(Update::Add(operand)) => Self::Other(Update::Add(operand)),
-            Operation::Update(Update::SetExpiry(lifetime)) => Self::Other(Update::SetExpiry(lifetime)),
-        }
-    }
-
-    fn borrow(&self) -> Operation<'_> {
-        match self {
-            Self::Put(value, lifetime) => Operation::Put { value, lifetime: *lifetime },
-            Self::Delete => Operation::Delete,
-            Self::PutIf(condition, value, lifetime) => {
-                Operation::PutIf { condition: *condition, value, lifetime: *lifetime }
-            }
-            Self::DeleteIf(condition) => Operation::DeleteIf { condition: *condition },
-            Self::Append(bytes) => Operation::Update(Update::Append(bytes)),
-            Self::SetRange(offset, bytes) => Operation::Update(Update::SetRange { offset: *offset, bytes }),
-            Self::Other(update) => Operation::Update(*update),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn integers_are_read_as_redis_writes_them() {
-        assert_eq!(parse_integer(b"-12").unwrap(), -12);
-        for bad in ["", "+1", " 1", "1 ", "01", "-0", "1.0", "9223372036854775808"] {
-            assert!(parse_integer(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn updates_compute_new_values() {
-        let limit = 16;
-        assert_eq!(updated(b"", false, Update::Add(5), limit).unwrap(), (b"5".to_vec(), 5));
-        assert_eq!(updated(b"7", true, Update::Add(-8), limit).unwrap(), (b"-1".to_vec(), -1));
-        assert!(updated(b"", true, Update::Add(1), limit).is_err());
-        assert!(updated(b"9223372036854775807", true, Update::Add(1), 64).is_err());
-        assert_eq!(updated(b"ab", true, Update::Append(b"c"), limit).unwrap(), (b"abc".to_vec(), 3));
-        let set = |offset, bytes| Update::SetRange { offset, bytes };
-        assert_eq!(updated(b"ab", true, set(4, b"x"), limit).unwrap(), (b"ab\0\0x".to_vec(), 5));
-        assert_eq!(updated(b"abcd", true, set(1, b"x"), limit).unwrap(), (b"axcd".to_vec(), 4));
-        assert!(matches!(updated(b"", false, set(16, b"x"), limit), Err(Error::TooLarge { .. })));
-    }
 }
