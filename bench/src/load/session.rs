@@ -1,6 +1,6 @@
 //! Opening a connection: preface and HELLO, before the ring has the socket.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -39,7 +39,11 @@ fn greet(socket: &mut TcpStream, frames: &mut Frames, depth: usize) -> Result<()
     socket.write_all(&out)?;
     let mut chunk = [0; 4096];
     loop {
-        let bytes = socket.read(&mut chunk)?;
+        let bytes = match socket.read(&mut chunk) {
+            // The kernel interrupts reads that have a time limit to end what a closed ring left.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result?,
+        };
         if bytes == 0 {
             return Err(Error::Refused("it closed the connection instead of greeting".to_owned()));
         }

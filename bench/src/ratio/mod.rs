@@ -20,7 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use server::{Scratch, Server};
 use summary::{Cell, Comparison, Machine};
@@ -56,8 +56,10 @@ pub struct HotPlan {
     /// Of the order of asking; each round adds its number.
     pub seed: u64,
     /// Warming up, per round.
+    #[serde(serialize_with = "as_seconds")]
     pub warmup: Duration,
     /// Measured time, per round.
+    #[serde(serialize_with = "as_seconds")]
     pub measure: Duration,
     /// The servers' cpu.
     pub server_cpu: usize,
@@ -177,6 +179,10 @@ fn measure(
     load.target = server.address();
     load.server_process = Some(server.process());
     load::run(&load)
+}
+
+fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
 }
 
 fn words(words: &[&str]) -> Vec<OsString> {
