@@ -23,9 +23,11 @@ use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
 const PUBLISH_ENTRIES_MAX: u32 = 128;
-/// How far ahead of the clock its durable ceiling is set, in milliseconds. After a crash the clock
-/// starts at the ceiling, so an expiry can be seen this much early once.
-const CEILING_AHEAD_MS: u64 = 1_000;
+/// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the
+/// clock starts at the ceiling, so an expiry can be seen this much early once. Measured from the
+/// wall clock, or crashes in quick succession would carry the clock away from it; well below
+/// `stamp_ahead_ms_max`, or a client with stamps from one shard's clock would be refused by another.
+const CEILING_AHEAD_MS: u64 = 200;
 /// Idle time after which an empty block proves the last commit, in milliseconds.
 const IDLE_MARK_MS: u64 = 100;
 /// Log that one memtable may span, in segments, before it is frozen although it is not full: the
@@ -73,12 +75,13 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
     }
 
-    /// A ceiling ahead of the clock; the clock itself once the shard is closing, so that a clean
-    /// restart loses no time.
+    /// A ceiling ahead of the wall clock and not behind our own; the clock itself once the shard is
+    /// closing, so that a clean restart loses no time.
     fn next_ceiling(&self) -> HybridTime {
-        let now = self.clock.borrow_mut().now(self.env.wall_ms());
+        let wall_ms = self.env.wall_ms();
+        let now = self.clock.borrow_mut().now(wall_ms);
         let ahead = if matches!(*self.state.borrow(), State::Open) { CEILING_AHEAD_MS } else { 0 };
-        HybridTime::from_millis(now.millis() + ahead).max(self.ceiling_durable.get()).max(now)
+        HybridTime::from_millis(wall_ms + ahead).max(self.ceiling_durable.get()).max(now)
     }
 
     /// Publishes and answers what the log has made durable.
