@@ -1,6 +1,7 @@
 //! The in-memory world, crash rigs and end-to-end tests.
 //!
-//! [`world`] runs whole nodes in one thread on virtual time. The rules of the repository itself are
+//! [`world`] runs whole nodes in one thread on virtual time; [`process`] runs the real binary. The rules of the repository itself are
 //! checked by `tests/tidy.rs`.
 
+pub mod process;
 pub mod world;

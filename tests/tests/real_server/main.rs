@@ -1,0 +1,16 @@
+//! Tests of the real binary: real files, sockets, signals and kills.
+//!
+//! Everything runs on servers of their own in directories of their own. What needs more than a
+//! plain user has (a loop device) is tried, and its absence printed.
+
+mod cli;
+mod damage;
+mod full_disk;
+mod idle;
+mod kill_loop;
+mod late_retry;
+mod log_file;
+mod python;
+mod refusals;
+mod restart;
+mod stop;
