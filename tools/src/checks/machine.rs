@@ -11,7 +11,7 @@ use super::Check;
 /// The oldest kernel with everything the ring needs.
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// Open files beside connections: tables, log segments, rings.
-const FILES_BESIDE_CONNECTIONS: u64 = 4_096;
+const FILES_BESIDE_CONNECTIONS: u64 = 2_048;
 /// With fewer open files than this nothing useful is left.
 const FILES_MIN: u64 = 256;
 

@@ -30,11 +30,15 @@ pub(crate) fn watch(remote: Remote<CoreMessage<SocketHandoff>>) -> io::Result<()
         tracing::info!("stopping: requests under way are finished first; a second signal stops at once");
         for core in 0..remote.cores() {
             while remote.send(core, CoreMessage::shutdown()).is_err() {
-                signals.pending().for_each(|signal| at_once(signal));
+                if let Some(signal) = signals.pending().next() {
+                    at_once(signal);
+                }
                 thread::sleep(RETRY_DELAY);
             }
         }
-        signals.forever().for_each(|signal| at_once(signal));
+        if let Some(signal) = signals.forever().next() {
+            at_once(signal);
+        }
     })?;
     Ok(())
 }
