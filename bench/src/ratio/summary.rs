@@ -38,6 +38,9 @@ pub(super) struct Cell {
     pub(super) pinion: Side,
     /// Median of Pinion's rounds by median of the roof's.
     pub(super) ratio: f64,
+    /// The same of operations per second of the server's own cpu time: steadier on a machine that
+    /// others use too, but blind to waiting. `None` when cpu times are not known.
+    ratio_per_cpu: Option<f64>,
     /// The lowest and highest ratio of two neighbouring rounds: how far the machine can be trusted.
     ratio_min: f64,
     ratio_max: f64,
@@ -51,6 +54,7 @@ pub(super) struct Side {
     p50_us: Spread,
     p99_us: Spread,
     p999_us: Spread,
+    ops_per_cpu_second: Option<Spread>,
     server_cpu_percent: Option<Spread>,
     generator_cpu_percent: Spread,
     pub(super) rounds: Vec<Report>,
@@ -86,6 +90,10 @@ impl Side {
             p50_us: spread(|report| report.latency.p50_us),
             p99_us: spread(|report| report.latency.p99_us),
             p999_us: spread(|report| report.latency.p999_us),
+            ops_per_cpu_second: Spread::of(rounds.iter().filter_map(|report| {
+                let percent = report.server_cpu_percent.filter(|percent| *percent > 0.0)?;
+                Some(100.0 * report.ops_per_second / percent)
+            })),
             server_cpu_percent: Spread::of(rounds.iter().filter_map(|report| report.server_cpu_percent)),
             generator_cpu_percent: spread(|report| report.generator_cpu_percent),
             rounds,
@@ -100,6 +108,7 @@ impl Cell {
         let pairs = pinion.rounds.iter().zip(&roof.rounds);
         let by_round = Spread::of(pairs.map(|(pinion, roof)| pinion.ops_per_second / roof.ops_per_second))
             .expect("a comparison has at least one round");
+        let per_cpu = pinion.ops_per_cpu_second.zip(roof.ops_per_cpu_second);
         let first = &pinion.rounds[0];
         Self {
             work: first.work,
@@ -107,6 +116,7 @@ impl Cell {
             depth: first.depth,
             frames: first.frames,
             ratio: pinion.ops_per_second.median / roof.ops_per_second.median,
+            ratio_per_cpu: per_cpu.map(|(pinion, roof)| pinion.median / roof.median),
             ratio_min: by_round.min,
             ratio_max: by_round.max,
             roof,
@@ -175,6 +185,9 @@ impl<P: Serialize> fmt::Display for Comparison<P> {
                 cell.frames.request_bytes,
                 cell.frames.response_bytes
             )?;
+            if let Some(ratio) = cell.ratio_per_cpu {
+                write!(f, "; {ratio:.2} per second of cpu")?;
+            }
             if flaws > 0 {
                 write!(f, "; {flaws} answers were not right: {}", first.unwrap_or_default())?;
             }
