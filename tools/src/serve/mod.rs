@@ -3,7 +3,7 @@
 //! Gathers the settings, looks at the machine and the data directory, starts the cores, prints what
 //! it runs with, and stops at a signal. Standard output carries the start-up lines only, the last
 //! of them `listening on HOST:PORT`, printed when every core takes connections; logs go to standard
-//! error. Exit codes: 0 stopped in good order; 1 could not start or had to stop; 2 bad settings;
+//! error. Exit codes: 0 stopped in good order; 2 bad settings; 3 could not start or had to stop;
 //! 128 + signal stopped at once by a second signal. A panic aborts the process.
 
 mod cores;
@@ -33,8 +33,9 @@ use self::startup::Banner;
 const LOG_VARIABLE: &str = "PINION_LOG";
 const LOG_DEFAULT: &str = "info";
 
-/// Exit code for settings that make no sense.
+/// Exit codes for settings that make no sense, and for everything else that fails.
 const EXIT_SETTINGS: u8 = 2;
+const EXIT_FAILED: u8 = 3;
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
@@ -46,7 +47,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         };
     match start(&settings) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(text) => fail(&text, 1),
+        Err(text) => fail(&text, EXIT_FAILED),
     }
 }
 
