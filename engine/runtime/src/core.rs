@@ -24,6 +24,7 @@ use crate::pool::ReceivePool;
 use crate::ring::{ALARM, Completion, Entered, NOBODY, REAP_MAX, Ring};
 use crate::slab::{Key, Slab};
 use crate::socket::SocketState;
+use crate::sys;
 use crate::timers::Timers;
 use crate::waker::WakerSlot;
 
@@ -191,13 +192,19 @@ impl Core {
         self.stopping.get()
     }
 
-    /// Cancels everything in flight, waits for the kernel to let go and drops the ring. What the
-    /// kernel does not let go of in time is leaked, never freed under its hands.
+    /// Ends connections with something in flight, whose tasks will never run again, cancels
+    /// everything, waits for the kernel to let go and drops the ring. What the kernel does not let
+    /// go of in time is leaked, never freed under its hands.
     pub(crate) fn close(self: &Rc<Self>) {
         const ROUNDS_MAX: usize = 20;
         const ROUND: Duration = Duration::from_millis(50);
         self.stopping.set(true);
         self.starved.borrow_mut().clear();
+        for op in self.operations.borrow().values() {
+            if let Op::Receive { socket, .. } | Op::Send { socket, .. } = op {
+                sys::shut_down(socket.descriptor());
+            }
+        }
         if self.in_flight.get() > 0 {
             self.push_cancel(opcode::AsyncCancel2::new(types::CancelBuilder::any()).build());
         }

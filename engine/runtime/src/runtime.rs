@@ -2,8 +2,8 @@
 //!
 //! [`Runtime::new`] finds out everything that may stand in the way (kernel, limits, CPUs, the port)
 //! before any thread exists. [`Runtime::run`] starts one thread per core; when all are up, each
-//! runs `main`. A core ends when its main returns: its ring is closed, tasks that still wait are
-//! never run again. `run` returns when all cores have ended.
+//! runs `main`. A core ends when its main returns: its ring is closed, connections end, tasks that
+//! still wait are never run again. `run` returns when all cores have ended.
 //!
 //! A panic on a core or in an off-core job aborts the process, in every build profile.
 
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -125,6 +125,10 @@ impl<M: Send + 'static> Runtime<M> {
         for thread in threads {
             // A panicked core has ended the process.
             drop(thread.join());
+        }
+        if let Some(listening) = &self.listening {
+            // A task that never ran again may still hold it; the port is free all the same.
+            sys::shut_down(listening.as_raw_fd());
         }
         gate.take_error().map_or(Ok(()), Err)
     }

@@ -64,6 +64,10 @@ impl<T> Slab<T> {
         if place.generation == key.generation() { place.value.as_mut() } else { None }
     }
 
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|place| place.value.as_ref())
+    }
+
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.places.get_mut(key.place())?;
         if place.generation != key.generation() {
@@ -94,5 +98,6 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get_mut(second), Some(&mut "second"));
         assert_eq!(slab.get_mut(Key::from_bits(u64::MAX)), None);
+        assert_eq!(slab.values().collect::<Vec<_>>(), [&"second"]);
     }
 }

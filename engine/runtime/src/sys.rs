@@ -88,6 +88,13 @@ pub(crate) fn set_user_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io:
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, millis)
 }
 
+/// Ends a connection in both directions, or listening: peers see it at once, whoever still holds the
+/// descriptor. Says nothing if it has ended already.
+pub(crate) fn shut_down(socket: RawFd) {
+    // SAFETY: no pointers; callers hold the descriptor open.
+    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
 fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the pointer and length describe `value`, which the kernel only reads.
     check(unsafe {

@@ -3,6 +3,7 @@
 mod rig;
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread;
@@ -134,6 +135,36 @@ fn clocks_advance_and_random_numbers_differ() {
         assert!(env.wall_ms() > 1_600_000_000_000);
         assert!(env.cpu_time() > Duration::ZERO);
         assert_ne!(env.random(), env.random());
+    });
+}
+
+/// Sleeps of all lengths, later ones begun before earlier ones end, some given up.
+#[test]
+fn every_sleep_ends() {
+    let _deadline = deadline("sleeps");
+    run_one(|env| async move {
+        let left = Rc::new(Cell::new(100));
+        for _ in 0..left.get() {
+            let (inner, left) = (env.clone(), Rc::clone(&left));
+            env.spawn(TaskClass::Foreground, async move {
+                for _ in 0..20 {
+                    let start = inner.now();
+                    let length = Duration::from_micros(inner.random() % 5000);
+                    let mut given_up = Box::pin(inner.sleep(Duration::from_secs(3600)));
+                    let mut sleep = Box::pin(inner.sleep(length));
+                    poll_fn(|context| {
+                        assert!(given_up.as_mut().poll(context).is_pending());
+                        sleep.as_mut().poll(context)
+                    })
+                    .await;
+                    assert!(inner.now().since(start) >= length);
+                }
+                left.set(left.get() - 1);
+            });
+        }
+        while left.get() > 0 {
+            env.sleep(Duration::from_millis(1)).await;
+        }
     });
 }
 

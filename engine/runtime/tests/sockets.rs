@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use pinion_runtime::env::{Env, Listener, NodeEnv, Socket, TaskClass};
-use pinion_runtime::{RealEnv, RealSocket};
+use pinion_runtime::{RealEnv, RealSocket, Runtime};
 use rig::{Message, accept_all, config, deadline, echo, message, serve, until_stopped};
 
 async fn echo_server(env: RealEnv<Message>) {
@@ -344,4 +344,20 @@ fn a_closed_listener_accepts_no_more() {
     exchange(&mut first, b"one");
     drop(first);
     server.stop();
+}
+
+/// What tasks still held when the mains returned is gone for the outside world.
+#[test]
+fn the_end_frees_the_port_and_ends_connections() {
+    let _deadline = deadline("end");
+    let server = serve(config(2), echo_server);
+    let addr = server.addr;
+    let mut stream = TcpStream::connect(addr).unwrap();
+    exchange(&mut stream, b"hello");
+    server.stop();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+
+    let mut config = config(1);
+    config.listen = Some(addr);
+    drop(Runtime::<Message>::new(config).unwrap());
 }
