@@ -266,7 +266,7 @@ impl<M: Send + 'static> Seat<M> {
             mailboxes: Arc::clone(&self.mailboxes),
             queues: Queues {
                 foreground: queue(1000, "foreground"),
-                flush: queue(400, "flush"),
+                flush: queue(1000, "flush"),
                 background: queue(100, "background"),
             },
             listening: self.listening.clone(),

@@ -102,8 +102,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Splits the memory of one shard: three memtables take three eighths, the caches what index,
-    /// filters and buffers leave.
+    /// Splits the memory of one shard: three memtables of a sixteenth each (at least 8 MiB), half of
+    /// the rest for blocks, a quarter for rows; index, filters and buffers have what is left.
     ///
     /// # Errors
     /// [`Error::BadOptions`] below [`MEMORY_BYTES_MIN`].
@@ -116,11 +116,12 @@ impl Options {
                 MEMORY_BYTES_MIN >> 20
             )));
         }
-        let memtable_bytes = (memory_bytes / 8).min(64 << 20);
+        // Large memtables absorb overwrites: what never leaves one is never flushed or compacted.
+        let memtable_bytes = (memory_bytes / 16).clamp(8 << 20, 256 << 20);
         let rest = memory_bytes - 3 * memtable_bytes;
         Ok(Self {
             memtable_bytes,
-            table_bytes: (memtable_bytes / 2).clamp(4 << 20, 32 << 20),
+            table_bytes: (memtable_bytes / 4).clamp(4 << 20, 32 << 20),
             level_base_bytes: memtable_bytes * 4,
             block_cache_bytes: rest / 2,
             row_cache_bytes: rest / 4,

@@ -68,6 +68,8 @@ enum Command {
     Namespace(namespace::Arguments),
     /// Show how the server is doing
     Status(status::Arguments),
+    /// Measure this machine and this build
+    Bench(pinion_bench::command::Args),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -114,12 +116,20 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+fn bench(arguments: pinion_bench::command::Args) -> Result<ExitCode, Failure> {
+    Ok(pinion_bench::command::run(arguments).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(3)
+    }))
+}
+
 impl Cli {
     fn run(self) -> Result<ExitCode, Failure> {
         let server = &self.server;
         let done = match self.command {
             Command::Serve(arguments) => return Ok(serve::run(arguments)),
             Command::Doctor(arguments) => return Ok(doctor::run(arguments)),
+            Command::Bench(arguments) => return bench(arguments),
             Command::Get(arguments) => get::run(server, &arguments),
             Command::Put(arguments) => put::run(server, &arguments),
             Command::Delete(arguments) => delete::run(server, &arguments),

@@ -23,6 +23,8 @@ use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
 const PUBLISH_ENTRIES_MAX: u32 = 128;
+/// Publications whose memory is asked for at once.
+const FETCH_AHEAD_MAX: usize = 16;
 /// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the
 /// clock starts at the ceiling, so an expiry can be seen this much early once. Measured from the
 /// wall clock, or crashes in quick succession would carry the clock away from it; well below
@@ -30,9 +32,9 @@ const PUBLISH_ENTRIES_MAX: u32 = 128;
 const CEILING_AHEAD_MS: u64 = 200;
 /// Idle time after which an empty block proves the last commit, in milliseconds.
 const IDLE_MARK_MS: u64 = 100;
-/// Log that one memtable may span, in segments, before it is frozen although it is not full: the
-/// log of a slowly filled memtable is mostly padding.
-const LOG_SEGMENTS_PER_MEMTABLE: u64 = 4;
+/// Log that one memtable may span, in segments beyond its own size, before it is frozen although
+/// it is not full: the log of a slowly filled memtable is mostly padding.
+const LOG_SEGMENTS_SPARE: u64 = 4;
 
 impl<E: Env, W: Waiter> Shard<E, W> {
     pub(super) fn spawn_commit_tasks(&self) {
@@ -88,7 +90,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     async fn publish_durable(&self) {
         loop {
             let mut published = 0;
+            let mut fetched = 0;
             while let Some((durability, write)) = self.next_durable() {
+                fetched = self.fetch_ahead(fetched, write.entries);
                 published += write.entries;
                 self.publish(durability, write);
                 if published >= PUBLISH_ENTRIES_MAX {
@@ -102,6 +106,27 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             }
             self.committed.changed().await;
         }
+    }
+
+    /// Has the memory fetched that the next publications will touch, some writes at a time.
+    /// `fetched` entries were asked for and not published yet, `taken` are published now.
+    fn fetch_ahead(&self, fetched: u32, taken: u32) -> u32 {
+        if fetched >= taken {
+            return fetched - taken;
+        }
+        let mut hashes = [0; FETCH_AHEAD_MAX];
+        let count = self.pending.borrow().next_hashes(&mut hashes);
+        let hashes = &hashes[..count];
+        let memtables = self.memtables.borrow();
+        let active = memtables.active().table.borrow();
+        let row_cache = self.row_cache.borrow();
+        for hash in hashes {
+            active.prefetch_index(*hash);
+            row_cache.prefetch_index(*hash);
+        }
+        hashes.iter().for_each(|hash| _ = active.prefetch_root(*hash));
+        hashes.iter().for_each(|hash| active.prefetch_record(*hash));
+        (count as u32).saturating_sub(taken)
     }
 
     fn next_durable(&self) -> Option<(Durability, PendingWrite<W>)> {
@@ -189,9 +214,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let memtables = self.memtables.borrow();
             let active = memtables.active();
             let log_span = self.appended.get().0.saturating_sub(self.active_log_start.get().0) >> 32;
+            let log_span_max =
+                LOG_SEGMENTS_SPARE + self.options.memtable_bytes / u64::from(self.options.log_segment_bytes);
             let table = active.table.borrow();
             let full = !table.has_room(operations, bytes);
-            if !full && (log_span < LOG_SEGMENTS_PER_MEMTABLE || table.is_empty()) {
+            if !full && (log_span < log_span_max || table.is_empty()) {
                 return Ok(());
             }
             if !memtables.can_freeze() {

@@ -115,14 +115,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 match result {
                     Ok(found) => {
                         let record = found.as_ref().map(super::Found::view);
-                        inner.decide_and_stage(
-                            &key,
-                            operation.borrow(),
-                            stamp,
-                            record,
-                            &options,
-                            waiter,
-                        );
+                        inner.decide_and_stage(&key, operation.borrow(), stamp, record, &options, waiter);
                     }
                     Err(error) => waiter.complete(Err(error)),
                 }
