@@ -27,10 +27,10 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::load::{self, Dialect, Plan, Work};
 use crate::ratio::{self, HotPlan};
-use crate::roof;
+use crate::{roof, stall};
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -50,6 +50,10 @@ enum Command {
     Hot(HotArgs),
     /// Put a running server under load. Overwrites records whose keys begin with `k`.
     Load(LoadArgs),
+    /// Measure how long work holds a core, in processor time.
+    ///
+    /// Loads one shard in this process with more data than its memory holds.
+    Stall(StallArgs),
     /// A bare server that answers bytes with bytes.
     #[command(hide = true)]
     RoofEcho(RoofArgs),
@@ -151,6 +155,40 @@ struct LoadArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct StallArgs {
+    /// Where the shard's directory is made (and removed).
+    #[arg(long, default_value = "pinion-bench")]
+    dir: PathBuf,
+    /// Memory of the shard in MiB.
+    #[arg(long, default_value_t = 64)]
+    memory_mib: u64,
+    /// How many times as large as the memory the data is.
+    #[arg(long, default_value_t = 10)]
+    times: u64,
+    /// How many writes each key gets on average.
+    #[arg(long, default_value_t = 2)]
+    rounds: u64,
+    /// Bytes of a key.
+    #[arg(long, default_value_t = 32)]
+    key_bytes: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 512)]
+    value_bytes: usize,
+    /// Of the order of writes and gets.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The cpu of the shard.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// Fail when the p99.9 of any kind of work is above this, in microseconds.
+    #[arg(long)]
+    at_most_us: Option<f64>,
+    /// Write everything that was measured to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct RoofArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -180,6 +218,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Hot(args) => hot(args),
         Command::Load(args) => load(&args),
+        Command::Stall(args) => stall(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
     }
@@ -233,6 +272,26 @@ fn load(args: &LoadArgs) -> Result<ExitCode> {
         println!("{report}");
     }
     Ok(if report.flaws.total() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn stall(args: StallArgs) -> Result<ExitCode> {
+    let report = stall::run(&stall::Plan {
+        dir: args.dir,
+        memory_bytes: args.memory_mib << 20,
+        times: args.times,
+        rounds: args.rounds,
+        key_bytes: args.key_bytes,
+        value_bytes: args.value_bytes,
+        seed: args.seed,
+        cpu: args.cpu,
+    })?;
+    println!("{report}");
+    if let Some(path) = args.json {
+        let text = serde_json::to_string_pretty(&report).expect("numbers and text only");
+        std::fs::write(&path, text + "\n").map_err(Error::file(path))?;
+    }
+    let enough = args.at_most_us.is_none_or(|most| report.p999_us_max() <= most);
+    Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A time in seconds, as an option has it.

@@ -53,6 +53,12 @@ pub enum Error {
     /// No answer came for a long time.
     #[error("no answer for {0} s")]
     Silent(u64),
+    /// A shard in this process failed.
+    #[error("the shard failed: {0}")]
+    Engine(#[from] pinion_engine::Error),
+    /// The runtime in this process did not start.
+    #[error("{0}")]
+    Runtime(#[from] pinion_runtime::RuntimeError),
     /// A server process did not start, or ended.
     #[error("{0}")]
     Server(String),

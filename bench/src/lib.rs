@@ -8,5 +8,6 @@ mod error;
 pub mod load;
 pub mod ratio;
 pub mod roof;
+pub mod stall;
 
 pub use error::{Error, Result};

@@ -35,7 +35,8 @@ use std::time::{Duration, Instant};
 use pinion_protocol::Durability;
 
 use kernel::{LANES_MAX, Ring, Waited};
-use records::{Order, Random, Records};
+use records::Order;
+pub(crate) use records::{Random, Records};
 use script::Script;
 use talk::{Talk, Turn};
 use tally::{Span, Tally};
