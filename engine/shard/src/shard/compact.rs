@@ -187,7 +187,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             meta: table.meta().clone(),
         }));
         edits.push(Edit::CompactCursor { level: level(job.from), position: job.cursor.clone() });
-        self.apply_edits(&edits).await?;
+        let written = if job.work == Work::Merge { added.as_slice() } else { &[] };
+        self.install(written, &edits).await?;
 
         {
             let mut cursors = self.compaction_cursors.borrow_mut();
@@ -208,7 +209,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         Ok(())
     }
 
-    /// Merges the inputs of a job into new tables, opened and synced.
+    /// Merges the inputs of a job into new tables, opened and synced. The directory is not.
     async fn merge(&self, version: &Version<E>, job: &Job) -> Result<Vec<Rc<Table<E>>>> {
         let nothing_deeper = version.levels.iter().skip(job.to).all(Vec::is_empty);
         let filter = if nothing_deeper { FilterWidth::Eight } else { FilterWidth::Sixteen };
@@ -220,8 +221,6 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         };
         match tables {
             Ok(tables) => {
-                let dir = self.table_dir();
-                self.env.sync_dir(&dir).await.map_err(|error| Error::io(dir, error))?;
                 let written: u64 = tables.iter().map(|table| table.meta().file_bytes).sum();
                 self.counters.compaction_read_bytes.add(job.bytes);
                 self.counters.compaction_written_bytes.add(written);
@@ -326,7 +325,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
 
     /// Removes the files of tables that no version names any more. Readers that still hold one
     /// keep it open.
-    async fn remove_files(&self, numbers: &[u64]) {
+    pub(super) async fn remove_files(&self, numbers: &[u64]) {
         let dir = self.table_dir();
         for number in numbers {
             self.block_cache.forget_table(*number);

@@ -36,11 +36,11 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 impl<E: Env, W: Waiter> Inner<E, W> {
     async fn flush_frozen(&self) {
         loop {
+            if self.state.borrow().is_stopped() {
+                return;
+            }
             let oldest = self.memtables.borrow().oldest_frozen().cloned();
             let Some(slot) = oldest else {
-                if self.state.borrow().is_stopped() {
-                    return;
-                }
                 self.flush_wanted.changed().await;
                 continue;
             };
@@ -77,13 +77,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 return Err(error);
             }
         };
-        self.env.sync_dir(&self.table_dir()).await.map_err(|error| Error::io(self.table_dir(), error))?;
-
         let run = slot.number.max(self.last_run.get() + 1);
         let mut edits: Vec<Edit> =
             tables.iter().map(|table| Edit::AddTable { level: 0, run, meta: table.meta().clone() }).collect();
         edits.push(Edit::LogReleased { position: slot.log_end.get() });
-        self.apply_edits(&edits).await?;
+        self.install(&tables, &edits).await?;
 
         self.last_run.set(run);
         let bytes: u64 = tables.iter().map(|table| table.meta().file_bytes).sum();

@@ -12,6 +12,7 @@ use pinion_env::Env;
 use super::Inner;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::manifest::Edit;
 use crate::operation::Waiter;
 use crate::record::RecordView;
 use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path};
@@ -187,6 +188,24 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let number = self.next_file.get();
         self.next_file.set(number + 1);
         number
+    }
+
+    /// Makes tables that were written and synced, and the edits that name them, durable. When space
+    /// runs out nothing was applied: the tables go at once, or every try would leave some behind.
+    pub(super) async fn install(&self, tables: &[Rc<Table<E>>], edits: &[Edit]) -> Result<()> {
+        let installed = async {
+            if !tables.is_empty() {
+                let dir = self.table_dir();
+                self.env.sync_dir(&dir).await.map_err(|error| Error::io(dir, error))?;
+            }
+            self.apply_edits(edits).await
+        };
+        let result = installed.await;
+        if result.as_ref().is_err_and(is_out_of_space) {
+            let numbers: Vec<u64> = tables.iter().map(|table| table.meta().number).collect();
+            self.remove_files(&numbers).await;
+        }
+        result
     }
 
     /// Refuses writes until the file system has room again.
