@@ -7,10 +7,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
-use pinion_env::{Env, create_dir_all};
+use pinion_env::{Env, TaskClass, create_dir_all};
 
 use super::counters::Counters;
 use super::memtables::Memtables;
@@ -30,6 +34,9 @@ use crate::record::RecordView;
 use crate::signal::Signal;
 use crate::stamp::{HybridClock, HybridTime, Origin};
 use crate::table::{Table, table_number};
+
+/// How often closing looks whether the disk is full, in milliseconds.
+const CLOSE_LOOK_MS: u64 = 50;
 
 impl<E: Env, W: Waiter> Shard<E, W> {
     /// Opens the shard in `dir`, an existing directory, creating what is missing, and recovers
@@ -84,6 +91,10 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         shard.spawn_commit_tasks();
         shard.spawn_flush_task();
         shard.spawn_compaction_task();
+        if inner.disk_full.get() {
+            let waiting = shard.clone();
+            inner.env.spawn(TaskClass::Background, async move { waiting.inner.wait_for_space().await });
+        }
         Ok(shard)
     }
 
@@ -98,7 +109,8 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 inner.freeze_replayed();
                 self.flush_replayed().await?;
             }
-            inner.put_back(&batch);
+            let stale = inner.stale_operations(&batch).await?;
+            inner.put_back(&batch, &stale);
             inner.counters.records_replayed.add(operations as u64);
             if inner.counters.records_replayed.get().is_multiple_of(u64::from(inner.options.step_records_max))
             {
@@ -129,11 +141,12 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         }
         *inner.state.borrow_mut() = State::Closing;
         inner.notify_all();
-        let flushed = if inner.disk_full.get() { Ok(()) } else { self.flush().await };
+        let flushed = self.flush_unless_full().await;
         while inner.jobs.get() > 0 {
             inner.jobs_ended.changed().await;
         }
-        if inner.log().is_disk_full() {
+        let has_space = !inner.log().is_disk_full();
+        if !has_space {
             // A commit that waits for a segment would wait until space returns: its writes end
             // unknown.
             inner.log().shut_down();
@@ -143,7 +156,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             inner.published.changed().await;
         }
         // The mark proves the last commit and carries the exact clock.
-        inner.mark_wanted.set(true);
+        inner.mark_wanted.set(has_space);
         inner.commit_wanted.notify();
         while inner.mark_wanted.get() || inner.log().is_writing() {
             inner.fail_if_failed()?;
@@ -153,6 +166,26 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         inner.log().shut_down();
         inner.notify_all();
         flushed
+    }
+}
+
+impl<E: Env, W: Waiter> Shard<E, W> {
+    /// Writes the memtable out, but gives up when the disk is full: the log has everything, and
+    /// nobody should wait for space to stop a node.
+    async fn flush_unless_full(&self) -> Result<()> {
+        let inner = &*self.inner;
+        let mut flush = pin!(self.flush());
+        while !inner.disk_full.get() && !inner.log().is_disk_full() {
+            let mut pause = pin!(inner.env.sleep(Duration::from_millis(CLOSE_LOOK_MS)));
+            let flushed = std::future::poll_fn(|context| match flush.as_mut().poll(context) {
+                Poll::Ready(flushed) => Poll::Ready(Some(flushed)),
+                Poll::Pending => pause.as_mut().poll(context).map(|()| None),
+            });
+            if let Some(flushed) = flushed.await {
+                return flushed;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -224,15 +257,33 @@ fn pace_options(options: &Options) -> PaceOptions {
 }
 
 impl<E: Env, W: Waiter> Inner<E, W> {
-    /// Makes one record of the log visible in the active memtable.
-    fn put_back(&self, batch: &ReplayedBatch<'_>) {
+    /// Indexes of operations that tables hold an equal or newer version of. Memtables may be cut
+    /// elsewhere than before the crash (other sizes, other pauses), and what was settled within one
+    /// of them then lies in two: the older version, logged later, must not come to stand above.
+    async fn stale_operations(&self, batch: &ReplayedBatch<'_>) -> Result<Vec<usize>> {
+        let mut stale = Vec::new();
+        if batch.stamp() > self.stamp_floor.get() {
+            return Ok(stale);
+        }
+        for (index, op) in batch.ops().enumerate() {
+            let key = Key::placed(op.partition, op.namespace, op.key);
+            let present = self.get_from_tables(&key).await?;
+            if present.is_some_and(|present| present.view().stamp >= batch.stamp()) {
+                stale.push(index);
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Makes one record of the log visible in the active memtable, but for stale operations.
+    fn put_back(&self, batch: &ReplayedBatch<'_>, stale: &[usize]) {
         let (stamp, position) = (batch.stamp(), batch.position());
         self.clock.borrow_mut().observe(stamp.time);
         let sequence = self.sequence.get() + 1;
         let memtables = self.memtables.borrow();
         let active = memtables.active();
         let mut table = active.table.borrow_mut();
-        for op in batch.ops() {
+        for (_, op) in batch.ops().enumerate().filter(|(index, _)| !stale.contains(index)) {
             let key = Key::placed(op.partition, op.namespace, op.key);
             let record = RecordView { kind: op.kind, stamp, expiry_ms: op.expiry_ms, value: op.value };
             let entry = table.stage(&key, &record);
