@@ -35,6 +35,8 @@ const IDLE_MARK_MS: u64 = 100;
 /// Log that one memtable may span, in segments beyond its own size, before it is frozen although
 /// it is not full: the log of a slowly filled memtable is mostly padding.
 const LOG_SEGMENTS_SPARE: u64 = 4;
+/// Segments that an idle shard's log may keep.
+const LOG_SEGMENTS_IDLE_MAX: usize = 8;
 
 impl<E: Env, W: Waiter> Shard<E, W> {
     pub(super) fn spawn_commit_tasks(&self) {
@@ -71,6 +73,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                     self.durable.set(durable);
                     self.ceiling_durable.set(ceiling);
                     self.committed.notify();
+                    self.bound_log();
+                }
+                // Closed on a full disk with nothing in the queue: nothing is lost but the mark.
+                Err(Error::ShuttingDown) if self.pending.borrow().is_empty() && !self.log().has_staged() => {
+                    return self.committed.notify();
                 }
                 Err(error) => return self.fail(&error),
             }
@@ -93,7 +100,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let mut fetched = 0;
             while let Some((durability, write)) = self.next_durable() {
                 fetched = self.fetch_ahead(fetched, write.entries);
-                published += write.entries;
+                published += write.entries.max(1);
                 self.publish(durability, write);
                 if published >= PUBLISH_ENTRIES_MAX {
                     published = 0;
@@ -134,7 +141,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     /// Makes one write visible and answers it. A batch becomes visible under one sequence number.
-    fn publish(&self, durability: Durability, write: PendingWrite<W>) {
+    fn publish(&self, durability: Durability, mut write: PendingWrite<W>) {
+        if let Some(answer) = write.answer.take() {
+            return write.waiter.complete(Ok(*answer));
+        }
         let sequence = self.sequence.get() + 1;
         let memtables = self.memtables.borrow();
         let mut newest = write.stamp;
@@ -231,6 +241,21 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
         self.freeze();
         Ok(())
+    }
+
+    /// Gives log segments back that hold little but marks (of an idle shard whose readers meet
+    /// expired records, of one that was started often): the memtable alone would never fill.
+    fn bound_log(&self) {
+        let is_idle = !self.log().has_staged() && self.pending.borrow().is_empty();
+        if !is_idle || self.log().segments() <= LOG_SEGMENTS_IDLE_MAX {
+            return;
+        }
+        if self.memtables.borrow().oldest_frozen().is_none() {
+            // All that was staged is durable: the memtable's log ends where the log ends.
+            self.appended.set(self.durable.get());
+            self.memtables.borrow().active().log_end.set(self.durable.get());
+            self.freeze();
+        }
     }
 
     /// Freezes the active memtable and wakes the flush.

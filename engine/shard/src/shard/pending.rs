@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use crate::log::LogPosition;
 use crate::memtable::EntryRef;
-use crate::operation::{Durability, Waiter};
+use crate::operation::{Durability, Waiter, Written};
 use crate::stamp::Stamp;
 
 /// A staged record: in which memtable, and where in it.
@@ -40,6 +40,8 @@ pub(super) struct PendingWrite<W> {
     pub waiter: W,
     /// For a batch: which of its operations are staged.
     pub batch: Option<Box<StagedBatch>>,
+    /// It changes nothing, has no entries, and is answered so as soon as the log is durable.
+    pub answer: Option<Box<Written>>,
 }
 
 /// What a batch has staged.
@@ -82,9 +84,10 @@ impl<W> Default for Pending<W> {
 }
 
 impl<W: Waiter> Pending<W> {
-    /// Operations that wait, batches counted by their operations.
+    /// Operations that wait, batches counted by their operations; writes that only wait for their
+    /// answer count too.
     pub(super) fn operations(&self) -> usize {
-        self.sync.entries.len() + self.buffered.entries.len()
+        self.sync.entries.len().max(self.sync.writes.len()) + self.buffered.entries.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -9,6 +9,8 @@
 //! key are atomic.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::sync::Arc;
 
 use pinion_env::{Env, TaskClass};
 
@@ -35,6 +37,21 @@ struct Decision<'a> {
     value: Cow<'a, [u8]>,
     expiry_ms: u64,
     number: i64,
+}
+
+/// Operations of a batch that are not staged, by ascending index.
+#[derive(Default)]
+struct Standing {
+    /// A newer version stands under the key.
+    superseded: Vec<u32>,
+    /// This very version does: the batch is repeated.
+    applied: Vec<u32>,
+}
+
+impl Standing {
+    fn holds(&self, index: u32) -> bool {
+        self.superseded.binary_search(&index).is_ok() || self.applied.binary_search(&index).is_ok()
+    }
 }
 
 impl<E: Env, W: Waiter> Shard<E, W> {
@@ -64,7 +81,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             inner.decide_and_stage(key, operation, stamp, record, &options, waiter);
         });
         if let (Err(super::NeedsRead), Some(waiter)) = (decided, waiter) {
-            self.look_and_write(key, operation, stamp, options, waiter);
+            self.look_and_write(key, operation, options, waiter);
         }
     }
 
@@ -80,20 +97,13 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             }
         };
         if stamp > inner.stamp_floor.get() {
-            return inner.stage_batch(operations, &[], stamp, options.durability, waiter);
+            return inner.stage_batch(operations, &Standing::default(), stamp, options.durability, waiter);
         }
         self.look_and_write_batch(operations, stamp, options, waiter);
     }
 
     /// Reads the tables for a write that needs it, then decides and stages.
-    fn look_and_write(
-        &self,
-        key: &Key<'_>,
-        operation: Operation<'_>,
-        stamp: Stamp,
-        options: WriteOptions,
-        waiter: W,
-    ) {
+    fn look_and_write(&self, key: &Key<'_>, operation: Operation<'_>, options: WriteOptions, waiter: W) {
         if let Err(error) = self.inner.begin_lookup() {
             return waiter.complete(Err(error));
         }
@@ -110,10 +120,14 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                     continue;
                 }
                 inner.end_lookup();
-                let result =
-                    found.and_then(|found| inner.admit(&key, &operation.borrow(), &options).map(|()| found));
+                // The read took time. A client's stamp may be too old by now; one of ours is issued
+                // only now, or a write staged meanwhile would be newer than what is decided on it.
+                let result = found.and_then(|found| {
+                    inner.admit(&key, &operation.borrow(), &options)?;
+                    Ok((found, inner.stamp_of(&options)?))
+                });
                 match result {
-                    Ok(found) => {
+                    Ok((found, stamp)) => {
                         let record = found.as_ref().map(super::Found::view);
                         inner.decide_and_stage(&key, operation.borrow(), stamp, record, &options, waiter);
                     }
@@ -124,7 +138,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         });
     }
 
-    /// Finds the keys of a batch that stand in tables with an equal or newer stamp, then stages
+    /// Finds the keys of a batch that stand somewhere with an equal or newer stamp, then stages
     /// the rest.
     fn look_and_write_batch(
         &self,
@@ -153,17 +167,24 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                     lifetime: *lifetime,
                 })
                 .collect();
-            let superseded = loop {
+            let found = loop {
                 let epoch = inner.flush_epoch.get();
-                match inner.superseded_in_tables(&operations, stamp).await {
+                match inner.newest_of_each(&operations).await {
                     Ok(_) if inner.flush_epoch.get() != epoch => {}
                     result => break result,
                 }
             };
             inner.end_lookup();
-            match superseded.and_then(|found| inner.admit_batch(&operations, &options).map(|()| found)) {
-                Ok(superseded) => {
-                    inner.stage_batch(&operations, &superseded, stamp, options.durability, waiter)
+            let result = found.and_then(|found| {
+                inner.admit_batch(&operations, &options)?;
+                inner.stamp_of(&options)?;
+                Ok(found)
+            });
+            match result {
+                Ok(found) => {
+                    // Looked at again: writes were staged while the tables were read.
+                    let standing = inner.standing(&operations, &found, stamp);
+                    inner.stage_batch(&operations, &standing, stamp, options.durability, waiter)
                 }
                 Err(error) => waiter.complete(Err(error)),
             }
@@ -242,7 +263,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         self.make_room(operations, bytes)?;
         match self.pace.borrow_mut().admit(bytes as u64) {
             Verdict::Accept => Ok(()),
-            Verdict::Refuse { retry_after_ms } => Err(Error::Overloaded { retry_after_ms }),
+            // Compaction stopped at damage: trying again would never help.
+            Verdict::Refuse { retry_after_ms } => Err(match &*self.damage.borrow() {
+                Some(corruption) => Error::Damaged(Arc::clone(corruption)),
+                None => Error::Overloaded { retry_after_ms },
+            }),
         }
     }
 
@@ -284,17 +309,16 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             if stamp <= self.stamp_floor.get() {
                 // The tables and frozen memtables may hold a newer version; the active memtable
                 // decides at publication.
-                let newest = self.newest_in_memory(key, |record| (record.stamp, record.expiry_ms));
-                let newest = newest.or(in_tables.map(|record| (record.stamp, record.expiry_ms)));
+                let in_memory = self.newest_in_memory(key, |record| (record.stamp, record.expiry_ms));
+                let newest = in_memory.or(in_tables.map(|record| (record.stamp, record.expiry_ms)));
                 if let Some((present, expiry_ms)) = newest.filter(|(present, _)| *present >= stamp) {
                     let effect = if present == stamp { Effect::Applied } else { Effect::Superseded };
-                    return waiter.complete(Ok(Written {
-                        effect,
-                        stamp: present,
-                        expiry_ms,
-                        number: 0,
-                        superseded: Vec::new(),
-                    }));
+                    let written =
+                        Written { effect, stamp: present, expiry_ms, number: 0, superseded: Vec::new() };
+                    return match in_memory {
+                        Some(_) => self.answer_by_memory(written, options.durability, waiter),
+                        None => waiter.complete(Ok(written)),
+                    };
                 }
             }
             let decision = Decision {
@@ -306,35 +330,29 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             return self.stage(key, &decision, stamp, options.durability, waiter);
         }
         let now_ms = self.clock_ms();
-        let mut waiter = Some(waiter);
-        let mut decide = |current: Option<RecordView<'_>>| -> Option<Result<Decision<'static>>> {
+        let decide = |current: Option<RecordView<'_>>| {
             let current = current.filter(|record| record.is_visible(now_ms));
-            let version = current.map(|record| record.stamp);
-            let decision = self.decide(operation, stamp, current, options.created);
-            if decision.is_none()
-                && let Some(waiter) = waiter.take()
-            {
+            self.decide(operation, stamp, current, options.created).ok_or_else(|| Written {
+                effect: Effect::ConditionFailed,
+                stamp: current.map_or(Stamp::ZERO, |record| record.stamp),
+                expiry_ms: current.map_or(0, |record| record.expiry_ms),
+                number: 0,
+                superseded: Vec::new(),
+            })
+        };
+        let by_memory = self.newest_in_memory(key, |record| decide(Some(record)));
+        let is_by_memory = by_memory.is_some();
+        match by_memory.unwrap_or_else(|| decide(in_tables)) {
+            Ok(Ok(decision)) => self.stage(key, &decision, stamp, options.durability, waiter),
+            Ok(Err(error)) => waiter.complete(Err(error)),
+            Err(failed) => {
                 self.counters.conditions_failed.add(1);
-                waiter.complete(Ok(Written {
-                    effect: Effect::ConditionFailed,
-                    stamp: version.unwrap_or(Stamp::ZERO),
-                    expiry_ms: current.map_or(0, |record| record.expiry_ms),
-                    number: 0,
-                    superseded: Vec::new(),
-                }));
+                if is_by_memory {
+                    self.answer_by_memory(failed, options.durability, waiter);
+                } else {
+                    waiter.complete(Ok(failed));
+                }
             }
-            decision
-        };
-        let decision = match self.newest_in_memory(key, |record| decide(Some(record))) {
-            Some(decision) => decision,
-            None => decide(in_tables),
-        };
-        match (decision, waiter) {
-            (Some(Ok(decision)), Some(waiter)) => {
-                self.stage(key, &decision, stamp, options.durability, waiter)
-            }
-            (Some(Err(error)), Some(waiter)) => waiter.complete(Err(error)),
-            _ => {}
         }
     }
 
@@ -404,6 +422,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 number: decision.number,
                 waiter,
                 batch: None,
+                answer: None,
             },
         );
         drop(pending);
@@ -412,19 +431,18 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         self.wake_commit(durability);
     }
 
-    /// Stages a batch but for the operations at the given ascending indexes. Operations that are
-    /// followed by another on the same key are left out: the last one wins.
+    /// Stages a batch but for the operations that are superseded or were applied before. Operations
+    /// that are followed by another on the same key are left out: the last one wins.
     fn stage_batch(
         &self,
         operations: &[BatchOperation<'_>],
-        superseded: &[u32],
+        standing: &Standing,
         stamp: Stamp,
         durability: Durability,
         waiter: W,
     ) {
         let last = last_of_each_key(operations);
-        let staged =
-            |index: &usize| last.contains(index) && superseded.binary_search(&(*index as u32)).is_err();
+        let staged = |index: &usize| last.contains(index) && !standing.holds(*index as u32);
         let indexes: Vec<usize> = (0..operations.len()).filter(staged).collect();
         let records: Vec<(&Key<'_>, RecordView<'_>)> = indexes
             .iter()
@@ -442,13 +460,15 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             })
             .collect();
         if records.is_empty() {
-            return waiter.complete(Ok(Written {
-                effect: Effect::Superseded,
+            let repeated = !standing.applied.is_empty();
+            let written = Written {
+                effect: if repeated { Effect::Applied } else { Effect::Superseded },
                 stamp,
                 expiry_ms: 0,
                 number: 0,
-                superseded: superseded.to_vec(),
-            }));
+                superseded: standing.superseded.clone(),
+            };
+            return self.answer_by_memory(written, durability, waiter);
         }
         let ops: Vec<LogOp<'_>> = records.iter().map(|(key, record)| log_op(key, record)).collect();
         let position = match self.log().append(stamp, &ops) {
@@ -469,8 +489,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             waiter,
             batch: Some(Box::new(StagedBatch {
                 operations: indexes.iter().map(|index| *index as u32).collect(),
-                superseded: superseded.to_vec(),
+                superseded: standing.superseded.clone(),
             })),
+            answer: None,
         };
         pending.push(durability, write);
         drop(pending);
@@ -500,24 +521,50 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         StagedEntry { hash: key.hash, memtable: active.number, entry }
     }
 
-    /// Indexes of the operations whose keys stand in the tables or in memory with an equal or
-    /// newer stamp.
-    async fn superseded_in_tables(
-        &self,
-        operations: &[BatchOperation<'_>],
-        stamp: Stamp,
-    ) -> Result<Vec<u32>> {
-        let mut superseded = Vec::new();
-        for (index, operation) in operations.iter().enumerate() {
-            let present = match self.newest_in_memory(&operation.key, |record| record.stamp) {
+    /// The newest version of each operation's key, in memory or in the tables.
+    async fn newest_of_each(&self, operations: &[BatchOperation<'_>]) -> Result<Vec<Option<Stamp>>> {
+        let mut newest = Vec::with_capacity(operations.len());
+        for operation in operations {
+            newest.push(match self.newest_in_memory(&operation.key, |record| record.stamp) {
                 Some(present) => Some(present),
                 None => self.get_from_tables(&operation.key).await?.map(|found| found.view().stamp),
-            };
-            if present.is_some_and(|present| present >= stamp) {
-                superseded.push(index as u32);
+            });
+        }
+        Ok(newest)
+    }
+
+    /// Compares a batch with what was found under its keys and with what is in memory now.
+    fn standing(&self, operations: &[BatchOperation<'_>], found: &[Option<Stamp>], stamp: Stamp) -> Standing {
+        let mut standing = Standing::default();
+        for (index, (operation, found)) in operations.iter().zip(found).enumerate() {
+            let present = self.newest_in_memory(&operation.key, |record| record.stamp).max(*found);
+            match present.map(|present| present.cmp(&stamp)) {
+                Some(Ordering::Greater) => standing.superseded.push(index as u32),
+                Some(Ordering::Equal) => standing.applied.push(index as u32),
+                Some(Ordering::Less) | None => {}
             }
         }
-        Ok(superseded)
+        standing
+    }
+
+    /// Answers a write that changed nothing by what was found in memory. That may not be durable
+    /// yet: then the answer waits for the log, or a crash could take what it was given for.
+    fn answer_by_memory(&self, written: Written, durability: Durability, waiter: W) {
+        let position = self.appended.get();
+        if durability == Durability::Buffered || position <= self.durable.get() {
+            return waiter.complete(Ok(written));
+        }
+        let write = PendingWrite {
+            position,
+            entries: 0,
+            stamp: written.stamp,
+            expiry_ms: written.expiry_ms,
+            number: written.number,
+            waiter,
+            batch: None,
+            answer: Some(Box::new(written)),
+        };
+        self.pending.borrow_mut().push(Durability::Sync, write);
     }
 
     fn begin_lookup(&self) -> Result<()> {
