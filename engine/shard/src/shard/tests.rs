@@ -1,5 +1,7 @@
 //! A whole shard in the test world: rules that the generated histories do not single out.
 
+mod hazards;
+
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;

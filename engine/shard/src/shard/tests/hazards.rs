@@ -1,0 +1,252 @@
+//! Rare interleavings, each of which once lost, revived or stalled something: writes that overtake
+//! a lookup, retries of what is not durable yet, memtables cut elsewhere at recovery, full disks at
+//! awkward moments, logs that only grow.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Waker};
+
+use super::*;
+
+fn client_stamp(time: HybridTime) -> WriteOptions {
+    let stamp = Stamp { time, origin: Origin(Origin::CLIENT_BIT | 1) };
+    WriteOptions { stamp: Some(stamp), ..WriteOptions::default() }
+}
+
+/// Whether an answer is there without anything running.
+fn is_answered(answer: &mut Answer) -> bool {
+    Pin::new(answer).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+fn start_batch(shard: &TestShard, operations: &[(&str, &[u8])], options: WriteOptions) -> Answer {
+    let operations: Vec<BatchOperation<'_>> = operations
+        .iter()
+        .map(|(user, value)| BatchOperation {
+            key: key(user),
+            value: Some(value),
+            lifetime: Lifetime::Forever,
+        })
+        .collect();
+    let (teller, answer) = answer();
+    shard.write_batch(&operations, options, teller);
+    answer
+}
+
+/// Every lookup in a table reads the device.
+fn uncached() -> Options {
+    Options { block_cache_bytes: 0, ..small() }
+}
+
+#[test]
+fn an_update_that_had_to_read_is_newer_than_what_overtook_it() {
+    let env = TestEnv::new(30);
+    let shard = open_with(&env, uncached()).unwrap();
+    write(&env, &shard, "n", put(b"5")).unwrap();
+    env.block_on(shard.flush()).unwrap();
+    let add = start(&shard, "n", Operation::Update(Update::Add(1)), WriteOptions::default());
+    let put = start(&shard, "n", put(b"10"), WriteOptions::default());
+    env.block_on(put).unwrap();
+    let added = env.block_on(add).unwrap();
+    assert_eq!((added.effect, added.number), (Effect::Applied, 11));
+    assert_eq!(get(&env, &shard, "n").unwrap().as_deref(), Some(&b"11"[..]));
+}
+
+#[test]
+fn a_batch_that_had_to_read_does_not_come_to_stand_above_a_newer_write() {
+    let env = TestEnv::new(31);
+    let shard = open_with(&env, uncached()).unwrap();
+    let early = HybridTime::from_millis(shard.clock_ms());
+    write(&env, &shard, "read", put(b"old")).unwrap();
+    env.block_on(shard.flush()).unwrap();
+    let late = client_stamp(early);
+    let batch = start_batch(&shard, &[("free", b"batch"), ("read", b"batch")], late);
+    // It has found "free" nowhere and reads the block of "read".
+    env.block_on(env.yield_now());
+    let newer = start(&shard, "free", put(b"newer"), WriteOptions::default());
+    shard.inner.freeze();
+    assert_eq!(env.block_on(batch).unwrap().superseded, vec![0, 1]);
+    env.block_on(newer).unwrap();
+    assert_eq!(get(&env, &shard, "free").unwrap().as_deref(), Some(&b"newer"[..]));
+}
+
+#[test]
+fn a_retried_batch_is_the_same_batch() {
+    let env = TestEnv::new(32);
+    let shard = open(&env);
+    let options = client_stamp(HybridTime::from_millis(shard.clock_ms()));
+    let operations: [(&str, &[u8]); 2] = [("a", b"1"), ("b", b"2")];
+    for _ in 0..2 {
+        let written = env.block_on(start_batch(&shard, &operations, options)).unwrap();
+        assert_eq!((written.effect, written.superseded), (Effect::Applied, vec![]));
+        env.block_on(shard.flush()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_answered_by_a_pending_version_waits_for_the_log() {
+    let env = TestEnv::new(33);
+    let shard = open(&env);
+    env.settle();
+    let options = client_stamp(HybridTime::from_millis(shard.clock_ms()));
+    let create = Operation::PutIf { condition: Condition::Absent, value: b"x", lifetime: Lifetime::Forever };
+    env.fail(Op::Write, "wal", 0, 1, ErrorKind::Other);
+    let first = start(&shard, "key", put(b"value"), options);
+    let first_batch = start_batch(&shard, &[("batch", b"value")], options);
+    shard.inner.freeze();
+    let mut waiting = [
+        start(&shard, "key", put(b"value"), options),
+        start_batch(&shard, &[("batch", b"value")], options),
+        start(&shard, "key", create, WriteOptions::default()),
+    ];
+    for answer in &mut waiting {
+        assert!(!is_answered(answer), "answered before the log has it");
+    }
+    for answer in [first, first_batch].into_iter().chain(waiting) {
+        let result = env.block_on(answer);
+        assert!(matches!(result, Err(Error::StorageFailed(_))), "{result:?}");
+    }
+    env.heal();
+    env.crash();
+    let shard = open(&env);
+    assert_eq!(get(&env, &shard, "key").unwrap(), None);
+
+    // The same on a device that is well.
+    let first = start(&shard, "key", put(b"value"), options);
+    shard.inner.freeze();
+    let retried = start(&shard, "key", put(b"value"), options);
+    let failed = start(&shard, "key", create, WriteOptions::default());
+    for (answer, effect) in
+        [(first, Effect::Applied), (retried, Effect::Applied), (failed, Effect::ConditionFailed)]
+    {
+        assert_eq!(env.block_on(answer).unwrap().effect, effect);
+    }
+}
+
+#[test]
+fn memtables_cut_elsewhere_at_recovery_revive_nothing() {
+    let env = TestEnv::new(34);
+    let shard = open(&env);
+    let base = shard.hybrid_time().0 + 1;
+    let newer = client_stamp(HybridTime(base + 1));
+    let older = client_stamp(HybridTime(base));
+    write_with(&env, &shard, "key", put(b"newer"), newer).unwrap();
+    for number in 0..40 {
+        write(&env, &shard, &format!("fill-{number}"), put(&[1; 400])).unwrap();
+    }
+    let late = write_with(&env, &shard, "key", put(b"older"), older).unwrap();
+    assert_eq!(late.effect, Effect::Superseded);
+    assert_eq!(shard.stats().counters.flushes, 0, "all of it lies in one memtable");
+    env.crash();
+    let options = Options { memtable_bytes: 16 << 10, ..small() };
+    let shard = open_with(&env, options).unwrap();
+    assert!(shard.stats().counters.flushes > 0, "recovery has cut elsewhere");
+    assert_eq!(get(&env, &shard, "key").unwrap().as_deref(), Some(&b"newer"[..]));
+    env.block_on(shard.settle()).unwrap();
+    assert_eq!(get(&env, &shard, "key").unwrap().as_deref(), Some(&b"newer"[..]));
+}
+
+#[test]
+fn a_shard_opened_on_a_full_disk_takes_writes_when_space_returns() {
+    let env = TestEnv::new(35);
+    let options = Options { disk_reserve_bytes: 1 << 20, ..small() };
+    let shard = open_with(&env, options.clone()).unwrap();
+    write(&env, &shard, "before", put(b"kept")).unwrap();
+    env.block_on(shard.close()).unwrap();
+    env.set_capacity(1 << 20);
+    let shard = open_with(&env, options).unwrap();
+    assert!(matches!(write(&env, &shard, "full", put(b"")), Err(Error::DiskFull)));
+    assert_eq!(get(&env, &shard, "before").unwrap().as_deref(), Some(&b"kept"[..]));
+    env.set_capacity(1 << 30);
+    env.block_on(env.sleep(Duration::from_secs(10)));
+    write(&env, &shard, "after", put(b"")).unwrap();
+}
+
+#[test]
+fn a_full_disk_does_not_keep_a_shard_from_closing() {
+    let env = TestEnv::new(36);
+    // The memtable cannot be written out.
+    let shard = open(&env);
+    write(&env, &shard, "key", put(b"kept")).unwrap();
+    env.set_capacity(1);
+    env.block_on(shard.close()).unwrap();
+    env.crash();
+    // There is not even a segment to write to.
+    let shard = open_with(&env, Options { disk_reserve_bytes: 1, ..small() }).unwrap();
+    assert_eq!(get(&env, &shard, "key").unwrap().as_deref(), Some(&b"kept"[..]));
+    env.block_on(shard.close()).unwrap();
+    env.crash();
+    env.set_capacity(1 << 30);
+    let shard = open(&env);
+    assert_eq!(get(&env, &shard, "key").unwrap().as_deref(), Some(&b"kept"[..]));
+}
+
+#[test]
+fn tables_that_the_manifest_could_not_take_leave_no_files() {
+    let env = TestEnv::new(37);
+    let shard = open(&env);
+    env.block_on(shard.close()).unwrap();
+    // The first edit after opening makes a new manifest.
+    let shard = open(&env);
+    write(&env, &shard, "key", put(b"kept")).unwrap();
+    env.fail(Op::Open, "MANIFEST", 0, 5, ErrorKind::StorageFull);
+    env.block_on(shard.flush()).unwrap();
+    assert!(shard.stats().counters.disk_full >= 5);
+    assert_eq!(env.names("shard/table").len(), 1, "{:?}", env.names("shard/table"));
+    assert_eq!(get(&env, &shard, "key").unwrap().as_deref(), Some(&b"kept"[..]));
+}
+
+#[test]
+fn the_log_of_a_shard_that_is_hardly_written_stays_bounded() {
+    let env = TestEnv::new(38);
+    let options = Options { log_segment_bytes: 128 << 10, batch_bytes_max: 16 << 10, ..small() };
+    let check_files = || {
+        let files = env.names("shard/wal").len();
+        assert!(files <= 12, "{files} files");
+    };
+    for round in 0..20 {
+        let shard = open_with(&env, options.clone()).unwrap();
+        write(&env, &shard, &format!("key-{round}"), put(b"value")).unwrap();
+        env.block_on(env.sleep(Duration::from_secs(2)));
+        env.crash();
+        check_files();
+    }
+    let shard = open_with(&env, options).unwrap();
+    for round in 0..20 {
+        assert!(get(&env, &shard, &format!("key-{round}")).unwrap().is_some());
+    }
+    // Readers that meet expired records make the log carry the clock, and nothing else.
+    let of = |number: u64| format!("ttl-{number}");
+    for number in 0..300 {
+        let lifetime = Lifetime::Millis(10_000 + number * 300);
+        write(&env, &shard, &of(number), Operation::Put { value: b"", lifetime }).unwrap();
+    }
+    env.advance(Duration::from_secs(10));
+    for number in 0..300 {
+        env.block_on(env.sleep(Duration::from_millis(300)));
+        assert_eq!(get(&env, &shard, &of(number)).unwrap(), None);
+        check_files();
+    }
+}
+
+#[test]
+fn writes_behind_damage_that_stops_compaction_are_told_of_it() {
+    let env = TestEnv::new(39);
+    let shard = open(&env);
+    fill(&env, &shard, 60, 1);
+    let name = env.names("shard/table").swap_remove(0);
+    env.flip(format!("shard/table/{name}"), 2000, 1);
+    let refused = (0..20_000).find_map(|number| {
+        let user = format!("fill-{:06}", number % 500);
+        match env.block_on(start(&shard, &user, put(&[1; 560]), WriteOptions::default())) {
+            Ok(_) => None,
+            Err(Error::Overloaded { .. }) => {
+                env.block_on(env.sleep(Duration::from_millis(20)));
+                None
+            }
+            Err(error) => Some(error),
+        }
+    });
+    assert!(matches!(refused, Some(Error::Damaged(_))), "{refused:?}");
+    assert!(shard.stats().failed.is_none());
+    assert!(get(&env, &shard, "fill-000100").unwrap().is_some());
+}
