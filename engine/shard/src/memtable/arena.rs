@@ -21,7 +21,7 @@ const UNIT_BYTES: usize = 8;
 /// How much of an entry is asked for ahead of time.
 const PREFETCH_BYTES: usize = 384;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
-const CHUNK_BYTES_MAX: usize = 256 << 10;
+const CHUNK_BYTES_MAX: usize = 8 << 20;
 
 const SEQUENCE: usize = 0;
 const STAMP: usize = 8;
