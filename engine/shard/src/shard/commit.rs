@@ -246,7 +246,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     /// Gives log segments back that hold little but marks (of an idle shard whose readers meet
     /// expired records, of one that was started often): the memtable alone would never fill.
     fn bound_log(&self) {
-        let is_idle = !self.log().has_staged() && self.pending.borrow().is_empty();
+        let is_idle = matches!(*self.state.borrow(), State::Open)
+            && !self.log().has_staged()
+            && self.pending.borrow().is_empty();
         if !is_idle || self.log().segments() <= LOG_SEGMENTS_IDLE_MAX {
             return;
         }
