@@ -12,7 +12,7 @@ use std::rc::Rc;
 use pinion_env::{DirEntry, FileLock, PAGE_BYTES, Space};
 
 use crate::core::{Core, to_result};
-use crate::file::{open_descriptor, retry};
+use crate::file::{Descriptor, open_descriptor, retry};
 use crate::op::{Request, c_path};
 use crate::sys;
 
@@ -34,7 +34,7 @@ pub(crate) async fn remove(core: Rc<Core>, path: PathBuf) -> io::Result<()> {
 pub(crate) async fn sync(core: Rc<Core>, path: PathBuf) -> io::Result<()> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let directory = open_descriptor(&core, Request::Open { path: c_path(&path)?, flags, mode: 0 }).await?;
-    run(&core, Request::SyncAll { file: Rc::new(directory) }).await
+    run(&core, Request::SyncAll { file: Descriptor::new(&core, directory) }).await
 }
 
 async fn run(core: &Rc<Core>, request: Request) -> io::Result<()> {

@@ -4,18 +4,21 @@
 //! writes are continued; a short read is continued once more at a page border, so that "fewer
 //! bytes" means the end of the file and nothing else. Interrupted operations are repeated at most
 //! [`RETRIES_MAX`] times.
+//!
+//! Closing goes through the ring too, to a worker of the kernel: the last close of a removed file
+//! frees its blocks, which takes milliseconds and may wait for the file system's journal.
 
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use pinion_env::{AlignedBuf, File, OpenMode, PAGE_BYTES, WriteMode};
 
 use crate::core::{Core, Operation, to_result};
-use crate::op::{Request, c_path};
+use crate::op::{Op, Progress, Request, c_path};
 use crate::sys;
 
 /// Repetitions of an interrupted operation before it counts as failed.
@@ -28,7 +31,40 @@ const BLOCK_BYTES_MIN: usize = 512;
 /// its operations have ended.
 pub struct RealFile {
     core: Rc<Core>,
-    descriptor: Rc<OwnedFd>,
+    descriptor: Rc<Descriptor>,
+}
+
+/// What a file and its operations hold. The last one closes it, without waiting for that.
+pub(crate) struct Descriptor {
+    core: Rc<Core>,
+    /// There until it is dropped.
+    file: Option<OwnedFd>,
+}
+
+impl Descriptor {
+    pub(crate) fn new(core: &Rc<Core>, file: OwnedFd) -> Rc<Self> {
+        Rc::new(Self { core: Rc::clone(core), file: Some(file) })
+    }
+
+    fn owned(&self) -> &OwnedFd {
+        self.file.as_ref().expect("only dropping takes it")
+    }
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.owned().as_raw_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            // Refused while the core stops: then dropping the request closes the file at once.
+            let request = Request::Close { file };
+            self.core.start(Op::Request { request, progress: Progress::Abandoned });
+        }
+    }
 }
 
 impl RealFile {
@@ -44,7 +80,7 @@ impl RealFile {
             // Whoever may read the data directory's files is the operator's choice of umask.
             mode: 0o640,
         };
-        let descriptor = Rc::new(open_descriptor(&core, request).await?);
+        let descriptor = Descriptor::new(&core, open_descriptor(&core, request).await?);
         Ok(Self { core, descriptor })
     }
 }
@@ -74,7 +110,7 @@ fn invalid(what: &str) -> io::Error {
 
 async fn read(
     core: Rc<Core>,
-    file: Rc<OwnedFd>,
+    file: Rc<Descriptor>,
     offset: u64,
     mut buffer: AlignedBuf,
     bytes: usize,
@@ -113,7 +149,7 @@ async fn read(
 
 async fn write(
     core: Rc<Core>,
-    file: Rc<OwnedFd>,
+    file: Rc<Descriptor>,
     offset: u64,
     mut buffer: AlignedBuf,
     range: Range<usize>,
@@ -184,7 +220,7 @@ impl File for RealFile {
         // The inode of an open file is in memory: asking takes about a microsecond.
         let file = Rc::clone(&self.descriptor);
         async move {
-            let file = std::fs::File::from(file.try_clone()?);
+            let file = std::fs::File::from(file.owned().as_fd().try_clone_to_owned()?);
             Ok(file.metadata()?.len())
         }
     }
@@ -192,6 +228,6 @@ impl File for RealFile {
 
 impl std::fmt::Debug for RealFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RealFile").field("descriptor", &self.descriptor).finish_non_exhaustive()
+        f.debug_struct("RealFile").field("descriptor", &self.descriptor.owned()).finish_non_exhaustive()
     }
 }

@@ -9,13 +9,14 @@
 use std::ffi::CString;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 use pinion_env::{AlignedBuf, WriteMode};
 
+use crate::file::Descriptor;
 use crate::listener::ListenerState;
 use crate::pool::BUFFER_GROUP;
 use crate::socket::SocketState;
@@ -46,13 +47,13 @@ pub(crate) enum Progress {
 /// An operation with one result.
 pub(crate) enum Request {
     Read {
-        file: Rc<OwnedFd>,
+        file: Rc<Descriptor>,
         buffer: AlignedBuf,
         range: Range<usize>,
         offset: u64,
     },
     Write {
-        file: Rc<OwnedFd>,
+        file: Rc<Descriptor>,
         buffer: AlignedBuf,
         range: Range<usize>,
         offset: u64,
@@ -60,11 +61,15 @@ pub(crate) enum Request {
     },
     /// File content and size.
     SyncData {
-        file: Rc<OwnedFd>,
+        file: Rc<Descriptor>,
     },
     /// Everything, including a directory's entries.
     SyncAll {
-        file: Rc<OwnedFd>,
+        file: Rc<Descriptor>,
+    },
+    /// Off the core: it may take long.
+    Close {
+        file: OwnedFd,
     },
     Open {
         path: CString,
@@ -132,6 +137,9 @@ impl Request {
                 opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build()
             }
             Self::SyncAll { file } => opcode::Fsync::new(types::Fd(file.as_raw_fd())).build(),
+            Self::Close { file } => {
+                opcode::Close::new(types::Fd(file.as_raw_fd())).build().flags(squeue::Flags::ASYNC)
+            }
             Self::Open { path, flags, mode } => {
                 opcode::OpenAt::new(HERE, path.as_ptr()).flags(*flags).mode(*mode).build()
             }
@@ -147,8 +155,13 @@ impl Request {
 
     /// Lets go of a request that completed with nobody waiting.
     pub(crate) fn discard(self, result: i32) {
-        if matches!(self, Self::Open { .. }) && result >= 0 {
-            drop(crate::sys::own(result));
+        match self {
+            Self::Open { .. } if result >= 0 => drop(crate::sys::own(result)),
+            // The number is free again, and perhaps somebody else's, unless it was never begun.
+            Self::Close { file } if result != -libc::ECANCELED => {
+                let _ = file.into_raw_fd();
+            }
+            _ => {}
         }
     }
 }

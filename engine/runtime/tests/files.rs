@@ -229,3 +229,35 @@ fn files_are_served_beside_yielding_tasks() {
         }
     });
 }
+
+#[test]
+fn dropped_files_are_closed() {
+    let _deadline = deadline("closing");
+    let dir = directory();
+    let here = dir.path().canonicalize().unwrap();
+    let path = here.clone();
+    run_one(move |env| {
+        let path = path.clone();
+        async move {
+            let open = || {
+                let files = std::fs::read_dir("/proc/self/fd").unwrap();
+                let targets = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+                targets.filter(|target| target.starts_with(&path)).count()
+            };
+            let mut files = Vec::new();
+            for number in 0..20 {
+                let file = env.open(&path.join(number.to_string()), OpenMode::CreateNew).await.unwrap();
+                let buffer = AlignedBuf::zeroed(PAGE_BYTES);
+                // An operation that outlives its file.
+                let mut write = pin!(file.write(0, buffer, 0..PAGE_BYTES, WriteMode::Unsynced));
+                assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                files.push(file);
+            }
+            assert_eq!(open(), 20);
+            drop(files);
+            while open() > 0 {
+                env.yield_now().await;
+            }
+        }
+    });
+}
