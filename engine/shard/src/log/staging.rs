@@ -57,7 +57,9 @@ impl Staging {
         let blocks_max = options.queue_bytes_max as usize / buffer_bytes + 4;
         Self {
             blocks: VecDeque::with_capacity(blocks_max),
-            pool: Vec::with_capacity(POOL_BUFFERS_MAX),
+            // Made here, where nobody waits: touching a fresh buffer of a mebibyte takes longer than
+            // anything a write may do.
+            pool: (0..POOL_BUFFERS_MAX).map(|_| AlignedBuf::zeroed(buffer_bytes)).collect(),
             next_segment: first_segment,
             next_offset: BLOCKS_START,
             unit_bytes,

@@ -1,10 +1,11 @@
 //! Writes one table, front to back, from records that arrive in order.
 //!
 //! [`TableWriter::add`] never waits. It gathers the first records to choose the block unit, then
-//! fills blocks; a full block is sealed into the output, and a full part's index and filter are
-//! built (the longest step: one filter of at most 4,096 keys). The caller calls
-//! [`TableWriter::write_out`] whenever [`TableWriter::is_full_enough_to_write`] says so, which
-//! bounds what waits in memory to 128 KiB and one record.
+//! fills blocks; a full block is sealed into the output, and a full part's index is built. The
+//! caller calls [`TableWriter::write_out`] whenever [`TableWriter::is_full_enough_to_write`] says
+//! so, which bounds what waits in memory to 128 KiB, the hashes of a part and one record. There
+//! the part's filter is built, between yields: sorting and building the filter of at most 4,096
+//! keys are the longest pieces of work here.
 //!
 //! A table counts only when [`TableWriter::finish`] has returned, its directory is synced and the
 //! manifest names it. Any error before leaves an orphan file; remove it ([`TableWriter::abandon`],
@@ -71,6 +72,8 @@ pub struct TableWriter<E: Env> {
     index: IndexBuilder,
     hashes: Vec<u64>,
     parts: Vec<FinishedPart>,
+    /// Of the parts, in order, those whose filter has been built.
+    filters_done: usize,
     parts_bytes: usize,
     filters_failed: u64,
     tally: Tally,
@@ -81,7 +84,14 @@ struct FinishedPart {
     separator: OwnedPosition,
     records: u32,
     index: Vec<u8>,
-    filter: Option<Vec<u8>>,
+    filter: PartFilter,
+}
+
+enum PartFilter {
+    /// To be built of these hashes.
+    Wanted(Vec<u64>),
+    /// `None` if it could not be built.
+    Built(Option<Vec<u8>>),
 }
 
 impl<E: Env> TableWriter<E> {
@@ -123,6 +133,7 @@ impl<E: Env> TableWriter<E> {
             index: IndexBuilder::default(),
             hashes: Vec::new(),
             parts: Vec::new(),
+            filters_done: 0,
             parts_bytes: 0,
             filters_failed: 0,
             tally: Tally::default(),
@@ -147,15 +158,20 @@ impl<E: Env> TableWriter<E> {
 
     /// Whether [`TableWriter::write_out`] has something to do.
     pub fn is_full_enough_to_write(&self) -> bool {
-        self.output.has_ready()
+        self.output.has_ready() || self.wants_filter()
     }
 
-    /// Writes what is complete, unsynced, in writes of 128 KiB.
+    /// Writes what is complete, unsynced, in writes of 128 KiB, and builds the filter of a part
+    /// that is complete.
     ///
     /// # Errors
     /// [`Error::DiskFull`] or [`Error::StorageFailed`]; the table is lost.
     pub async fn write_out(&mut self) -> Result<()> {
-        self.output.write_out(&self.path).await
+        self.output.write_out(&self.path).await?;
+        while self.wants_filter() {
+            self.build_filter().await;
+        }
+        Ok(())
     }
 
     /// Records so far.
@@ -166,11 +182,7 @@ impl<E: Env> TableWriter<E> {
     /// About how large the file would be if it were finished now.
     pub fn file_bytes(&self) -> u64 {
         let sampled = self.sample.as_ref().map_or(0, |sample| sample.bytes.len());
-        let fingerprint_bytes = match self.options.filter {
-            FilterWidth::Eight => 1,
-            FilterWidth::Sixteen => 2,
-        };
-        let open_part = self.index.bytes() + self.hashes.len() * fingerprint_bytes * 5 / 4;
+        let open_part = self.index.bytes() + self.filter_bytes(self.hashes.len());
         let waiting = sampled + self.block.bytes() + self.parts_bytes + open_part;
         u64::from(self.output.page()) * PAGE_BYTES as u64 + waiting as u64
     }
@@ -198,12 +210,14 @@ impl<E: Env> TableWriter<E> {
         assert!(self.tally.records() > 0, "a table holds at least one record");
         self.close_block();
         self.close_part();
+        self.write_out().await?;
         let data = Section { kind: SectionKind::Data as u32, page: 0, pages: self.output.page() };
 
         let mut entries = Vec::with_capacity(self.parts.len());
         for part in std::mem::take(&mut self.parts) {
             let index = self.append_block(BlockType::Index, &part.index);
-            let filter = part.filter.map(|filter| self.append_block(BlockType::Filter, &filter));
+            let PartFilter::Built(filter) = part.filter else { unreachable!("writing out builds them all") };
+            let filter = filter.map(|filter| self.append_block(BlockType::Filter, &filter));
             entries.push(PartEntry { records: part.records, index, filter, separator: part.separator });
             if self.is_full_enough_to_write() {
                 self.write_out().await?;
@@ -296,16 +310,42 @@ impl<E: Env> TableWriter<E> {
         self.hashes.append(&mut self.block_hashes);
     }
 
-    /// Builds index and filter of the blocks so far; they are written at the end.
+    /// Builds the index of the blocks so far and leaves the filter to the next
+    /// [`TableWriter::write_out`]; they are written at the end.
     fn close_part(&mut self) {
         let separator = self.index.first();
         let records = self.hashes.len() as u32;
         let index = self.index.take_encoded(self.output.page());
-        let filter = filter::build(self.options.filter, &mut self.hashes);
-        self.hashes.clear();
-        self.filters_failed += u64::from(filter.is_none());
-        self.parts_bytes += index.len() + filter.as_ref().map_or(0, Vec::len);
+        self.parts_bytes += index.len() + self.filter_bytes(self.hashes.len());
+        let filter = PartFilter::Wanted(std::mem::take(&mut self.hashes));
         self.parts.push(FinishedPart { separator, records, index, filter });
+    }
+
+    /// About how large the filter of so many keys is.
+    fn filter_bytes(&self, keys: usize) -> usize {
+        let fingerprint_bytes = match self.options.filter {
+            FilterWidth::Eight => 1,
+            FilterWidth::Sixteen => 2,
+        };
+        keys * fingerprint_bytes * 5 / 4
+    }
+
+    fn wants_filter(&self) -> bool {
+        self.filters_done < self.parts.len()
+    }
+
+    /// Builds the next part's filter, in two steps and with yields around them.
+    async fn build_filter(&mut self) {
+        let part = &mut self.parts[self.filters_done];
+        self.filters_done += 1;
+        let PartFilter::Wanted(hashes) = &mut part.filter else { return };
+        self.env.yield_now().await;
+        hashes.sort_unstable();
+        self.env.yield_now().await;
+        let filter = filter::build(self.options.filter, hashes);
+        self.filters_failed += u64::from(filter.is_none());
+        part.filter = PartFilter::Built(filter);
+        self.env.yield_now().await;
     }
 
     fn append_block(&mut self, kind: BlockType, payload: &[u8]) -> BlockHandle {
