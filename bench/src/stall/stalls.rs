@@ -102,9 +102,8 @@ pub struct Summary {
 
 impl Default for Stalls {
     fn default() -> Self {
-        let histogram = |_| {
-            Histogram::new_with_bounds(1, STALL_NS_MAX, STALL_DIGITS).expect("the bounds are in order")
-        };
+        let histogram =
+            |_| Histogram::new_with_bounds(1, STALL_NS_MAX, STALL_DIGITS).expect("the bounds are in order");
         Self { by_work: RefCell::new(Work::ALL.map(histogram)), longest: RefCell::default() }
     }
 }

@@ -18,11 +18,9 @@
 //! (sockets, messages between cores).
 
 mod buffer;
-mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
-pub use prefetch::prefetch;
 pub use time::Monotonic;
 
 use std::future::Future;

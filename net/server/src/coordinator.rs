@@ -60,38 +60,6 @@ pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: Arrival<'_>) {
     }
 }
 
-/// How many requests are looked at ahead.
-const LOOK_AHEAD_MAX: usize = 16;
-
-/// Looks through whole frames that are about to arrive and has the memory fetched that their GETs
-/// will touch. Worth it from two GETs on: their waits for memory run side by side then.
-pub(crate) fn look_ahead<E: ServerEnv>(core: &Core<E>, frames: &[u8]) {
-    let mut hashes = [0; LOOK_AHEAD_MAX];
-    let mut count = 0;
-    let mut only: Option<&CoreShard<E>> = None;
-    let mut rest = frames;
-    while count < LOOK_AHEAD_MAX
-        && let Ok(Some(header)) = Header::read(rest)
-        && let Some((frame, after)) = rest.split_at_checked(header.frame_bytes as usize)
-        && let Some(body) = frame.get(usize::from(header.header_bytes)..)
-    {
-        rest = after;
-        let Ok(Request::Get(get)) = Request::decode(&header, body) else { continue };
-        let key = Key::new(NamespaceId(get.namespace), get.key, core.layout.partitions);
-        if let Place::Here(shard) = core.place(key.partition) {
-            // A core has one shard, as a rule; with several the first one's keys are enough.
-            only.get_or_insert(shard);
-            hashes[count] = key.hash;
-            count += 1;
-        }
-    }
-    if let Some(shard) = only
-        && count > 1
-    {
-        shard.prefetch(&hashes[..count]);
-    }
-}
-
 fn submit<E: ServerEnv>(
     core: &Rc<Core<E>>,
     ticket: Ticket,

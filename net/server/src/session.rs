@@ -188,9 +188,6 @@ impl<E: ServerEnv> Session<E> {
     /// over. Returns how many bytes were used.
     fn consume(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
         let mut rest = bytes;
-        if self.frames.waiting_bytes() == 0 {
-            coordinator::look_ahead(&self.core, bytes);
-        }
         while self.reading && !self.is_over(false) && turn.requests_left > 0 {
             match self.frames.next_frame(&mut rest) {
                 Ok(Some(frame)) => {

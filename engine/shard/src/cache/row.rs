@@ -28,8 +28,6 @@ pub const ROW_BYTES_MAX: usize = 16 << 10;
 /// Records that one call carries from the old end to the front.
 const MOVED_MAX: usize = 8;
 const WAYS: usize = 8;
-/// How much of a record is asked for ahead of time.
-const PREFETCH_BYTES: usize = 384;
 /// The ring per set of ways: one way for every 128 bytes, so that small records find a way.
 const BYTES_PER_SET: usize = 1024;
 /// Below this a cache is not worth its code: it is switched off.
@@ -129,27 +127,6 @@ impl RowCache {
         self.stats.hits += 1;
         self.ring[at + HIT] = 1;
         Some(visit(&self.record(at)))
-    }
-
-    /// Asks for the memory in which a key of this hash is looked up.
-    pub fn prefetch_index(&self, hash: u64) {
-        if self.used > 0 {
-            pinion_env::prefetch(bytemuck::bytes_of(&self.sets[self.set_of(hash)]));
-        }
-    }
-
-    /// Asks for the record under a key of this hash, if there seems to be one. For after
-    /// [`RowCache::prefetch_index`].
-    pub fn prefetch_record(&self, hash: u64) {
-        if self.used == 0 {
-            return;
-        }
-        let set = &self.sets[self.set_of(hash)];
-        let wanted = tag(hash);
-        for way in (0..WAYS).filter(|way| tag_of(set, *way) == wanted && set[*way] != 0) {
-            let entry = &self.ring[(set[way] - 1) as usize * UNIT_BYTES..];
-            pinion_env::prefetch(&entry[..entry.len().min(PREFETCH_BYTES)]);
-        }
     }
 
     /// Take one before looking for a key in memtables and tables.

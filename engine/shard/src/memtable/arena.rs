@@ -18,8 +18,6 @@ use crate::stamp::Stamp;
 pub(super) const HEADER_BYTES: usize = 48;
 /// Entries start at multiples of this.
 const UNIT_BYTES: usize = 8;
-/// How much of an entry is asked for ahead of time.
-const PREFETCH_BYTES: usize = 384;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
 
@@ -171,19 +169,6 @@ impl Arena {
         let index = (entry.0 >> self.unit_bits) as usize;
         let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
         &mut self.chunks[index][units * UNIT_BYTES..][..HEADER_BYTES]
-    }
-
-    /// Asks for header and key of an entry.
-    pub(super) fn prefetch_header(&self, entry: EntryRef) {
-        let bytes = self.bytes_at(entry);
-        pinion_env::prefetch(&bytes[..bytes.len().min(2 * HEADER_BYTES)]);
-    }
-
-    /// Asks for the first lines of an entry: header, key, and the start of the value; the processor
-    /// goes on by itself from there.
-    pub(super) fn prefetch(&self, entry: EntryRef) {
-        let bytes = self.bytes_at(entry);
-        pinion_env::prefetch(&bytes[..bytes.len().min(PREFETCH_BYTES)]);
     }
 
     /// The place of an entry.

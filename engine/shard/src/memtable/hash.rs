@@ -9,8 +9,6 @@ use super::arena::{Arena, EntryRef};
 use crate::key::Position;
 
 const SLOTS_MIN: usize = 64;
-/// Slots that [`HashIndex::guess`] looks at: about one cache line.
-const GUESS_SLOTS_MAX: usize = 8;
 /// Old slots moved by one insert. At 3/4 full, doubling leaves room for 3/4 of the old slots' number
 /// more inserts, so anything from 2 up finishes in time.
 const MOVED_PER_INSERT: usize = 8;
@@ -52,22 +50,6 @@ impl HashIndex {
             }
             at = (at + 1) & mask;
         }
-    }
-
-    /// Asks for the memory that [`HashIndex::find`] looks at first.
-    pub(super) fn prefetch(&self, bits: u32) {
-        if !self.slots.is_empty() {
-            let at = bits as usize & (self.slots.len() - 1);
-            pinion_env::prefetch(bytemuck::bytes_of(&self.slots[at]));
-        }
-    }
-
-    /// An entry whose key has these bits; most likely the one that is sought.
-    pub(super) fn guess(&self, bits: u32) -> Option<EntryRef> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let slots = (0..GUESS_SLOTS_MAX).map(|step| self.slots[(bits as usize + step) & mask]);
-        let mut slots = slots.take_while(|slot| *slot != 0);
-        slots.find(|slot| (slot >> 32) as u32 == bits).map(|slot| EntryRef(slot as u32 - 1))
     }
 
     /// Adds the entry of a key that has none.

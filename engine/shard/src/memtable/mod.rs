@@ -155,25 +155,6 @@ impl Memtable {
         self.version_at(root, sequence).map(|entry| self.arena.record(entry))
     }
 
-    /// Asks for the memory in which a key of this hash is looked up.
-    pub fn prefetch_index(&self, hash: u64) {
-        self.index.prefetch(hash_bits(hash));
-    }
-
-    /// Asks for the first version of a key of this hash, if there seems to be one. For after
-    /// [`Memtable::prefetch_index`].
-    pub fn prefetch_root(&self, hash: u64) -> bool {
-        let root = self.index.guess(hash_bits(hash));
-        root.inspect(|root| self.arena.prefetch_header(*root)).is_some()
-    }
-
-    /// Asks for the newest version of a key of this hash. For after [`Memtable::prefetch_root`].
-    pub fn prefetch_record(&self, hash: u64) {
-        if let Some(root) = self.index.guess(hash_bits(hash)) {
-            self.arena.prefetch(self.arena.link(root));
-        }
-    }
-
     /// Position and record of an entry, visible or not.
     pub fn resolve(&self, entry: EntryRef) -> (Position<'_>, RecordView<'_>) {
         (self.arena.position(entry), self.arena.record(entry))

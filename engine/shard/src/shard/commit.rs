@@ -23,8 +23,6 @@ use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
 const PUBLISH_ENTRIES_MAX: u32 = 128;
-/// Publications whose memory is asked for at once.
-const FETCH_AHEAD_MAX: usize = 16;
 /// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the
 /// clock starts at the ceiling, so an expiry can be seen this much early once. Measured from the
 /// wall clock, or crashes in quick succession would carry the clock away from it; well below
@@ -97,9 +95,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     async fn publish_durable(&self) {
         loop {
             let mut published = 0;
-            let mut fetched = 0;
             while let Some((durability, write)) = self.next_durable() {
-                fetched = self.fetch_ahead(fetched, write.entries);
                 published += write.entries.max(1);
                 self.publish(durability, write);
                 if published >= PUBLISH_ENTRIES_MAX {
@@ -113,27 +109,6 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             }
             self.committed.changed().await;
         }
-    }
-
-    /// Has the memory fetched that the next publications will touch, some writes at a time.
-    /// `fetched` entries were asked for and not published yet, `taken` are published now.
-    fn fetch_ahead(&self, fetched: u32, taken: u32) -> u32 {
-        if fetched >= taken {
-            return fetched - taken;
-        }
-        let mut hashes = [0; FETCH_AHEAD_MAX];
-        let count = self.pending.borrow().next_hashes(&mut hashes);
-        let hashes = &hashes[..count];
-        let memtables = self.memtables.borrow();
-        let active = memtables.active().table.borrow();
-        let row_cache = self.row_cache.borrow();
-        for hash in hashes {
-            active.prefetch_index(*hash);
-            row_cache.prefetch_index(*hash);
-        }
-        hashes.iter().for_each(|hash| _ = active.prefetch_root(*hash));
-        hashes.iter().for_each(|hash| active.prefetch_record(*hash));
-        (count as u32).saturating_sub(taken)
     }
 
     fn next_durable(&self) -> Option<(Durability, PendingWrite<W>)> {

@@ -121,12 +121,6 @@ impl<W: Waiter> Pending<W> {
         self.queue(durability).entries.pop_front().expect("a pending write has all its entries")
     }
 
-    /// Hashes of the keys that are published next, oldest first; how many there were.
-    pub(super) fn next_hashes(&self, hashes: &mut [u64]) -> usize {
-        let next = self.sync.entries.iter().take(hashes.len());
-        next.zip(hashes).map(|(entry, hash)| *hash = entry.hash).count()
-    }
-
     /// Takes everything, for answering after a failure.
     pub(super) fn drain(&mut self) -> Vec<PendingWrite<W>> {
         self.sync.entries.clear();

@@ -106,28 +106,6 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         }
     }
 
-    /// Has the processor fetch what the lookups of these keys, given by their hashes, will touch.
-    /// Main memory answers many questions at once in the time of one: worth it for several keys
-    /// that are about to be looked up.
-    pub fn prefetch(&self, hashes: &[u64]) {
-        let inner = &*self.inner;
-        let row_cache = inner.row_cache.borrow();
-        let memtables = inner.memtables.borrow();
-        let active = memtables.active().table.borrow();
-        for hash in hashes {
-            active.prefetch_index(*hash);
-            row_cache.prefetch_index(*hash);
-        }
-        for hash in hashes {
-            if !active.prefetch_root(*hash) {
-                row_cache.prefetch_record(*hash);
-            }
-        }
-        for hash in hashes {
-            active.prefetch_record(*hash);
-        }
-    }
-
     /// Looks a key up, reading at most as many blocks as filters let through: for a key that
     /// exists this is one block on average, for one that does not almost none.
     ///
