@@ -4,6 +4,7 @@
 //! The model is a map from key to record. Operations are awaited one by one, so every answer and
 //! every scan is known exactly; only writes in flight at a crash have two possible outcomes.
 //! A failure names its seed: `PINION_SEED=<n> cargo test -p pinion-tests --test engine_model`.
+#![expect(clippy::unwrap_used, reason = "a history that meets an error has failed")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ const PARTITIONS: u32 = 64;
 const NAMESPACES: [u32; 2] = [0, 7];
 
 type Place = (Partition, u32, Vec<u8>);
+/// Namespace and user key.
+type Name = (u32, Vec<u8>);
 
 /// What a key holds, deleted keys included: a late write must not come back over them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +118,7 @@ fn run(seed: u64) -> Totals {
         }
     };
     let config = NodeConfig::default();
-    let node = world.start_node(config.clone(), main.clone());
+    let node = world.start_node(config, main.clone());
     loop {
         let ended = world.ended(node);
         let crash = {
@@ -137,7 +140,7 @@ fn run(seed: u64) -> Totals {
                 let back = history.borrow_mut().random.below(5_000) as i64;
                 world.shift_wall_clock(node, -back);
             }
-            world.restart_node(node, config.clone(), main.clone());
+            world.restart_node(node, config, main.clone());
             continue;
         }
         world.run_until(ended);
@@ -236,7 +239,7 @@ fn note_totals(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
     totals.moves += counters.tables_moved;
 }
 
-fn draw_key(random: &mut Random) -> (u32, Vec<u8>) {
+fn draw_key(random: &mut Random) -> Name {
     let namespace = NAMESPACES[random.below(NAMESPACES.len() as u64) as usize];
     let number = random.below(120);
     let key = match random.below(3) {
@@ -261,17 +264,17 @@ fn draw_lifetime(random: &mut Random) -> Lifetime {
     if random.one_in(4) { Lifetime::Millis(1 + random.below(1_500)) } else { Lifetime::Forever }
 }
 
-fn key_of((namespace, user): &(u32, Vec<u8>)) -> Key<'_> {
+fn key_of((namespace, user): &Name) -> Key<'_> {
     Key::new(NamespaceId(*namespace), user, PARTITIONS)
 }
 
-fn place_of(name: &(u32, Vec<u8>)) -> Place {
+fn place_of(name: &Name) -> Place {
     (key_of(name).partition, name.0, name.1.clone())
 }
 
 fn start(
     shard: &Shard<SimEnv, Teller>,
-    name: &(u32, Vec<u8>),
+    name: &Name,
     operation: Operation<'_>,
     options: WriteOptions,
 ) -> Answer {
@@ -283,7 +286,7 @@ fn start(
 /// A write, repeated as long as it is refused for want of room.
 async fn write(
     shard: &Shard<SimEnv, Teller>,
-    name: &(u32, Vec<u8>),
+    name: &Name,
     operation: Operation<'_>,
     options: WriteOptions,
 ) -> pinion_engine::Result<Written> {
@@ -347,7 +350,7 @@ async fn resolve_doubts(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<Hist
 
 type Found = (Vec<u8>, Stamp, u64);
 
-async fn read(shard: &Shard<SimEnv, Teller>, name: &(u32, Vec<u8>)) -> Option<Found> {
+async fn read(shard: &Shard<SimEnv, Teller>, name: &Name) -> Option<Found> {
     let key = key_of(name);
     let own = |record: RecordView<'_>| (record.value.to_vec(), record.stamp, record.expiry_ms);
     match shard.get_now(&key, |record| record.map(own)) {
@@ -357,7 +360,7 @@ async fn read(shard: &Shard<SimEnv, Teller>, name: &(u32, Vec<u8>)) -> Option<Fo
 }
 
 /// Checks one key against the model, allowing for time that passes meanwhile.
-async fn check_key(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &(u32, Vec<u8>)) {
+async fn check_key(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &Name) {
     let before_ms = shard.clock_ms();
     let found = read(shard, name).await;
     let after_ms = shard.clock_ms();
@@ -375,7 +378,7 @@ async fn check_key(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>
 }
 
 async fn check_all(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
-    let names: Vec<(u32, Vec<u8>)> =
+    let names: Vec<Name> =
         history.borrow().model.keys().map(|(_, namespace, user)| (*namespace, user.clone())).collect();
     for name in names {
         check_key(shard, history, &name).await;
@@ -423,7 +426,7 @@ async fn step(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
     }
 }
 
-async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &(u32, Vec<u8>)) {
+async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &Name) {
     let (value, lifetime, durability, late_ms) = {
         let random = &mut history.borrow_mut().random;
         let durability = if random.one_in(5) { Durability::Buffered } else { Durability::Sync };
@@ -469,7 +472,7 @@ async fn put(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name
     }
 }
 
-async fn conditional(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &(u32, Vec<u8>)) {
+async fn conditional(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &Name) {
     let place = place_of(name);
     let before_ms = shard.clock_ms();
     let (condition, value, delete) = {
@@ -509,7 +512,7 @@ async fn conditional(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History
     }
 }
 
-async fn update(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &(u32, Vec<u8>)) {
+async fn update(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, name: &Name) {
     let place = place_of(name);
     let choice = history.borrow_mut().random.below(4);
     let bytes = draw_value(&mut history.borrow_mut().random);
@@ -573,7 +576,7 @@ async fn update(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>, n
 }
 
 async fn batch(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<History>>) {
-    let elements: Vec<((u32, Vec<u8>), Option<Vec<u8>>)> = {
+    let elements: Vec<(Name, Option<Vec<u8>>)> = {
         let random = &mut history.borrow_mut().random;
         (0..random.between(1, 12))
             .map(|_| (draw_key(random), (!random.one_in(4)).then(|| draw_value(random))))

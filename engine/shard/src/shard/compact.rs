@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinion_env::{Env, TaskClass};
@@ -23,7 +24,7 @@ use super::place_cursor::PlaceCursor;
 use super::version::{LEVELS_MAX, Version};
 use super::{Inner, Shard, State};
 use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt_bytes, pick};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::key::{Key, OwnedPosition, Position};
 use crate::manifest::Edit;
 use crate::operation::Waiter;
@@ -91,16 +92,25 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 Ok(()) => {}
                 Err(Error::ShuttingDown) => return,
                 Err(error) if is_out_of_space(&error) => self.wait_for_space().await,
-                Err(Error::Damaged(corruption)) => {
-                    // Reads of the damaged block say so; compacting it would sign the rot anew.
-                    self.counters.damaged.add(1);
-                    self.damage.replace(Some(corruption));
-                    self.jobs_ended.notify();
-                    return;
+                Err(Error::Damaged(corruption)) => return self.stop_compacting(corruption),
+                // Only writes and syncs stop a shard; what cannot be read is as good as damaged.
+                Err(Error::Io { file, error }) => {
+                    let what = "it cannot be read";
+                    let (expected, found) = ("its blocks".into(), error.to_string());
+                    return self
+                        .stop_compacting(Corruption { file, offset: 0, what, expected, found }.into());
                 }
                 Err(error) => return self.fail(&error),
             }
         }
+    }
+
+    /// Compaction ends here: reads of the damaged block say so, and writing rot on would sign it
+    /// anew.
+    fn stop_compacting(&self, corruption: Arc<Corruption>) {
+        self.counters.damaged.add(1);
+        self.damage.replace(Some(corruption));
+        self.jobs_ended.notify();
     }
 
     /// Looks for dead records from time to time, but only while there can be some.
