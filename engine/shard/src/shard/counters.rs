@@ -112,6 +112,8 @@ counters! {
     step_records_max,
     /// Bytes in the largest step.
     step_bytes_max,
+    /// Keys of the largest filter built: what one step beside the counted ones may take.
+    filter_keys_max,
 }
 
 impl Counters {

@@ -160,6 +160,7 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
         let meta = writer.finish().await?;
         let shard = self.shard;
         let table = Table::open(&shard.env, &shard.table_dir(), meta, &shard.identity).await?;
+        shard.counters.filter_keys_max.raise(table.part_records_max());
         self.finished.push(table);
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::operation::{
 use crate::options::Options;
 use crate::record::RecordView;
 use crate::stamp::{HybridTime, Origin, Stamp};
+use crate::table::PART_RECORDS_MAX;
 use crate::testing::{Op, TestEnv};
 
 type TestShard = Shard<TestEnv, Teller>;
@@ -382,6 +383,12 @@ fn background_work_is_cut_into_bounded_steps() {
     // A step ends with the record that crosses the bound.
     assert!(counters.step_bytes_max <= (8 << 10) + 600, "{} bytes in one step", counters.step_bytes_max);
     assert!(counters.steps * 16 >= 4 * 600, "steps were not counted");
+    let filter_keys = 1..=PART_RECORDS_MAX as u64;
+    assert!(filter_keys.contains(&counters.filter_keys_max), "{} keys", counters.filter_keys_max);
+    // Every memtable that was written out is freed, and that off the core.
+    env.settle();
+    let counters = shard.stats().counters;
+    assert_eq!(counters.memtables_freed, counters.flushes);
 }
 
 #[test]

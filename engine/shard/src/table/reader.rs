@@ -122,6 +122,11 @@ impl<E: Env> Table<E> {
         self.resident_bytes
     }
 
+    /// Records of its largest part, which are the keys of its largest filter.
+    pub fn part_records_max(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.records)).max().unwrap_or(0)
+    }
+
     /// Parts without a filter, because it could not be built.
     pub fn filters_missing(&self) -> usize {
         self.parts.iter().filter(|part| part.filter.is_none()).count()
