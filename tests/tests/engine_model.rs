@@ -322,28 +322,45 @@ async fn resolve_doubts(shard: &Shard<SimEnv, Teller>, history: &Rc<RefCell<Hist
         let before_ms = shard.clock_ms();
         let found = read(shard, &name).await;
         let now_ms = shard.clock_ms();
-        let mut state = history.borrow_mut();
-        let old = state.model.get(&place).cloned();
-        let old_value =
-            old.as_ref().filter(|entry| entry.is_visible(now_ms)).and_then(|entry| entry.value.clone());
-        let value = found.as_ref().map(|(value, ..)| value.clone());
-        let old_may_expire = old.as_ref().is_some_and(|entry| entry.is_visible(before_ms));
-        let old_stamp = old.as_ref().map_or(Stamp::ZERO, |entry| entry.stamp);
-        match found {
-            Some((_, stamp, _)) if stamp == old_stamp => assert_eq!(value, old_value.or(value.clone())),
-            Some((ref value, stamp, expiry_ms)) => {
-                let expected = doubtful.iter().any(|(at, new)| *at == place && new.as_ref() == Some(value));
-                assert!(expected && stamp > old_stamp, "{place:?} holds what nobody wrote");
-                state.model.insert(place, Entry { value: Some(value.clone()), expiry_ms, stamp });
-            }
-            None => {
-                let deleted = doubtful.iter().any(|(at, new)| *at == place && new.is_none());
-                assert!(deleted || old_value.is_none() || !old_may_expire, "{place:?} is lost");
-                if deleted {
-                    // Deleted or never there: either way nothing is visible; no stamp is known.
-                    state.model.remove(&place);
-                }
-            }
+        let deleted = doubtful.iter().any(|(at, new)| *at == place && new.is_none());
+        let stamp_unknown = found.is_none() && deleted;
+        adopt(history, &place, &doubtful, found, (before_ms, now_ms));
+        if stamp_unknown {
+            // Deleted or never there: either way nothing is visible, but the stamp is not known. A
+            // delete whose stamp is makes the model exact again.
+            let written = write(shard, &name, Operation::Delete, WriteOptions::default()).await.unwrap();
+            let entry = Entry { value: None, expiry_ms: 0, stamp: written.stamp };
+            history.borrow_mut().model.insert(place, entry);
+        }
+    }
+}
+
+/// Takes what recovery left under one key into the model, if it is one of the possible outcomes.
+fn adopt(
+    history: &Rc<RefCell<History>>,
+    place: &Place,
+    doubtful: &[(Place, Option<Vec<u8>>)],
+    found: Option<Found>,
+    (before_ms, now_ms): (u64, u64),
+) {
+    let mut state = history.borrow_mut();
+    let old = state.model.get(place).cloned();
+    let old_value =
+        old.as_ref().filter(|entry| entry.is_visible(now_ms)).and_then(|entry| entry.value.clone());
+    let old_may_expire = old.as_ref().is_some_and(|entry| entry.is_visible(before_ms));
+    let old_stamp = old.as_ref().map_or(Stamp::ZERO, |entry| entry.stamp);
+    match found {
+        Some((value, stamp, _)) if stamp == old_stamp => {
+            assert_eq!(Some(&value), old_value.as_ref().or(Some(&value)))
+        }
+        Some((value, stamp, expiry_ms)) => {
+            let expected = doubtful.iter().any(|(at, new)| at == place && new.as_ref() == Some(&value));
+            assert!(expected && stamp > old_stamp, "{place:?} holds what nobody wrote");
+            state.model.insert(place.clone(), Entry { value: Some(value), expiry_ms, stamp });
+        }
+        None => {
+            let deleted = doubtful.iter().any(|(at, new)| at == place && new.is_none());
+            assert!(deleted || old_value.is_none() || !old_may_expire, "{place:?} is lost");
         }
     }
 }
