@@ -43,7 +43,7 @@ pub use key::{
     KEY_BYTES_MAX, Key, NamespaceId, OwnedPosition, PARTITIONS_MAX, PARTITIONS_MIN, Partition, Position,
     key_hash, partition_of, tag,
 };
-pub use memtable::{EntryRef, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains};
+pub use memtable::{EntryRef, IndexSlots, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains};
 pub use meta::{META_NAMES, Meta};
 pub use operation::{
     BatchOperation, Condition, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,

@@ -4,6 +4,10 @@
 //! entry. The hash bits alone place a slot, so growing never touches the entries. Growing doubles
 //! the slots and moves a few old ones with every insert: no insert moves more than
 //! [`MOVED_PER_INSERT`] slots, whatever the size. Nothing is ever removed.
+//!
+//! Fresh memory for many slots takes milliseconds to touch. Whoever owns the memtable asks ahead
+//! of time what is [wanted](HashIndex::wanted) and has it made elsewhere; slots that come too late
+//! are made here all the same.
 
 use super::arena::{Arena, EntryRef};
 use crate::key::Position;
@@ -12,6 +16,8 @@ const SLOTS_MIN: usize = 64;
 /// Old slots moved by one insert. At 3/4 full, doubling leaves room for 3/4 of the old slots' number
 /// more inserts, so anything from 2 up finishes in time.
 const MOVED_PER_INSERT: usize = 8;
+/// Fewer slots than these (256 KiB) are made when they are needed.
+const SLOTS_WANTED_MIN: usize = 32 << 10;
 
 /// Key hash to entry.
 #[derive(Debug, Default)]
@@ -22,6 +28,25 @@ pub(super) struct HashIndex {
     /// The slots before the last growth; those before `moved` are in `slots` too.
     old: Vec<u64>,
     moved: usize,
+    /// For the next growth; empty until it is given.
+    next: Vec<u64>,
+    /// Whether the next growth's slots were asked for.
+    asked: bool,
+}
+
+/// Memory for slots, made ready on another thread.
+#[derive(Debug)]
+pub struct IndexSlots(Vec<u64>);
+
+impl IndexSlots {
+    /// Takes the memory and touches all of it.
+    pub fn new(slots: usize) -> Self {
+        let mut made = Vec::with_capacity(slots);
+        // Or the compiler would ask for zeroed memory, which is touched only when it is used.
+        std::hint::black_box(&mut made);
+        made.resize(slots, 0);
+        Self(made)
+    }
 }
 
 impl HashIndex {
@@ -57,13 +82,40 @@ impl HashIndex {
         if (self.entries + 1) * 4 > self.slots.len() * 3 {
             // Nothing is left to move: see MOVED_PER_INSERT.
             debug_assert_eq!(self.moved, self.old.len());
-            let grown = vec![0; (self.slots.len() * 2).max(SLOTS_MIN)];
+            let slots = self.slots_next();
+            let next = std::mem::take(&mut self.next);
+            let grown = if next.len() == slots { next } else { vec![0; slots] };
+            self.asked = false;
             self.old = std::mem::replace(&mut self.slots, grown);
             self.moved = 0;
         }
         self.place(u64::from(bits) << 32 | u64::from(entry.0 + 1));
         self.entries += 1;
         self.move_some();
+    }
+
+    fn slots_next(&self) -> usize {
+        (self.slots.len() * 2).max(SLOTS_MIN)
+    }
+
+    /// How many slots the next growth takes, if they are many and it is near. Told once.
+    pub(super) fn wanted(&mut self) -> Option<usize> {
+        let near = !self.asked && self.entries * 2 > self.slots.len();
+        let wanted = near && self.slots_next() >= SLOTS_WANTED_MIN;
+        self.asked |= wanted;
+        wanted.then(|| self.slots_next())
+    }
+
+    /// Takes slots for the next growth.
+    pub(super) fn give(&mut self, slots: IndexSlots) {
+        if self.next.is_empty() && slots.0.len() == self.slots_next() {
+            self.next = slots.0;
+        }
+    }
+
+    /// The memory, to be freed elsewhere.
+    pub(super) fn into_slots(self) -> [Vec<u64>; 3] {
+        [self.slots, self.old, self.next]
     }
 
     fn place(&mut self, slot: u64) {
@@ -95,7 +147,7 @@ impl HashIndex {
 
     /// Bytes of memory held.
     pub(super) fn allocated_bytes(&self) -> usize {
-        (self.slots.capacity() + self.old.capacity()) * size_of::<u64>()
+        (self.slots.capacity() + self.old.capacity() + self.next.capacity()) * size_of::<u64>()
     }
 
     /// At most this much more memory is held after `entries` more inserts.
@@ -104,6 +156,7 @@ impl HashIndex {
         if wanted <= self.slots.len() * 3 {
             return 0;
         }
-        (wanted.div_ceil(3).next_power_of_two().max(SLOTS_MIN)) * size_of::<u64>()
+        let slots = wanted.div_ceil(3).next_power_of_two().max(SLOTS_MIN);
+        if slots == self.next.len() { 0 } else { slots * size_of::<u64>() }
     }
 }

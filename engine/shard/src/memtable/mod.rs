@@ -25,6 +25,7 @@ mod tests;
 
 pub use arena::EntryRef;
 pub use cursor::MemtableCursor;
+pub use hash::IndexSlots;
 
 use arena::{Arena, hash_bits};
 use hash::HashIndex;
@@ -195,12 +196,22 @@ impl Memtable {
         self.stamps.map(|(low, _)| low)
     }
 
+    /// How many slots its index will need soon, if making them takes long: have them made by
+    /// [`IndexSlots::new`] on another thread and [give](Memtable::give_slots) them. Told once for
+    /// each growth.
+    pub fn slots_wanted(&mut self) -> Option<usize> {
+        self.index.wanted()
+    }
+
+    /// Takes slots for the index. Dropped if they come too late.
+    pub fn give_slots(&mut self, slots: IndexSlots) {
+        self.index.give(slots);
+    }
+
     /// Takes it apart, to be freed in slices or on another thread.
     pub fn dismantle(self) -> Remains {
         let Self { arena, index, order, .. } = self;
-        // One allocation whose memory goes back at once.
-        drop(index);
-        Remains { chunks: arena.into_chunks(), leaves: order.into_leaves() }
+        Remains { chunks: arena.into_chunks(), leaves: order.into_leaves(), slots: index.into_slots() }
     }
 
     fn root(&self, key: &Key<'_>) -> Option<EntryRef> {
@@ -226,15 +237,17 @@ impl Memtable {
 pub struct Remains {
     chunks: Vec<Vec<u8>>,
     leaves: Leaves,
+    slots: [Vec<u64>; 3],
 }
 
 /// Leaves freed in one step: about as many bytes as one chunk.
 const LEAVES_PER_STEP: usize = 64;
 
 impl Remains {
-    /// Frees at most one chunk and a few leaves; answers whether something is left.
+    /// Frees at most one chunk, a few leaves and the index; answers whether something is left.
     pub fn free_some(&mut self) -> bool {
         self.chunks.pop();
+        self.slots = Default::default();
         self.leaves.truncate(self.leaves.len().saturating_sub(LEAVES_PER_STEP));
         !(self.chunks.is_empty() && self.leaves.is_empty())
     }

@@ -268,6 +268,39 @@ fn an_entry_is_published_once() {
 }
 
 #[test]
+fn the_index_grows_into_slots_made_elsewhere() {
+    fn key(name: &str) -> Key<'_> {
+        Key::new(NamespaceId(0), name.as_bytes(), 64)
+    }
+    let mut memtable = Memtable::new(64 << 20);
+    let record = RecordView {
+        kind: RecordKind::Value,
+        stamp: Stamp { time: HybridTime(1), origin: Origin(1) },
+        expiry_ms: 0,
+        value: b"value",
+    };
+    let names: Vec<String> = (0..60_000).map(|number| format!("{number:08}")).collect();
+    let mut given = Vec::new();
+    for name in &names {
+        let entry = memtable.stage(&key(name), &record);
+        assert_eq!(memtable.publish(entry, 1), Published::Inserted);
+        if let Some(slots) = memtable.slots_wanted() {
+            given.push(slots);
+            let before = memtable.memory_bytes();
+            memtable.give_slots(IndexSlots::new(slots));
+            assert_eq!(memtable.memory_bytes(), before + slots * 8);
+            // Once more, or of another size: not taken.
+            memtable.give_slots(IndexSlots::new(slots));
+            memtable.give_slots(IndexSlots::new(slots / 2));
+            assert_eq!(memtable.memory_bytes(), before + slots * 8);
+        }
+    }
+    assert_eq!(given, [32 << 10, 64 << 10, 128 << 10]);
+    assert!(names.iter().all(|name| memtable.get(&key(name)).is_some()));
+    assert_eq!(memtable.get(&key("missing")), None);
+}
+
+#[test]
 fn what_is_left_may_leave_the_core() {
     fn sendable<T: Send>() {}
     sendable::<Remains>();

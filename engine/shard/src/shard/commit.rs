@@ -16,13 +16,13 @@ use super::{Inner, Shard, State};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::log::AppendError;
-use crate::memtable::Published;
+use crate::memtable::{IndexSlots, Published};
 use crate::operation::{Durability, Effect, Waiter, Written};
 use crate::record::RecordKind;
 use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
-const PUBLISH_ENTRIES_MAX: u32 = 128;
+const PUBLISH_ENTRIES_MAX: u32 = 64;
 /// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the
 /// clock starts at the ceiling, so an expiry can be seen this much early once. Measured from the
 /// wall clock, or crashes in quick succession would carry the clock away from it; well below
@@ -103,12 +103,24 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                     self.env.yield_now().await;
                 }
             }
+            self.grow_index_ahead();
             self.published.notify();
             if self.state.borrow().is_stopped() {
                 return;
             }
             self.committed.changed().await;
         }
+    }
+
+    /// Has memory for the memtable's index made ready before it is needed, off the core.
+    fn grow_index_ahead(&self) {
+        let slot = std::rc::Rc::clone(self.memtables.borrow().active());
+        let Some(slots) = slot.table.borrow_mut().slots_wanted() else { return };
+        let env = self.env.clone();
+        self.env.spawn(TaskClass::Foreground, async move {
+            let slots = env.off_core(move || IndexSlots::new(slots)).await;
+            slot.table.borrow_mut().give_slots(slots);
+        });
     }
 
     fn next_durable(&self) -> Option<(Durability, PendingWrite<W>)> {
