@@ -225,7 +225,8 @@ fn what_is_no_frame_ends_only_its_connection() {
         let mut other = node.connect(1).await;
 
         let mut http = node.connect_bare().await;
-        http.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        // The node may close at the first bytes, before the last are sent.
+        let _ = http.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
         assert!(http.receive_to_end().await.is_empty());
 
         let mut future = node.connect_bare().await;
