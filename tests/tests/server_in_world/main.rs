@@ -225,14 +225,14 @@ fn what_is_no_frame_ends_only_its_connection() {
         let mut other = node.connect(1).await;
 
         let mut http = node.connect_bare().await;
-        // The node may close at the first bytes, before the last are sent.
+        // Here and below: the node may close at the first bytes, before the last are sent.
         let _ = http.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
         assert!(http.receive_to_end().await.is_empty());
 
         let mut future = node.connect_bare().await;
         let mut opening = Client::opening(None);
         opening[4..8].copy_from_slice(&[9, 0, 9, 0]);
-        future.stream.write_all(&opening).await.unwrap();
+        let _ = future.stream.write_all(&opening).await;
         let answers = future.receive_to_end().await;
         assert_eq!(answers.len(), 1);
         assert_eq!(answers[0].error().code, ErrorCode::Unsupported);
@@ -240,7 +240,7 @@ fn what_is_no_frame_ends_only_its_connection() {
         assert_eq!(answers[0].header.request_id, 77);
 
         let mut garbage = node.connect(0).await;
-        garbage.stream.write_all(&[0xFF; HEADER_BYTES]).await.unwrap();
+        let _ = garbage.stream.write_all(&[0xFF; HEADER_BYTES]).await;
         let answers = garbage.receive_to_end().await;
         assert_eq!(answers[0].error().outcome, Outcome::NotApplied);
 
@@ -248,7 +248,7 @@ fn what_is_no_frame_ends_only_its_connection() {
         let mut frame = Vec::new();
         let id = oversized.encode(&put(b"k", b"v"), 0, &mut frame);
         frame[..4].copy_from_slice(&(600_u32 << 10).to_le_bytes());
-        oversized.stream.write_all(&frame).await.unwrap();
+        let _ = oversized.stream.write_all(&frame).await;
         let answers = oversized.receive_to_end().await;
         assert_eq!((answers[0].error().code, answers[0].header.request_id), (ErrorCode::TooLarge, id));
 
