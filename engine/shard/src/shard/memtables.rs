@@ -1,4 +1,5 @@
-//! The memtables of a shard: one that takes writes, and at most two waiting to be flushed.
+//! The memtables of a shard: one that takes writes, and at most two waiting to be flushed (more
+//! only after recovery on a full disk).
 //!
 //! A frozen memtable still publishes what was staged in it; it is flushed when nothing in it is
 //! pending any more, oldest first.
@@ -7,8 +8,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::key::Key;
 use crate::log::LogPosition;
 use crate::memtable::Memtable;
+use crate::stamp::Stamp;
 
 /// Frozen memtables that may wait for their flush.
 pub(super) const FROZEN_MAX: usize = 2;
@@ -68,8 +71,19 @@ impl Memtables {
     /// When [`FROZEN_MAX`] wait already.
     pub(super) fn freeze(&mut self) {
         assert!(self.can_freeze(), "at most {FROZEN_MAX} memtables wait to be flushed");
+        self.freeze_replayed();
+    }
+
+    /// Freezes the active memtable during recovery, where more may wait: on a full disk all that
+    /// the log holds stays in memory.
+    pub(super) fn freeze_replayed(&mut self) {
         let next = Rc::new(slot(self.active.number + 1, self.bytes_max, self.active.log_end.get()));
         self.frozen.push_back(std::mem::replace(&mut self.active, next));
+    }
+
+    /// The stamp of the newest record of a key in frozen memtables.
+    pub(super) fn frozen_stamp(&self, key: &Key<'_>) -> Option<Stamp> {
+        self.frozen.iter().rev().find_map(|slot| slot.table.borrow().get(key).map(|record| record.stamp))
     }
 
     /// Takes out the oldest frozen memtable, whose records are in tables now.

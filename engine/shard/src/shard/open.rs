@@ -18,6 +18,7 @@ use pinion_env::{Env, TaskClass, create_dir_all};
 
 use super::counters::Counters;
 use super::memtables::Memtables;
+use super::output::is_out_of_space;
 use super::pending::Pending;
 use super::version::{Run, Version};
 use super::{Inner, Shard, State};
@@ -120,11 +121,16 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         Ok(())
     }
 
+    /// Writes frozen memtables out. On a full disk they stay in memory, however many: a node that
+    /// cannot write must still start and answer reads, and what the log holds was in memory before.
     async fn flush_replayed(&self) -> Result<()> {
-        let oldest = self.inner.memtables.borrow().oldest_frozen().cloned();
-        match oldest {
-            Some(slot) => self.inner.flush(&slot).await,
-            None => Ok(()),
+        loop {
+            let oldest = self.inner.memtables.borrow().oldest_frozen().cloned();
+            let Some(slot) = oldest else { return Ok(()) };
+            match self.inner.flush(&slot).await {
+                Err(error) if is_out_of_space(&error) => return Ok(()),
+                flushed => flushed?,
+            }
         }
     }
 
@@ -257,9 +263,10 @@ fn pace_options(options: &Options) -> PaceOptions {
 }
 
 impl<E: Env, W: Waiter> Inner<E, W> {
-    /// Indexes of operations that tables hold an equal or newer version of. Memtables may be cut
-    /// elsewhere than before the crash (other sizes, other pauses), and what was settled within one
-    /// of them then lies in two: the older version, logged later, must not come to stand above.
+    /// Indexes of operations that tables or frozen memtables hold an equal or newer version of.
+    /// Memtables may be cut elsewhere than before the crash (other sizes, other pauses), and what
+    /// was settled within one of them then lies in two: the older version, logged later, must not
+    /// come to stand above.
     async fn stale_operations(&self, batch: &ReplayedBatch<'_>) -> Result<Vec<usize>> {
         let mut stale = Vec::new();
         if batch.stamp() > self.stamp_floor.get() {
@@ -267,8 +274,12 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
         for (index, op) in batch.ops().enumerate() {
             let key = Key::placed(op.partition, op.namespace, op.key);
-            let present = self.get_from_tables(&key).await?;
-            if present.is_some_and(|present| present.view().stamp >= batch.stamp()) {
+            let frozen = self.memtables.borrow().frozen_stamp(&key);
+            let present = match frozen {
+                Some(stamp) => Some(stamp),
+                None => self.get_from_tables(&key).await?.map(|present| present.view().stamp),
+            };
+            if present.is_some_and(|present| present >= batch.stamp()) {
                 stale.push(index);
             }
         }
@@ -299,7 +310,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let mut memtables = self.memtables.borrow_mut();
         let stamp_max = memtables.active().table.borrow().stamp_max();
         self.raise_stamp_floor(stamp_max);
-        memtables.freeze();
+        memtables.freeze_replayed();
     }
 }
 

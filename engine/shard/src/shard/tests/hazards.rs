@@ -162,6 +162,45 @@ fn a_shard_opened_on_a_full_disk_takes_writes_when_space_returns() {
 }
 
 #[test]
+fn a_shard_opens_on_a_full_disk_though_recovery_wants_to_flush() {
+    let env = TestEnv::new(40);
+    let shard = open(&env);
+    let base = shard.hybrid_time().0 + 1;
+    let of = |number: u64| format!("fill-{number:03}");
+    write_with(&env, &shard, "key", put(b"newer"), client_stamp(HybridTime(base + 1))).unwrap();
+    for number in 0..80 {
+        write(&env, &shard, &of(number), put(&[1; 400])).unwrap();
+    }
+    write_with(&env, &shard, "key", put(b"older"), client_stamp(HybridTime(base))).unwrap();
+    assert_eq!(shard.stats().counters.flushes, 0, "all of it lies in one memtable");
+    env.crash();
+    env.set_capacity(1);
+    // Recovery cuts memtables four times as small and can write none of them.
+    let options = Options { memtable_bytes: 16 << 10, disk_reserve_bytes: 1, ..small() };
+    let check = |shard: &TestShard| {
+        assert_eq!(get(&env, shard, "key").unwrap().as_deref(), Some(&b"newer"[..]));
+        for number in 0..80 {
+            assert_eq!(get(&env, shard, &of(number)).unwrap().as_deref(), Some(&[1; 400][..]), "{number}");
+        }
+    };
+    let shard = open_with(&env, options.clone()).unwrap();
+    assert_eq!(shard.stats().counters.flushes, 0);
+    check(&shard);
+    assert!(matches!(write(&env, &shard, "full", put(b"")), Err(Error::DiskFull)));
+    env.block_on(shard.close()).unwrap();
+    env.crash();
+    let shard = open_with(&env, options.clone()).unwrap();
+    env.set_capacity(1 << 30);
+    env.block_on(env.sleep(Duration::from_secs(10)));
+    write(&env, &shard, "after", put(b"")).unwrap();
+    env.block_on(shard.settle()).unwrap();
+    assert!(shard.stats().counters.flushes > 1, "recovery has cut elsewhere");
+    check(&shard);
+    env.crash();
+    check(&open_with(&env, options).unwrap());
+}
+
+#[test]
 fn a_full_disk_does_not_keep_a_shard_from_closing() {
     let env = TestEnv::new(36);
     // The memtable cannot be written out.
