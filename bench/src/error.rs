@@ -50,6 +50,14 @@ pub enum Error {
     /// The server refused the connection or the filling of its records.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// For a long time every answer was that the server is overloaded.
+    #[error("the server refused everything for {seconds} s: {message}")]
+    Overloaded {
+        /// How long.
+        seconds: u64,
+        /// What it said last.
+        message: String,
+    },
     /// No answer came for a long time.
     #[error("no answer for {0} s")]
     Silent(u64),

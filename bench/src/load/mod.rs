@@ -15,11 +15,13 @@
 //! | `records` | keys and values by number, and the order of asking |
 //! | `script` | the frames of requests |
 //! | `talk` | one connection: requests in flight, right and wrong answers |
+//! | `rests` | requests that an overloaded server refused, until they are sent again |
 //! | `tally` | counts, latencies, the report |
 //! | `session` | preface and HELLO |
 
 mod kernel;
 mod records;
+mod rests;
 mod script;
 mod session;
 mod talk;
@@ -37,6 +39,7 @@ use pinion_protocol::Durability;
 use kernel::{LANES_MAX, Ring, Waited};
 use records::Order;
 pub(crate) use records::{Random, Records};
+use rests::{Resting, Rests};
 use script::Script;
 use talk::{Talk, Turn};
 use tally::{Span, Tally};
@@ -139,6 +142,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
 fn generate(plan: &Plan) -> Result<Report> {
     let records = Records::new(plan.keys, plan.key_bytes, plan.value_bytes)?;
     let count = records.count();
+    let mut refused_preparing = 0;
     if plan.prepare && plan.dialect == Dialect::Native {
         let written = Script::new(Work::Put, records.clone(), Durability::Buffered)?;
         let read = Script::new(Work::Get, records.clone(), Durability::Sync)?;
@@ -149,12 +153,14 @@ fn generate(plan: &Plan) -> Result<Report> {
                 return Err(Error::Refused(format!("{what}: {first}")));
             }
         }
+        refused_preparing = load.tally.refusals();
     }
     let script = Script::new(plan.work, records, Durability::Sync)?;
     let mut load = Load::connect(plan, plan.depth, &script)?;
     let order = Order::Uniform { random: Random::new(plan.seed), count };
     let report = load.drive(&script, order, Some(plan))?;
-    Ok(report.expect("a drive with a plan ends with its report"))
+    let report = report.expect("a drive with a plan ends with its report");
+    Ok(Report { refused_preparing, ..report })
 }
 
 /// Connections, driven together.
@@ -189,27 +195,42 @@ impl Load {
     }
 
     /// Asks in this order until it ends or, with a plan, its time is over; returns when all answers
-    /// are there.
+    /// are there. What is refused is asked again, but not after the time of a plan.
     fn drive(&mut self, script: &Script, mut order: Order, plan: Option<&Plan>) -> Result<Option<Report>> {
         let mut now_ns = self.now_ns();
+        let mut rests = Rests::new(plan.map_or(0, |plan| plan.seed), now_ns);
+        let mut heard_ns = now_ns;
         for (lane, talk) in self.talks.iter_mut().enumerate() {
-            let turn = &mut Turn { script, order: &mut order, tally: &mut self.tally, now_ns };
+            let (order, tally, rests) = (&mut order, &mut self.tally, &mut rests);
+            let turn = &mut Turn { script, order, tally, rests, lane, now_ns };
             self.ring.write(lane, |out| talk.ask(turn, out));
         }
         let mut stage = plan
             .map_or(Stage::Over, |plan| Stage::Warming { until_ns: now_ns + plan.warmup.as_nanos() as u64 });
         let mut report = None;
         loop {
+            let due_by_ns = if matches!(order, Order::Ended) { u64::MAX } else { now_ns };
+            while let Some(Resting { lane, slot }) = rests.take_due(due_by_ns) {
+                let (order, tally, rests) = (&mut order, &mut self.tally, &mut rests);
+                let turn = &mut Turn { script, order, tally, rests, lane, now_ns };
+                self.ring.write(lane, |out| self.talks[lane].ask_again(slot, turn, out));
+            }
             if matches!(stage, Stage::Over) && self.talks.iter().all(|talk| talk.busy() == 0) {
                 return Ok(report);
             }
-            if self.ring.wait(SILENCE_MAX)? == Waited::TimedOut {
+            let silent_ns = heard_ns + SILENCE_MAX.as_nanos() as u64;
+            let until_ns = rests.next_due_ns().map_or(silent_ns, |due_ns| due_ns.min(silent_ns));
+            let waited = self.ring.wait(Duration::from_nanos(until_ns.saturating_sub(now_ns)))?;
+            now_ns = self.now_ns();
+            if waited == Waited::Woken {
+                heard_ns = now_ns;
+            } else if now_ns >= silent_ns {
                 return Err(Error::Silent(SILENCE_MAX.as_secs()));
             }
-            now_ns = self.now_ns();
             let (talks, tally) = (&mut self.talks, &mut self.tally);
             self.ring.handle(|lane, bytes, out| {
-                talks[lane].receive(bytes, &mut Turn { script, order: &mut order, tally, now_ns }, out)
+                let (order, rests) = (&mut order, &mut rests);
+                talks[lane].receive(bytes, &mut Turn { script, order, tally, rests, lane, now_ns }, out)
             })?;
             let Some(plan) = plan else { continue };
             let server_cpu = || plan.server_process.and_then(process_cpu_time);

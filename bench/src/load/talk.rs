@@ -4,12 +4,16 @@
 //! and value; and raw frames, as the bare roof servers speak them: a fixed number of bytes answers a
 //! fixed number of bytes, in order, and only the length can be checked. Requests are the same bytes
 //! in both.
+//!
+//! A request that is refused because the server is overloaded keeps its slot, rests (see `rests`) and
+//! is sent again; the other slots go on.
 
 use std::collections::VecDeque;
 
-use pinion_protocol::{Frame, Frames, Response, WriteOutcome};
+use pinion_protocol::{ErrorCode, Frame, Frames, Outcome, Response, WriteOutcome};
 
 use super::records::Order;
+use super::rests::{Refusal, Resting, Rests};
 use super::script::{Script, Work};
 use super::tally::{Flaw, Tally};
 use crate::error::{Error, Result};
@@ -41,7 +45,11 @@ struct Slot {
     /// Of its last request. Modulo the depth it is the slot's index, so that an answer finds it.
     request_id: u64,
     number: u64,
+    /// When it was first sent.
     started_ns: u64,
+    /// How often it was refused.
+    refusals: u32,
+    /// In flight or resting.
     busy: bool,
 }
 
@@ -50,6 +58,9 @@ pub(crate) struct Turn<'a> {
     pub(crate) script: &'a Script,
     pub(crate) order: &'a mut Order,
     pub(crate) tally: &'a mut Tally,
+    pub(crate) rests: &'a mut Rests,
+    /// The connection that is driven.
+    pub(crate) lane: usize,
     /// When the turn began: the end of the answers that it reads and the start of the requests that
     /// it makes. So what the generator itself takes counts as latency, and none of it is lost.
     pub(crate) now_ns: u64,
@@ -57,7 +68,8 @@ pub(crate) struct Turn<'a> {
 
 impl Talk {
     pub(crate) fn new(dialect: Dialect, depth: usize, frames: Frames) -> Self {
-        let slot = |index| Slot { request_id: index as u64, number: 0, started_ns: 0, busy: false };
+        let slot =
+            |index| Slot { request_id: index as u64, number: 0, started_ns: 0, refusals: 0, busy: false };
         Self {
             dialect,
             slots: (0..depth).map(slot).collect(),
@@ -67,7 +79,7 @@ impl Talk {
         }
     }
 
-    /// Requests in flight.
+    /// Requests in flight, and those that rest.
     pub(crate) fn busy(&self) -> usize {
         self.slots.iter().filter(|slot| slot.busy).count()
     }
@@ -81,10 +93,24 @@ impl Talk {
         }
     }
 
-    /// Reads answers, and asks again for each.
+    /// Sends a request again that has rested; if the order has ended meanwhile, frees its slot.
+    pub(crate) fn ask_again(&mut self, index: usize, turn: &mut Turn<'_>, out: &mut Vec<u8>) {
+        let depth = self.slots.len() as u64;
+        let slot = &mut self.slots[index];
+        debug_assert!(slot.busy && slot.refusals > 0, "only what was refused rests");
+        if matches!(turn.order, Order::Ended) {
+            slot.busy = false;
+            return;
+        }
+        slot.request_id += depth;
+        turn.script.append(slot.request_id, slot.number, out);
+    }
+
+    /// Reads answers, and asks for the next record after each, unless it was a refusal.
     ///
     /// # Errors
-    /// What comes is not the protocol, or an answer to nothing that was asked.
+    /// What comes is not the protocol, or an answer to nothing that was asked; the server refuses for
+    /// too long.
     pub(crate) fn receive(&mut self, chunk: &[u8], turn: &mut Turn<'_>, out: &mut Vec<u8>) -> Result<()> {
         match self.dialect {
             Dialect::Native => self.receive_native(chunk, turn, out),
@@ -101,9 +127,19 @@ impl Talk {
                 return Err(Error::Answer(format!("request id {request_id} is not in flight")));
             }
             match judge(turn.script, slot.number, &frame)? {
-                None => turn.tally.right(turn.now_ns - slot.started_ns, frame.header.frame_bytes),
-                Some((flaw, text)) => turn.tally.flawed(flaw, text),
+                Verdict::Right => turn.tally.right(turn.now_ns - slot.started_ns, frame.header.frame_bytes),
+                Verdict::Flawed(flaw, text) => turn.tally.flawed(flaw, text),
+                Verdict::Refused(refusal) => {
+                    turn.tally.refused();
+                    let request = Resting { lane: turn.lane, slot: index };
+                    turn.rests.refused(request, slot.refusals, refusal, turn.now_ns)?;
+                    // Its id is no longer in flight: a second answer to it is an error.
+                    self.slots[index].request_id += self.slots.len() as u64;
+                    self.slots[index].refusals = slot.refusals.saturating_add(1);
+                    continue;
+                }
             }
+            turn.rests.progress(turn.now_ns);
             self.ask_in(index, turn, out);
         }
         Ok(())
@@ -131,7 +167,13 @@ impl Talk {
             slot.busy = false;
             return;
         };
-        *slot = Slot { request_id: slot.request_id + depth, number, started_ns: turn.now_ns, busy: true };
+        *slot = Slot {
+            request_id: slot.request_id + depth,
+            number,
+            started_ns: turn.now_ns,
+            refusals: 0,
+            busy: true,
+        };
         turn.script.append(slot.request_id, number, out);
         if self.dialect == Dialect::Raw {
             self.asked.push_back(index);
@@ -139,26 +181,39 @@ impl Talk {
     }
 }
 
-/// What is wrong with an answer, if anything.
-fn judge(script: &Script, number: u64, frame: &Frame<'_>) -> Result<Option<(Flaw, String)>> {
-    let flaw = match (script.work, Response::decode(&frame.header, frame.body)?) {
+/// What an answer comes to.
+enum Verdict<'a> {
+    Right,
+    /// Not applied; it may be asked again later.
+    Refused(Refusal<'a>),
+    Flawed(Flaw, String),
+}
+
+fn judge<'a>(script: &Script, number: u64, frame: &Frame<'a>) -> Result<Verdict<'a>> {
+    let verdict = match (script.work, Response::decode(&frame.header, frame.body)?) {
         (Work::Get, Response::Get(reply)) => match reply.value {
-            None => Some((Flaw::Missing, format!("record {number} is missing"))),
-            Some(value) if script.records.is_value(number, value.bytes) => None,
+            None => Verdict::Flawed(Flaw::Missing, format!("record {number} is missing")),
+            Some(value) if script.records.is_value(number, value.bytes) => Verdict::Right,
             Some(value) => {
                 let bytes = value.bytes.len();
-                Some((Flaw::Wrong, format!("record {number} has another value, of {bytes} bytes")))
+                let text = format!("record {number} has another value, of {bytes} bytes");
+                Verdict::Flawed(Flaw::Wrong, text)
             }
         },
-        (Work::Put, Response::Put(written)) if written.outcome == WriteOutcome::Applied => None,
+        (Work::Put, Response::Put(written)) if written.outcome == WriteOutcome::Applied => Verdict::Right,
         // Of two puts of one key in flight the older stamp may come later.
-        (Work::Put, Response::Put(written)) if written.outcome == WriteOutcome::Superseded => None,
+        (Work::Put, Response::Put(written)) if written.outcome == WriteOutcome::Superseded => Verdict::Right,
+        (_, Response::Error { error, .. })
+            if error.code == ErrorCode::Overloaded && error.outcome == Outcome::NotApplied =>
+        {
+            Verdict::Refused(Refusal { retry_after_ms: error.retry_after_ms, message: error.message })
+        }
         (_, Response::Error { error, .. }) => {
-            Some((Flaw::Failed, format!("{}: {}", error.code.name(), error.message)))
+            Verdict::Flawed(Flaw::Failed, format!("{}: {}", error.code.name(), error.message))
         }
         (work, other) => {
             return Err(Error::Answer(format!("{work:?} was answered by opcode {}", other.opcode())));
         }
     };
-    Ok(flaw)
+    Ok(verdict)
 }

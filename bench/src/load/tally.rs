@@ -30,6 +30,7 @@ pub(crate) enum Flaw {
 pub(crate) struct Tally {
     latency_ns: Histogram<u64>,
     flaws: Flaws,
+    refused: u64,
     response_bytes: u32,
 }
 
@@ -87,6 +88,11 @@ pub struct Report {
     pub latency: Latency,
     /// Answers that were not right, warming up included.
     pub flaws: Flaws,
+    /// Times that the server refused a request as overloaded while it was measured. Each was sent
+    /// again after a rest, and its latency counts from the first time.
+    pub refused: u64,
+    /// The same while the records were written and read once.
+    pub refused_preparing: u64,
     /// How busy the generator's thread was, in percent of a cpu: near 100 it is the generator that
     /// was measured.
     pub generator_cpu_percent: f64,
@@ -114,6 +120,10 @@ impl fmt::Display for Report {
         if let Some(percent) = self.server_cpu_percent {
             write!(f, "; server: {percent:.0} %")?;
         }
+        if self.refused + self.refused_preparing > 0 {
+            let Self { refused, refused_preparing, .. } = self;
+            write!(f, "\noverloaded: {refused} refused and sent again, {refused_preparing} while preparing")?;
+        }
         let Flaws { failed, missing, wrong, first } = &self.flaws;
         if let Some(first) = first {
             write!(f, "\nnot right: {failed} failed, {missing} missing, {wrong} wrong; first: {first}")?;
@@ -136,6 +146,7 @@ impl Tally {
         Self {
             latency_ns: latency_ns.expect("the bounds are in order"),
             flaws: Flaws::default(),
+            refused: 0,
             response_bytes: 0,
         }
     }
@@ -143,6 +154,11 @@ impl Tally {
     pub(crate) fn right(&mut self, latency_ns: u64, response_bytes: u32) {
         self.latency_ns.saturating_record(latency_ns);
         self.response_bytes = response_bytes;
+    }
+
+    /// A request that was not applied, and will be sent again.
+    pub(crate) const fn refused(&mut self) {
+        self.refused += 1;
     }
 
     pub(crate) fn flawed(&mut self, flaw: Flaw, text: String) {
@@ -158,12 +174,24 @@ impl Tally {
         &self.flaws
     }
 
+    /// Right answers.
+    #[cfg(test)]
+    pub(crate) fn answered(&self) -> u64 {
+        self.latency_ns.len()
+    }
+
+    pub(crate) const fn refusals(&self) -> u64 {
+        self.refused
+    }
+
     /// Forgets what came while warming up, but not what was wrong with it.
     pub(crate) fn restart(&mut self) {
         self.latency_ns.reset();
+        self.refused = 0;
     }
 
-    /// `request_bytes` is what was sent; the answers tell their own size.
+    /// `request_bytes` is what was sent; the answers tell their own size. Of preparing nothing is known
+    /// here.
     pub(crate) fn report(
         &self,
         work: Work,
@@ -189,6 +217,8 @@ impl Tally {
                 mean_us: self.latency_ns.mean() / 1e3,
             },
             flaws: self.flaws.clone(),
+            refused: self.refused,
+            refused_preparing: 0,
             generator_cpu_percent: percent(span.generator_cpu),
             server_cpu_percent: span.server_cpu.map(percent),
             frames: FrameSizes { request_bytes, response_bytes: self.response_bytes as usize },
@@ -205,7 +235,10 @@ mod tests {
         let mut tally = Tally::new();
         tally.right(5_000_000, 1);
         tally.flawed(Flaw::Missing, "first".to_owned());
+        tally.refused();
         tally.restart();
+        tally.refused();
+        tally.refused();
         (1..=1000).for_each(|us| tally.right(us * 1000, 584));
         tally.flawed(Flaw::Failed, "second".to_owned());
         let wall = Duration::from_millis(500);
@@ -215,6 +248,8 @@ mod tests {
         assert!((report.latency.p99_us - 990.0).abs() < 2.0 && report.latency.max_us < 1002.0);
         assert_eq!((report.flaws.total(), report.flaws.first.as_deref()), (2, Some("first")));
         assert_eq!((report.generator_cpu_percent, report.server_cpu_percent), (50.0, None));
+        assert_eq!((report.refused, report.refused_preparing), (2, 0));
+        assert!(report.to_string().contains("overloaded: 2 refused and sent again, 0 while preparing"));
         assert_eq!(report.frames, FrameSizes { request_bytes: 72, response_bytes: 584 });
     }
 }

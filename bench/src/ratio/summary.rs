@@ -188,6 +188,10 @@ impl<P: Serialize> fmt::Display for Comparison<P> {
             if let Some(ratio) = cell.ratio_per_cpu {
                 write!(f, "; {ratio:.2} per second of cpu")?;
             }
+            let refused = cell.pinion.rounds.iter().map(|report| report.refused).sum::<u64>();
+            if refused > 0 {
+                write!(f, "; {refused} refused as overloaded and sent again")?;
+            }
             if flaws > 0 {
                 write!(f, "; {flaws} answers were not right: {}", first.unwrap_or_default())?;
             }
@@ -245,6 +249,8 @@ mod tests {
             ops_per_second,
             latency: Latency { p50_us: 1.0, p99_us: 2.0, p999_us: 3.0, max_us: 4.0, mean_us: 1.0 },
             flaws: Flaws::default(),
+            refused: 0,
+            refused_preparing: 0,
             generator_cpu_percent: 99.0,
             server_cpu_percent: None,
             frames: FrameSizes { request_bytes: 72, response_bytes: 584 },
