@@ -2,7 +2,7 @@
 //!
 //! Mount it as a subcommand named `bench`, which is how its roof servers find themselves again:
 //!
-//! ```no_run
+//! ```
 //! #[derive(clap::Parser)]
 //! struct Cli {
 //!     #[command(subcommand)]
@@ -15,10 +15,15 @@
 //!     Bench(pinion_bench::command::Args),
 //! }
 //!
+//! fn run(cli: Cli) -> pinion_bench::Result<std::process::ExitCode> {
+//!     match cli.command {
+//!         Command::Bench(args) => pinion_bench::command::run(args),
+//!     }
+//! }
 //! # use clap::Parser;
-//! let code = match Cli::parse().command {
-//!     Command::Bench(args) => pinion_bench::command::run(args),
-//! };
+//! # // Refused before anything is measured: this is an example, not a measurement.
+//! # let cli = Cli::parse_from(["pinion", "bench", "load", "--seconds", "0"]);
+//! # assert!(matches!(run(cli), Err(pinion_bench::Error::Usage(_))));
 //! ```
 
 use std::net::SocketAddr;

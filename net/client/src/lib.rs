@@ -1,12 +1,18 @@
 //! The compact client crate users embed.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), pinion_client::Error> {
+//! ```
+//! # fn main() -> Result<(), pinion_client::Error> {
+//! #     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+//! #     let rig = pinion_tests::process::Rig::with_shards(1);
+//! #     let server = rig.start();
+//! #     runtime.expect("a runtime can be made").block_on(example(server.address()))
+//! # }
+//! # async fn example(address: &str) -> Result<(), pinion_client::Error> {
 //! use std::time::Duration;
 //! use pinion_client::{Client, Condition, PutOptions, ScanRange};
 //!
 //! let client = Client::builder()
-//!     .connect("127.0.0.1:7600")
+//!     .connect(address) // "127.0.0.1:7600"
 //!     .deadline(Duration::from_secs(1))
 //!     .build()
 //!     .await?;

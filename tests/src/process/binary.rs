@@ -22,16 +22,18 @@ pub fn binary() -> &'static Path {
 /// The directory cargo builds into.
 ///
 /// # Panics
-/// When this is not a test that cargo has built.
+/// When cargo lays out its directory in another way.
 pub(super) fn target_directory() -> PathBuf {
     profile_directory().parent().expect("profiles lie in the target directory").to_owned()
 }
 
-/// `target/<profile>`, from this program's own place, `target/<profile>/deps/<test>`.
+/// `target/<profile>`, from where cargo put the output of this crate's build script,
+/// `target/<profile>/build/<crate>/out`. Not from where the running program is: that of an example in
+/// the documentation is somewhere else.
 fn profile_directory() -> PathBuf {
-    let test = std::env::current_exe().expect("Linux tells where a program is");
-    let deps = test.ancestors().find(|dir| dir.ends_with("deps")).expect("cargo builds tests into deps");
-    deps.parent().expect("deps lies in the profile's directory").to_owned()
+    let build = Path::new(env!("OUT_DIR")).ancestors().find(|dir| dir.ends_with("build"));
+    let build = build.expect("cargo runs build scripts in the directory build");
+    build.parent().expect("build lies in the profile's directory").to_owned()
 }
 
 fn build() -> PathBuf {

@@ -1,8 +1,13 @@
 //! The blocking client: the same calls for programs without an asynchronous runtime.
 //!
-//! ```no_run
+//! ```
 //! # fn main() -> Result<(), pinion_client::Error> {
-//! let client = pinion_client::blocking::Client::connect("127.0.0.1:7600")?;
+//! # let rig = pinion_tests::process::Rig::with_shards(1);
+//! # let server = rig.start();
+//! # let address = server.address();
+//! use pinion_client::blocking::Client;
+//!
+//! let client = Client::connect(address)?; // "127.0.0.1:7600"
 //! client.put("greeting", "hello")?;
 //! assert_eq!(client.get("greeting")?.as_deref(), Some(&b"hello"[..]));
 //! # Ok(())
