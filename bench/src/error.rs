@@ -67,6 +67,9 @@ pub enum Error {
     /// The runtime in this process did not start.
     #[error("{0}")]
     Runtime(#[from] pinion_runtime::RuntimeError),
+    /// A signal ended the measurement; what it had started and made is gone.
+    #[error("stopped by a signal")]
+    Stopped,
     /// A server process did not start, or ended.
     #[error("{0}")]
     Server(String),

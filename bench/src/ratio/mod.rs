@@ -10,9 +10,11 @@
 //! are read back and checked, before the load is measured; nothing is kept after.
 //!
 //! Failure: any server that does not start, or dies, ends the comparison; a measurement in which an
-//! answer was not right is reported as such.
+//! answer was not right is reported as such. A signal ends it, too, and nothing is left behind (see
+//! `stop`).
 
 mod server;
+mod stop;
 mod summary;
 
 use std::ffi::OsString;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use server::{Scratch, Server};
+use stop::Running;
 use summary::{Cell, Comparison, Machine};
 
 use crate::error::{Error, Result};
@@ -84,14 +87,19 @@ pub fn run(plan: &HotPlan, json: Option<&Path>) -> Result<Verdict> {
     if plan.rounds == 0 || plan.works.is_empty() || plan.depths.is_empty() {
         return Err(Error::Usage("there must be at least one round, one work and one depth".to_owned()));
     }
+    let running = Running::default();
+    stop::watch(running.clone())?;
     fs::create_dir_all(&plan.dir).map_err(Error::file(&plan.dir))?;
     let scratch = Scratch::create(plan.dir.join(format!("bench-{}", std::process::id())))?;
     let mut cells = Vec::new();
     for work in &plan.works {
         for depth in &plan.depths {
-            cells.push(compare(plan, *work, *depth, scratch.path())?);
+            let cell = compare(plan, *work, *depth, scratch.path(), &running);
+            // What fails after a signal fails because of it.
+            cells.push(cell.map_err(|error| if running.is_stopped() { Error::Stopped } else { error })?);
         }
     }
+    drop(scratch);
     let comparison = Comparison { version: env!("CARGO_PKG_VERSION"), machine: Machine::this(), plan, cells };
     print!("{comparison}");
     if let Some(path) = json {
@@ -104,13 +112,13 @@ pub fn run(plan: &HotPlan, json: Option<&Path>) -> Result<Verdict> {
     })
 }
 
-fn compare(plan: &HotPlan, work: Work, depth: usize, scratch: &Path) -> Result<Cell> {
+fn compare(plan: &HotPlan, work: Work, depth: usize, scratch: &Path, running: &Running) -> Result<Cell> {
     let (mut roofs, mut pinions) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         // Each goes first in turn, so that neither has the better half of a drift.
         for pinion in [round % 2 == 1, round % 2 == 0] {
             let directory = Scratch::create(scratch.join("round"))?;
-            let report = measure(plan, work, depth, round, pinion, directory.path())?;
+            let report = measure(plan, work, depth, round, pinion, directory.path(), running)?;
             eprintln!(
                 "{work:?} depth {depth}, round {} of {}, {:<9} {:>9.0} ops/s",
                 round + 1,
@@ -137,6 +145,7 @@ fn measure(
     round: usize,
     pinion: bool,
     directory: &Path,
+    running: &Running,
 ) -> Result<Report> {
     let mut load = Plan {
         target: ([127, 0, 0, 1], 0).into(),
@@ -175,7 +184,7 @@ fn measure(
         }
         (&plan.roof.0, args)
     };
-    let server = Server::start(program, &args, plan.server_cpu, &directory.join("stderr"))?;
+    let server = Server::start(program, &args, plan.server_cpu, &directory.join("stderr"), running)?;
     load.target = server.address();
     load.server_process = Some(server.process());
     load::run(&load)

@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::stop::Running;
 use crate::error::{Error, Result};
 use crate::load::pin_to_cpu;
 
@@ -46,7 +47,8 @@ impl Drop for Scratch {
 /// A running server process. Killed when dropped.
 #[derive(Debug)]
 pub(super) struct Server {
-    child: Child,
+    running: Running,
+    process: u32,
     address: SocketAddr,
 }
 
@@ -55,8 +57,15 @@ impl Server {
     /// writes to standard error goes into the file `log`.
     ///
     /// # Errors
-    /// [`Error::Server`] with the end of `log` when no address comes; [`Error::Cpu`].
-    pub(super) fn start(program: &Path, args: &[OsString], cpu: usize, log: &Path) -> Result<Self> {
+    /// [`Error::Server`] with the end of `log` when no address comes; [`Error::Cpu`];
+    /// [`Error::Stopped`].
+    pub(super) fn start(
+        program: &Path,
+        args: &[OsString],
+        cpu: usize,
+        log: &Path,
+        running: &Running,
+    ) -> Result<Self> {
         let complaints = File::create(log).map_err(Error::file(log))?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
@@ -64,12 +73,14 @@ impl Server {
         let spawned = thread::scope(|scope| {
             let spawn = || {
                 pin_to_cpu(cpu).map_err(|error| Error::Cpu { cpu, error })?;
-                command.spawn().map_err(Error::file(program))
+                running.start(&mut command, Error::file(program), |child| (child.id(), child.stdout.take()))
             };
             scope.spawn(spawn).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        let mut child = spawned?;
-        let output = child.stdout.take().expect("its output was asked for");
+        let (process, output) = spawned?;
+        // From here on it is ended whatever happens.
+        let mut server = Self { running: running.clone(), process, address: ([0, 0, 0, 0], 0).into() };
+        let output = output.expect("its output was asked for");
         let (sender, receiver) = mpsc::channel();
         // Goes on after the address, so that the server never waits for a reader. Ends with it.
         thread::spawn(move || {
@@ -81,9 +92,12 @@ impl Server {
             }
         });
         match receiver.recv_timeout(START_MAX) {
-            Ok(address) => Ok(Self { child, address }),
+            Ok(address) => {
+                server.address = address;
+                Ok(server)
+            }
             Err(_) => {
-                end(&mut child);
+                drop(server);
                 let said = fs::read(log).unwrap_or_default();
                 let end = String::from_utf8_lossy(&said[said.len().saturating_sub(COMPLAINT_BYTES_MAX)..]);
                 let program = program.display();
@@ -96,21 +110,15 @@ impl Server {
         self.address
     }
 
-    pub(super) fn process(&self) -> u32 {
-        self.child.id()
+    pub(super) const fn process(&self) -> u32 {
+        self.process
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        end(&mut self.child);
+        self.running.end();
     }
-}
-
-/// Its data is thrown away after, so there is nothing to end in order. Fails only if it has ended.
-fn end(child: &mut Child) {
-    drop(child.kill());
-    drop(child.wait());
 }
 
 /// The address in a line such as `listening on 127.0.0.1:7600`; other lines may name addresses at
@@ -139,7 +147,7 @@ mod tests {
         let log = directory.path().join("log");
         let shell = |script: &str| {
             let args = ["-c", script].map(OsString::from);
-            Server::start(Path::new("/bin/sh"), &args, 0, &log)
+            Server::start(Path::new("/bin/sh"), &args, 0, &log, &Running::default())
         };
         let server =
             shell("echo starting; echo listening on 127.0.0.1:9; exec cat /dev/zero > /dev/null").unwrap();

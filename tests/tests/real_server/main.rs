@@ -3,6 +3,7 @@
 //! Everything runs on servers of their own in directories of their own. What needs more than a
 //! plain user has (a loop device) is tried, and its absence printed.
 
+mod bench;
 mod cli;
 mod damage;
 mod full_disk;
