@@ -1,12 +1,12 @@
 //! The catalogue of namespaces: a pure value, and the file that keeps it.
 //!
 //! One per node, written by core 0 and handed to the other cores after it is durable. A namespace
-//! has a number that is never used again; dropping marks it at once and compaction removes its
-//! records later, after which [`Catalogue::forget`] frees the entry. `default` is number 0, always
-//! there, and can be neither dropped nor emptied.
+//! has a number that is never used again. Dropping takes it out at once; its records are those of a
+//! number that was given out and is not live, and shards remove them in their own time (see
+//! [`LiveNamespaces`]). `default` is number 0, always there, and can be neither dropped nor emptied.
 //!
 //! The file is kept in two copies, replaced one after the other through temporary files; the sound
-//! copy with the greater sequence wins. Bytes: `engine/FORMAT.md`.
+//! copy with the greater sequence wins and takes the other's place. Bytes: `engine/FORMAT.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,11 @@ use crate::codec::Decoder;
 use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::key::NamespaceId;
+use crate::namespaces::LiveNamespaces;
 use crate::small_file::{read_whole, replace_whole};
 
 /// Live namespaces, `default` included.
 pub const NAMESPACES_MAX: usize = 256;
-/// Dropped namespaces whose records are not all removed yet.
-pub const DROPPED_NAMESPACES_MAX: usize = 1024;
 /// Bytes of a namespace's name.
 pub const NAMESPACE_NAME_BYTES_MAX: usize = 64;
 /// The name of namespace 0.
@@ -64,9 +63,6 @@ pub enum CatalogueError {
     /// The limit of live namespaces is reached.
     #[error("there are {NAMESPACES_MAX} namespaces, the most there may be")]
     TooMany,
-    /// Compaction has not yet removed the records of earlier ones.
-    #[error("{DROPPED_NAMESPACES_MAX} dropped namespaces are still being removed: try again later")]
-    TooManyDropped,
     /// Numbers are never reused and have run out.
     #[error("all namespace numbers have been used")]
     NoNumbers,
@@ -83,8 +79,6 @@ pub struct Catalogue {
     next_id: u32,
     /// By number.
     live: Vec<Namespace>,
-    /// Numbers, in the order they were dropped.
-    dropped: Vec<NamespaceId>,
 }
 
 impl Default for Catalogue {
@@ -96,7 +90,7 @@ impl Default for Catalogue {
             mode: 0,
             replication: 0,
         };
-        Self { sequence: 1, next_id: 1, live: vec![default], dropped: Vec::new() }
+        Self { sequence: 1, next_id: 1, live: vec![default] }
     }
 }
 
@@ -116,9 +110,9 @@ impl Catalogue {
         self.live.binary_search_by_key(&id, |namespace| namespace.id).ok().map(|index| &self.live[index])
     }
 
-    /// Numbers whose records compaction has still to remove.
-    pub fn dropped(&self) -> &[NamespaceId] {
-        &self.dropped
+    /// What shards must know to tell records of dropped namespaces.
+    pub fn live_namespaces(&self) -> LiveNamespaces {
+        LiveNamespaces::new(NamespaceId(self.next_id), self.live.iter().map(|namespace| namespace.id))
     }
 
     /// Grows with every change.
@@ -151,7 +145,6 @@ impl Catalogue {
     pub fn drop_namespace(&mut self, name: &str) -> Result<NamespaceId, CatalogueError> {
         let index = self.find_droppable(name)?;
         let namespace = self.live.remove(index);
-        self.dropped.push(namespace.id);
         self.sequence += 1;
         Ok(namespace.id)
     }
@@ -164,7 +157,6 @@ impl Catalogue {
         let index = self.find_droppable(name)?;
         let id = self.take_id()?;
         let mut namespace = self.live.remove(index);
-        self.dropped.push(namespace.id);
         namespace.id = id;
         self.live.push(namespace);
         self.sequence += 1;
@@ -183,25 +175,12 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Forgets a dropped number of which no record is left anywhere. Says whether it was there.
-    pub fn forget(&mut self, id: NamespaceId) -> bool {
-        let before = self.dropped.len();
-        self.dropped.retain(|dropped| *dropped != id);
-        let forgotten = self.dropped.len() < before;
-        self.sequence += u64::from(forgotten);
-        forgotten
-    }
-
     fn find_droppable(&self, name: &str) -> Result<usize, CatalogueError> {
         if name == DEFAULT_NAMESPACE {
             return Err(CatalogueError::Default);
         }
         let index = self.live.iter().position(|namespace| namespace.name == name);
-        let index = index.ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
-        if self.dropped.len() >= DROPPED_NAMESPACES_MAX {
-            return Err(CatalogueError::TooManyDropped);
-        }
-        Ok(index)
+        index.ok_or_else(|| CatalogueError::NotFound(name.to_owned()))
     }
 
     fn take_id(&mut self) -> Result<NamespaceId, CatalogueError> {
@@ -218,14 +197,10 @@ impl Catalogue {
             bytes.extend_from_slice(&[namespace.mode, namespace.replication, namespace.name.len() as u8]);
             bytes.extend_from_slice(namespace.name.as_bytes());
         }
-        for dropped in &self.dropped {
-            bytes.extend_from_slice(&dropped.0.to_le_bytes());
-        }
         let (header, body) = bytes.split_at_mut(CATALOGUE.bytes);
         header[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         header[24..28].copy_from_slice(&self.next_id.to_le_bytes());
         header[28..30].copy_from_slice(&(self.live.len() as u16).to_le_bytes());
-        header[30..32].copy_from_slice(&(self.dropped.len() as u16).to_le_bytes());
         header[32..36].copy_from_slice(&(body.len() as u32).to_le_bytes());
         header[40..48].copy_from_slice(&xxh3_64(body).to_le_bytes());
         CATALOGUE.seal(header, 0);
@@ -236,11 +211,11 @@ impl Catalogue {
         let mut fields = CATALOGUE.open(bytes, 0).map_err(|fault| CATALOGUE.error(fault, file, 0))?;
         let mut read = || {
             let (sequence, next_id) = (fields.u64()?, fields.u32()?);
-            let (live, dropped) = (fields.u16()?, fields.u16()?);
+            let (live, _) = (fields.u16()?, fields.u16()?);
             let (body_bytes, _) = (fields.u32()?, fields.u32()?);
-            Some((sequence, next_id, live, dropped, body_bytes, fields.u64()?))
+            Some((sequence, next_id, live, body_bytes, fields.u64()?))
         };
-        let (sequence, next_id, live, dropped, body_bytes, found) = read().expect("48 bytes hold the fields");
+        let (sequence, next_id, live, body_bytes, found) = read().expect("48 bytes hold the fields");
         let damaged = |expected: String, found: String| Corruption {
             file: file.to_path_buf(),
             offset: CATALOGUE.bytes as u64,
@@ -256,14 +231,14 @@ impl Catalogue {
         if computed != found {
             return Err(damaged(format!("checksum {computed:016x}"), format!("{found:016x}")).into());
         }
-        let mut catalogue = Self { sequence, next_id, live: Vec::new(), dropped: Vec::new() };
+        let mut catalogue = Self { sequence, next_id, live: Vec::new() };
         catalogue
-            .decode_body(body, live, dropped)
+            .decode_body(body, live)
             .ok_or_else(|| damaged("sound entries".into(), "bytes that are none".into()))?;
         Ok(catalogue)
     }
 
-    fn decode_body(&mut self, body: &[u8], live: u16, dropped: u16) -> Option<()> {
+    fn decode_body(&mut self, body: &[u8], live: u16) -> Option<()> {
         let mut from = Decoder::new(body);
         for _ in 0..live {
             let id = NamespaceId(from.u32()?);
@@ -273,12 +248,8 @@ impl Catalogue {
             check_name(&name).ok()?;
             self.live.push(Namespace { id, name, default_ttl_ms, mode, replication });
         }
-        for _ in 0..dropped {
-            self.dropped.push(NamespaceId(from.u32()?));
-        }
         let ordered = self.live.windows(2).all(|pair| pair[0].id < pair[1].id);
-        let known = self.live.iter().map(|namespace| namespace.id).chain(self.dropped.iter().copied());
-        let numbered = known.max().is_some_and(|last| last.0 < self.next_id);
+        let numbered = self.live.last().is_some_and(|last| last.id.0 < self.next_id);
         let default =
             self.live.first().is_some_and(|first| first.id.0 == 0 && first.name == DEFAULT_NAMESPACE);
         (from.rest().is_empty() && ordered && numbered && default).then_some(())
@@ -300,20 +271,23 @@ pub struct CatalogueFile<E: Env> {
 }
 
 impl<E: Env> CatalogueFile<E> {
-    /// Reads the newer sound copy. If one copy is missing or damaged, the next
-    /// [`CatalogueFile::store`] replaces it.
+    /// Reads the newer sound copy, and writes it over the other if that is older, missing or
+    /// damaged: the loss of one copy later must not bring an old catalogue back, which would give
+    /// numbers out a second time. (On a full disk that is left to the next [`CatalogueFile::store`].)
     ///
     /// # Errors
-    /// [`Error::Damaged`] if no copy is sound.
+    /// [`Error::Damaged`] if no copy is sound; [`Error::Io`].
     pub async fn load(env: &E, dir: &Path) -> Result<(Self, Catalogue)> {
         let mut newest: Option<Catalogue> = None;
         let mut fault = None;
+        let mut same = true;
         for name in CATALOGUE_NAMES {
             let path = dir.join(name);
             let decoded = match read_whole(env, &path, CATALOGUE_BYTES_MAX).await? {
                 Some(bytes) => Catalogue::decode(&bytes, &path),
                 None => Err(missing(&path)),
             };
+            same &= decoded.as_ref().is_ok_and(|found| newest.as_ref().is_none_or(|newest| newest == found));
             match decoded {
                 Ok(found) if newest.as_ref().is_none_or(|newest| newest.sequence < found.sequence) => {
                     newest = Some(found);
@@ -323,10 +297,15 @@ impl<E: Env> CatalogueFile<E> {
                 Err(error) => fault = fault.or(Some(error)),
             }
         }
-        match (newest, fault) {
-            (Some(newest), _) => Ok((Self { env: env.clone(), dir: dir.to_path_buf() }, newest)),
-            (None, fault) => Err(fault.unwrap_or_else(|| missing(dir))),
+        let Some(newest) = newest else { return Err(fault.unwrap_or_else(|| missing(dir))) };
+        let file = Self { env: env.clone(), dir: dir.to_path_buf() };
+        if !same {
+            match file.store(&newest).await {
+                Ok(()) | Err(Error::DiskFull) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok((file, newest))
     }
 
     /// Writes the catalogue of a new data directory.
@@ -388,9 +367,12 @@ mod tests {
         let third = catalogue.empty("a").unwrap();
         assert!(first < second && second < third);
         assert_eq!(catalogue.by_id(third).unwrap().default_ttl_ms, 5);
-        assert_eq!((catalogue.by_id(second), catalogue.dropped()), (None, &[first, second][..]));
-        assert!(catalogue.forget(first) && !catalogue.forget(first));
-        assert!(catalogue.create("b", 0).unwrap() > third);
+        assert_eq!(catalogue.by_id(second), None);
+        let live = catalogue.live_namespaces();
+        assert!(live.is_dropped(first) && live.is_dropped(second));
+        assert!(!live.is_dropped(NamespaceId(0)) && !live.is_dropped(third));
+        let fourth = catalogue.create("b", 0).unwrap();
+        assert!(fourth > third && !live.is_dropped(fourth));
         catalogue.set_ttl("a", 9).unwrap();
         assert_eq!(catalogue.get("a").unwrap().default_ttl_ms, 9);
     }
@@ -410,18 +392,18 @@ mod tests {
             catalogue.create(&format!("{number}"), 0).unwrap();
         }
         assert_eq!(catalogue.create("more", 0), Err(CatalogueError::TooMany));
-        for _ in 0..DROPPED_NAMESPACES_MAX {
-            catalogue.empty("1").unwrap();
-        }
-        assert_eq!(catalogue.drop_namespace("1"), Err(CatalogueError::TooManyDropped));
         let bytes = catalogue.encode();
         assert_eq!(Catalogue::decode(&bytes, Path::new("C")).unwrap(), catalogue);
         assert!((bytes.len() as u64) < CATALOGUE_BYTES_MAX);
         let before = catalogue.clone();
         catalogue.next_id = u32::MAX;
-        assert_eq!(catalogue.drop_namespace("2"), Err(CatalogueError::TooManyDropped));
+        assert_eq!(catalogue.empty("2"), Err(CatalogueError::NoNumbers));
         catalogue.next_id = before.next_id;
         assert_eq!(catalogue, before);
+        for _ in 0..3_000 {
+            catalogue.drop_namespace("1").unwrap();
+            catalogue.create("1", 0).unwrap();
+        }
     }
 
     #[test]
@@ -438,6 +420,7 @@ mod tests {
                 both.flip(dir.join(name), offset, 0x80);
                 let (_, found) = env.block_on(CatalogueFile::load(&env, dir)).unwrap();
                 assert_eq!(found, sample());
+                assert_eq!(env.content("/CATALOGUE"), env.content("/CATALOGUE.2"), "mended");
             }
             let found = both.block_on(CatalogueFile::load(&both, dir)).map(|(_, found)| found);
             assert!(matches!(found, Err(Error::Damaged(_))));
@@ -457,6 +440,30 @@ mod tests {
             env.put(dir.join(name), &old);
             let (_, found) = env.block_on(CatalogueFile::load(&env, dir)).unwrap();
             assert_eq!(found, sample());
+            // The older copy is not left lying in wait for the newer one's end.
+            env.crash();
+            for name in CATALOGUE_NAMES {
+                let env = env.fork();
+                env.block_on(env.remove(&dir.join(name))).unwrap();
+                let (_, found) = env.block_on(CatalogueFile::load(&env, dir)).unwrap();
+                assert_eq!(found, sample());
+            }
         }
+    }
+
+    #[test]
+    fn a_copy_is_mended_when_there_is_room() {
+        let env = TestEnv::new(1);
+        let dir = Path::new("/");
+        let file = CatalogueFile { env: env.clone(), dir: dir.to_path_buf() };
+        env.block_on(file.store(&sample())).unwrap();
+        env.block_on(env.remove(&dir.join("CATALOGUE"))).unwrap();
+        env.set_capacity(1);
+        let loaded = env.block_on(CatalogueFile::load(&env, dir)).map(|(_, found)| found);
+        assert_eq!(loaded.unwrap(), sample());
+        assert!(!env.names("/").contains(&"CATALOGUE".to_owned()));
+        env.set_capacity(1 << 20);
+        env.block_on(CatalogueFile::load(&env, dir)).map(|_| ()).unwrap();
+        assert_eq!(env.content("/CATALOGUE"), env.content("/CATALOGUE.2"));
     }
 }

@@ -16,6 +16,7 @@ pub mod log;
 pub mod manifest;
 mod memtable;
 mod meta;
+mod namespaces;
 mod operation;
 mod options;
 mod record;
@@ -30,8 +31,8 @@ mod testing;
 pub use answer::{Answer, Teller, answer};
 pub use cache::{Admission, BlockCache, BlockCacheStats, ROW_BYTES_MAX, RowCache, RowCacheStats, Ticket};
 pub use catalogue::{
-    Catalogue, CatalogueError, CatalogueFile, DEFAULT_NAMESPACE, DROPPED_NAMESPACES_MAX,
-    NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, Namespace,
+    Catalogue, CatalogueError, CatalogueFile, DEFAULT_NAMESPACE, NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX,
+    Namespace,
 };
 pub use compaction::{
     INPUTS_MAX, Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Verdict, Work, debt_bytes, pick,
@@ -45,6 +46,7 @@ pub use key::{
 };
 pub use memtable::{EntryRef, IndexSlots, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains};
 pub use meta::{META_NAMES, Meta};
+pub use namespaces::{LiveNamespaces, TableNamespaces};
 pub use operation::{
     BatchOperation, Condition, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
 };

@@ -8,13 +8,13 @@
 //! were; the next start reads whichever copy of the file is whole.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use pinion_engine::{Catalogue, CatalogueError, CatalogueFile, DataDir, NamespaceId};
+use pinion_engine::{Catalogue, CatalogueError, CatalogueFile, DataDir, LiveNamespaces, NamespaceId};
 use pinion_env::TaskClass;
 use pinion_protocol::{
     ErrorCode, ListBuf, NamespaceInfo, NamespaceState, Namespaces, Outcome, Request, Response,
@@ -39,8 +39,8 @@ pub(crate) struct NamespaceTable {
     pub(crate) sequence: u64,
     /// The live ones, by id.
     live: Vec<Namespace>,
-    /// Those whose records are to be removed.
-    dropped: BTreeSet<u32>,
+    /// What shards know of them.
+    ids: LiveNamespaces,
 }
 
 impl NamespaceTable {
@@ -55,8 +55,7 @@ impl NamespaceTable {
             })
             .collect();
         live.sort_by_key(|entry| entry.id);
-        let dropped = catalogue.dropped().iter().map(|id| id.0).collect();
-        Self { sequence: catalogue.sequence(), live, dropped }
+        Self { sequence: catalogue.sequence(), live, ids: catalogue.live_namespaces() }
     }
 
     /// The default TTL of a live namespace in milliseconds, 0 = none; `None` if there is no such.
@@ -74,9 +73,9 @@ impl NamespaceTable {
         &self.live
     }
 
-    /// The namespaces whose records are to be removed.
-    pub(crate) fn dropped(&self) -> &BTreeSet<u32> {
-        &self.dropped
+    /// What shards know of them: the records of all others are to be removed.
+    pub(crate) const fn ids(&self) -> &LiveNamespaces {
+        &self.ids
     }
 }
 
@@ -241,9 +240,7 @@ fn refusal(error: &CatalogueError) -> Refusal<'static> {
     let code = match error {
         CatalogueError::Exists(_) => ErrorCode::NamespaceExists,
         CatalogueError::NotFound(_) => ErrorCode::NoSuchNamespace,
-        CatalogueError::TooMany | CatalogueError::TooManyDropped | CatalogueError::NoNumbers => {
-            ErrorCode::TooManyNamespaces
-        }
+        CatalogueError::TooMany | CatalogueError::NoNumbers => ErrorCode::TooManyNamespaces,
         CatalogueError::BadName | CatalogueError::Default => ErrorCode::BadRequest,
     };
     Refusal::new(code, error.to_string().into())
@@ -252,11 +249,10 @@ fn refusal(error: &CatalogueError) -> Refusal<'static> {
 impl<E: ServerEnv> Core<E> {
     /// Goes by a new table from now on.
     pub(crate) fn obey(&self, table: Arc<NamespaceTable>) {
-        let dropped = table.dropped().clone();
-        *self.namespaces.borrow_mut() = table;
         for (_, shard) in self.shards() {
-            shard.set_dropped_namespaces(dropped.clone());
+            shard.set_live_namespaces(table.ids().clone());
         }
+        *self.namespaces.borrow_mut() = table;
     }
 }
 
@@ -269,7 +265,7 @@ mod tests {
         let namespace =
             |id: u32| Namespace { id, name: format!("n{id}"), default_ttl_ms: u64::from(id) * 10 };
         let live = vec![namespace(0), namespace(1), namespace(7), namespace(9)];
-        let table = NamespaceTable { sequence: 1, live, dropped: BTreeSet::from([2]) };
+        let table = NamespaceTable { sequence: 1, live, ids: LiveNamespaces::default() };
         for id in [0, 1, 7, 9] {
             assert_eq!(table.default_ttl_ms(id), Some(u64::from(id) * 10));
         }

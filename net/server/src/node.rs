@@ -166,7 +166,7 @@ async fn open_shards<E: ServerEnv>(
         let identity = Identity { shard, ..facts.identity };
         let dir = facts.shard_dirs[usize::from(shard)].clone();
         let opened = Shard::open(env.clone(), dir, identity, origin(facts, shard), options.clone()).await?;
-        opened.set_dropped_namespaces(facts.namespaces.dropped().clone());
+        opened.set_live_namespaces(facts.namespaces.ids().clone());
         open.push(opened);
     }
     Ok(open)

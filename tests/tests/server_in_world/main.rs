@@ -2,6 +2,7 @@
 //! frames to it.
 
 mod client;
+mod namespaces;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use client::{Client, TestNode, get, opcode, put, write};
 use pinion_protocol::{
     Batch, BatchOperation, Condition, Direction, Durability, ErrorCode, HEADER_BYTES, KeyRequest, Keys,
-    ListBuf, MultiGet, NamespaceOptions, Opcode, OperationResult, Operations, Outcome, Put, Request,
-    Response, Scan, ScanKind, Ttl, Update, UpdateOperation, ValueItem, Version, WriteOutcome,
+    ListBuf, MultiGet, Opcode, OperationResult, Operations, Outcome, Put, Request, Response, Scan, ScanKind,
+    Ttl, Update, UpdateOperation, ValueItem, Version, WriteOutcome,
 };
 
 const SEEDS: u64 = 8;
@@ -504,48 +505,6 @@ fn scans_of_all_kinds_find_every_record_once() {
         assert_eq!(answer.error().code, ErrorCode::BadCursor);
         let answer = client.call(&Request::Scan(scan(ScanKind::Ordered { shard: 9 }))).await;
         assert_eq!(answer.error().code, ErrorCode::BadRequest);
-    });
-}
-
-#[test]
-fn namespaces_are_known_and_forgotten_by_all_cores_at_once() {
-    in_worlds(async |node| {
-        let (mut zero, mut one) = (node.connect(0).await, node.connect(1).await);
-        let create = Request::NamespaceCreate(NamespaceOptions { name: "books", default_ttl_ms: 40 });
-        let Response::NamespaceCreate(namespace) = one.call(&create).await.response() else { panic!() };
-        assert_eq!(zero.call(&create).await.error().code, ErrorCode::NamespaceExists);
-        for (client, index) in [(&mut zero, 1), (&mut one, 2)] {
-            let answer = client.call(&Request::NamespaceList).await;
-            let Response::NamespaceList(list) = answer.response() else { panic!() };
-            let names: Vec<_> =
-                list.iter().map(|entry| (entry.id, entry.name, entry.default_ttl_ms)).collect();
-            assert_eq!(names, [(0, "default", 0), (namespace, "books", 40)]);
-            let name = key(index);
-            let in_books = pinion_protocol::Write { namespace, ..write(&name) };
-            let put = Request::Put(Put { write: in_books, ttl: Ttl::NamespaceDefault, value: b"v" });
-            let Response::Put(written) = client.call(&put).await.response() else { panic!() };
-            assert!(written.expiry_ms > 0);
-            let get = Request::Get(KeyRequest { namespace, key: &name });
-            assert_eq!(client.call(&get).await.value().unwrap(), b"v");
-            assert_eq!(client.get(&name).await, None);
-        }
-        let set = Request::NamespaceSet(NamespaceOptions { name: "books", default_ttl_ms: 0 });
-        let Response::NamespaceSet(_) = zero.call(&set).await.response() else { panic!() };
-        let Response::NamespaceDrop(dropped) = zero.call(&Request::NamespaceDrop("books")).await.response()
-        else {
-            panic!()
-        };
-        assert_eq!(dropped, namespace);
-        for client in [&mut zero, &mut one] {
-            for index in 1..3 {
-                let get = Request::Get(KeyRequest { namespace, key: &key(index) });
-                assert_eq!(client.call(&get).await.error().code, ErrorCode::NoSuchNamespace);
-            }
-        }
-        assert_eq!(one.call(&Request::NamespaceDrop("books")).await.error().code, ErrorCode::NoSuchNamespace);
-        assert_eq!(one.call(&Request::NamespaceDrop("default")).await.error().code, ErrorCode::BadRequest);
-        let Response::NamespaceCreate(again) = one.call(&create).await.response() else { panic!() };
-        assert_ne!(again, namespace);
     });
 }
 

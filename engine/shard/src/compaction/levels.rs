@@ -14,6 +14,7 @@
 
 use super::picker::Job;
 use crate::key::OwnedPosition;
+use crate::namespaces::LiveNamespaces;
 use crate::stamp::HybridTime;
 use crate::table::TableMeta;
 
@@ -54,6 +55,9 @@ pub struct PickOptions<'a> {
     /// Tombstones and expired values with stamps up to this time may go. It must be the same that
     /// the job will judge by, else the sweep picks a table again and again.
     pub drop_horizon: HybridTime,
+    /// Tells the records of dropped namespaces, which may go at once. It must not know more than the
+    /// job will go by.
+    pub namespaces: &'a LiveNamespaces,
     /// Jobs that were picked and whose results are not in the version yet.
     pub under_way: &'a [Job],
     /// Where the last job of each level ended ([`super::Job::cursor`]), by level; may be short.

@@ -2,10 +2,11 @@
 //! and put in its place.
 //!
 //! In this order: tables that may be dropped whole; the place that is most over its target; tables
-//! full of dead records. A level gives one table at a time, in turn (a cursor goes round), against
-//! what that touches in the next level: about `level_growth` tables. Large jobs are what makes
-//! long tails. Level 0 gives tables of its oldest run only; runs smaller than one table are taken
-//! whole and several together, since each of them would meet the same tables below.
+//! with records of dropped namespaces; tables full of dead records. A level gives one table at a
+//! time, in turn (a cursor goes round), against what that touches in the next level: about
+//! `level_growth` tables. Large jobs are what makes long tails. Level 0 gives tables of its oldest
+//! run only; runs smaller than one table are taken whole and several together, since each of them
+//! would meet the same tables below.
 
 use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};
@@ -19,7 +20,8 @@ pub const INPUTS_MAX: usize = 9;
 /// What is to be done with a job's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Remove the sources: all their records are dead and nothing older lies beneath.
+    /// Remove the sources: all their records are dead and nothing older lies beneath, or all are of
+    /// dropped namespaces.
     Drop,
     /// Put the sources into the target level as they are.
     Move,
@@ -36,8 +38,8 @@ pub struct Job {
     pub from: usize,
     /// Numbers of the tables that go down, newest place first, in order within a place.
     pub sources: Vec<u64>,
-    /// The level of the targets and of the result. The same as `from` when a table is rewritten in
-    /// its place to get rid of dead records.
+    /// The level of the targets and of the result. The same as `from` when tables are rewritten in
+    /// their place to get rid of dead records.
     pub to: usize,
     /// Numbers of the tables of `to` that take part, in order.
     pub targets: Vec<u64>,
@@ -55,7 +57,11 @@ pub struct Job {
 pub fn pick(levels: &Levels<'_>, options: &PickOptions<'_>) -> Option<Job> {
     let shape = levels.shape(options);
     let picker = Picker { levels, options, shape };
-    picker.droppable().or_else(|| picker.most_over_target()).or_else(|| picker.sweep())
+    picker
+        .droppable()
+        .or_else(|| picker.most_over_target())
+        .or_else(|| picker.sweep_namespaces())
+        .or_else(|| picker.sweep())
 }
 
 struct Picker<'p, 'a> {
@@ -70,10 +76,11 @@ impl<'a> Picker<'_, 'a> {
         let levels = self.levels.levels.iter().enumerate().map(|(index, tables)| (None, index + 1, tables));
         for (run, level, tables) in runs.chain(levels) {
             for table in tables.iter().copied() {
-                if is_wholly_dead(table, self.options)
-                    && self.is_free(&[table])
-                    && !self.levels.older_touches(run, level, table)
-                {
+                // What lies beneath in a dropped namespace is dropped too.
+                let dropped = table.namespaces.are_dropped(self.options.namespaces);
+                let dead =
+                    || is_wholly_dead(table, self.options) && !self.levels.older_touches(run, level, table);
+                if (dropped || dead()) && self.is_free(&[table]) {
                     return Some(job(Work::Drop, level, &[table], level, &[]));
                 }
             }
@@ -190,6 +197,23 @@ impl<'a> Picker<'_, 'a> {
         }
         let job = job(work, from, sources, to, targets);
         (self.is_free(sources) && self.is_free(targets) && !self.meets(&job)).then_some(job)
+    }
+
+    /// Tables with records of dropped namespaces. Those of a level are rewritten where they are,
+    /// neighbours together; runs are merged down until it is their turn, as their order demands.
+    fn sweep_namespaces(&self) -> Option<Job> {
+        let holds = |table: &&&TableMeta| table.namespaces.may_hold_dropped(self.options.namespaces);
+        if self.levels.runs.iter().any(|run| run.tables.iter().any(|table| holds(&table)))
+            && let Some(job) = self.out_of_runs()
+        {
+            return Some(job);
+        }
+        let due = |table: &&&TableMeta| holds(table) && self.is_free(&[**table]);
+        self.levels.levels.iter().enumerate().find_map(|(index, tables)| {
+            let start = tables.iter().position(|table| due(&table))?;
+            let count = tables[start..].iter().take(INPUTS_MAX).take_while(due).count();
+            Some(job(Work::Merge, index + 1, &tables[start..start + count], index + 1, &[]))
+        })
     }
 
     /// The table with the largest share of dead records: rewritten where it is if nothing older

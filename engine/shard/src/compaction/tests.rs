@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::levels::{Levels, PickOptions, RunView, debt_bytes};
 use super::picker::{INPUTS_MAX, Job, Work, pick};
 use crate::key::{NamespaceId, OwnedPosition, Partition};
+use crate::namespaces::LiveNamespaces;
 use crate::stamp::{HybridTime, Origin, Stamp};
 use crate::table::TableMeta;
 
@@ -15,6 +16,8 @@ const TABLE_RECORDS: usize = 10;
 const LEVELS_MAX: usize = 5;
 /// How long after a stamp a late retry may still come, in milliseconds.
 const WINDOW_MS: u64 = 50;
+/// Keys of one namespace; 600 keys are in four.
+const NAMESPACE_KEYS: u16 = 150;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Record {
@@ -40,10 +43,15 @@ struct Lsm {
     next: u64,
     now_ms: u64,
     truth: BTreeMap<u16, Record>,
+    namespaces: LiveNamespaces,
+}
+
+fn namespace(key: u16) -> NamespaceId {
+    NamespaceId(u32::from(key / NAMESPACE_KEYS))
 }
 
 fn position(key: u16) -> OwnedPosition {
-    OwnedPosition { partition: Partition(0), namespace: NamespaceId(0), user: key.to_be_bytes().to_vec() }
+    OwnedPosition { partition: Partition(0), namespace: namespace(key), user: key.to_be_bytes().to_vec() }
 }
 
 fn stamp(ms: u64) -> Stamp {
@@ -73,6 +81,7 @@ impl Table {
             expiry_max_ms: if for_ever { u64::MAX } else { expiries().max().unwrap_or(0) },
             expiring: expiries().count() as u64,
             blob_bytes: 0,
+            namespaces: records.keys().map(|key| namespace(*key)).collect(),
         };
         Self { meta, records }
     }
@@ -89,9 +98,25 @@ impl Lsm {
         .collect()
     }
 
+    fn is_dropped(&self, key: u16) -> bool {
+        self.namespaces.is_dropped(namespace(key))
+    }
+
+    fn holds_dropped(&self) -> bool {
+        self.places().flat_map(|table| table.records.keys()).any(|key| self.is_dropped(*key))
+    }
+
+    /// Drops the namespaces of these keys; nothing is written to them any more.
+    fn drop_namespaces(&mut self, keys: std::ops::Range<u16>) {
+        let gone = namespace(keys.start)..namespace(keys.end);
+        let live = (0..u32::from(u16::MAX)).map(NamespaceId).filter(|id| !gone.contains(id));
+        self.namespaces = LiveNamespaces::new(NamespaceId(u32::from(u16::MAX)), live);
+    }
+
     fn flush(&mut self, writes: &[(u16, u8, u8)]) {
         let mut memtable = BTreeMap::new();
-        for (key, kind, life) in writes {
+        for (key, kind, life) in writes.iter().filter(|write| !self.namespaces.is_dropped(namespace(write.0)))
+        {
             self.now_ms += 1;
             let record = Record {
                 time_ms: self.now_ms,
@@ -102,6 +127,9 @@ impl Lsm {
             self.truth.insert(*key, record);
         }
         let tables = self.tables(memtable);
+        if tables.is_empty() {
+            return;
+        }
         self.next += 1;
         self.runs.insert(0, (self.next, tables));
     }
@@ -127,6 +155,7 @@ impl Lsm {
             table_bytes: TABLE_RECORDS as u64 * RECORD_BYTES,
             now_ms: self.now_ms,
             drop_horizon: HybridTime::from_millis(self.horizon_ms()),
+            namespaces: &self.namespaces,
             under_way: &self.under_way,
             cursors: &self.cursors,
         };
@@ -203,6 +232,9 @@ impl Lsm {
 
     /// What a merge does to a record: true = it goes.
     fn turns_to_nothing(&self, level: usize, key: u16, record: &mut Record) -> bool {
+        if self.is_dropped(key) {
+            return true;
+        }
         if record.expiry_ms != 0 && record.expiry_ms <= self.now_ms {
             *record = Record { tombstone: true, expiry_ms: 0, ..*record };
         }
@@ -212,6 +244,9 @@ impl Lsm {
     }
 
     fn assert_droppable(&self, key: u16, inputs: &[Table]) {
+        if self.is_dropped(key) {
+            return;
+        }
         for record in inputs.iter().filter_map(|table| table.records.get(&key)) {
             assert!(record.tombstone || (record.expiry_ms != 0 && record.expiry_ms <= self.now_ms));
             assert!(record.time_ms <= self.horizon_ms());
@@ -243,7 +278,7 @@ impl Lsm {
         }
         let dead =
             |record: &Record| record.tombstone || (record.expiry_ms != 0 && record.expiry_ms <= self.now_ms);
-        for (key, record) in &self.truth {
+        for (key, record) in self.truth.iter().filter(|(key, _)| !self.is_dropped(**key)) {
             match newest.get(key) {
                 Some(found) => {
                     assert_eq!((found.time_ms, dead(found)), (record.time_ms, dead(record)), "key {key}");
@@ -281,10 +316,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn jobs_keep_the_order_of_places_and_come_to_an_end(flushes in flushes()) {
+    fn jobs_keep_the_order_of_places_and_come_to_an_end(flushes in flushes(), drop_after in 0_usize..90) {
         let mut lsm = Lsm::default();
-        for (writes, jobs) in flushes {
+        for (index, (writes, jobs)) in flushes.into_iter().enumerate() {
             lsm.flush(&writes);
+            if index == drop_after {
+                lsm.drop_namespaces(NAMESPACE_KEYS..3 * NAMESPACE_KEYS);
+            }
             for _ in 0..jobs {
                 let Some(job) = lsm.pick() else { break };
                 lsm.run(&job);
@@ -294,6 +332,7 @@ proptest! {
         lsm.settle();
         prop_assert!(lsm.runs.len() < 3);
         prop_assert_eq!(lsm.debt(), 0);
+        prop_assert!(!lsm.holds_dropped(), "a dropped namespace stays");
         // When every life is over and every late retry too, what is dead is gone but for a rest.
         lsm.now_ms += 1_000;
         lsm.settle();
@@ -312,6 +351,9 @@ proptest! {
                 0 => {
                     if let Some((writes, _)) = flushes.next() {
                         lsm.flush(&writes);
+                    }
+                    if choice == 0 {
+                        lsm.drop_namespaces(NAMESPACE_KEYS..2 * NAMESPACE_KEYS);
                     }
                 }
                 1 | 2 => {
@@ -394,6 +436,30 @@ fn tables_that_do_not_touch_are_moved_and_dead_ones_dropped_unread() {
     lsm.now_ms += 1_000;
     assert_eq!(lsm.settle(), 0, "a dropped table is not read");
     assert_eq!(lsm.places().count(), 0);
+}
+
+#[test]
+fn a_dropped_namespace_is_taken_out_where_it_is() {
+    let mut lsm = Lsm::default();
+    let puts = |keys: std::ops::Range<u16>| keys.map(|key| (key, 2, 0)).collect::<Vec<_>>();
+    for keys in [5..600, 500..510, 500..510] {
+        lsm.flush(&puts(keys));
+    }
+    lsm.settle();
+    let before = lsm.places().count();
+    lsm.drop_namespaces(NAMESPACE_KEYS..2 * NAMESPACE_KEYS);
+    let read = lsm.settle();
+    assert!(!lsm.holds_dropped());
+    assert!(lsm.places().count() <= before - 13);
+    // Tables with nothing else in them are not read, nor are those without it.
+    assert!((1..=4 * TABLE_RECORDS as u64 * RECORD_BYTES).contains(&read), "{read}");
+
+    // What lies in a run goes down with it.
+    lsm.flush(&puts(2 * NAMESPACE_KEYS - 5..2 * NAMESPACE_KEYS + 15));
+    lsm.drop_namespaces(NAMESPACE_KEYS..3 * NAMESPACE_KEYS);
+    assert!(lsm.holds_dropped());
+    lsm.settle();
+    assert!(!lsm.holds_dropped());
 }
 
 #[test]

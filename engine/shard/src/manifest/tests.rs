@@ -4,6 +4,7 @@ use super::*;
 use crate::identity::DatabaseId;
 use crate::key::{NamespaceId, OwnedPosition, Partition};
 use crate::log::LogPosition;
+use crate::namespaces::TableNamespaces;
 use crate::stamp::Stamp;
 use crate::table::TableMeta;
 use crate::testing::{Op, TestEnv, assert_golden};
@@ -37,6 +38,7 @@ fn meta(number: u64) -> TableMeta {
         expiry_max_ms: u64::MAX,
         expiring: 1,
         blob_bytes: 0,
+        namespaces: TableNamespaces::from_iter([NamespaceId(4)]),
     }
 }
 

@@ -143,6 +143,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let levels = version.levels_view();
         let now_ms = self.clock_ms();
         let cursors = self.compaction_cursors.borrow();
+        let namespaces = self.namespaces.borrow();
         let options = PickOptions {
             runs_max: self.options.runs_max as usize,
             levels_max: LEVELS_MAX,
@@ -151,6 +152,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             table_bytes: self.options.table_bytes,
             now_ms,
             drop_horizon: self.drop_horizon(now_ms),
+            namespaces: &namespaces,
             // One job runs at a time: none is under way when the next is picked.
             under_way: &[],
             cursors: &cursors,

@@ -92,7 +92,7 @@ counters! {
     compactions,
     /// Tables moved down a level without being rewritten.
     tables_moved,
-    /// Tables dropped whole because everything in them had expired.
+    /// Tables dropped whole because everything in them had expired or was of dropped namespaces.
     tables_expired,
     /// Bytes of tables read by compactions.
     compaction_read_bytes,

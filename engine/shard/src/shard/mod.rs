@@ -38,7 +38,6 @@ pub use scan::{ScanKind, ScanRange, ScanSink};
 pub use stats::{LevelStats, ShardStats};
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +51,7 @@ use crate::identity::Identity;
 use crate::key::{NamespaceId, OwnedPosition};
 use crate::log::{Log, LogPosition};
 use crate::manifest::{Edit, Manifest};
+use crate::namespaces::LiveNamespaces;
 use crate::operation::Waiter;
 use crate::options::Options;
 use crate::signal::Signal;
@@ -135,7 +135,7 @@ struct Inner<E: Env, W: Waiter> {
     pace: RefCell<Pace>,
     block_cache: Rc<BlockCache>,
     row_cache: RefCell<RowCache>,
-    dropped_namespaces: RefCell<BTreeSet<u32>>,
+    namespaces: RefCell<LiveNamespaces>,
 
     disk_full: Cell<bool>,
     /// Writes waiting for a table read.
@@ -164,9 +164,10 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         self.inner.clock.borrow_mut().now(self.inner.env.wall_ms())
     }
 
-    /// Namespaces whose records are to be removed. Reading them is refused by the caller.
-    pub fn set_dropped_namespaces(&self, ids: BTreeSet<u32>) {
-        *self.inner.dropped_namespaces.borrow_mut() = ids;
+    /// Tells which namespaces live: records of those that do no more are removed from now on, and
+    /// the caller refuses requests for them. A shard that was never told removes none.
+    pub fn set_live_namespaces(&self, namespaces: LiveNamespaces) {
+        *self.inner.namespaces.borrow_mut() = namespaces;
         self.inner.compaction_wanted.notify();
     }
 
@@ -236,7 +237,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     fn is_dropped(&self, namespace: NamespaceId) -> bool {
-        self.dropped_namespaces.borrow().contains(&namespace.0)
+        self.namespaces.borrow().is_dropped(namespace)
     }
 
     /// Errors if the shard has failed.

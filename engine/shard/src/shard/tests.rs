@@ -1,6 +1,7 @@
 //! A whole shard in the test world: rules that the generated histories do not single out.
 
 mod hazards;
+mod namespaces;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -285,25 +286,6 @@ fn expired_data_gives_its_space_back() {
     });
     env.block_on(shard.settle()).unwrap();
     assert_eq!(bytes(&shard), 0);
-}
-
-#[test]
-fn a_dropped_namespace_gives_its_space_back() {
-    let env = TestEnv::new(8);
-    let shard = open(&env);
-    let in_namespace = |id: u32, user: &'static str| Key::new(NamespaceId(id), user.as_bytes(), PARTITIONS);
-    for id in [3, 4] {
-        for user in ["a", "b", "c"] {
-            let (teller, answer) = answer();
-            shard.write(&in_namespace(id, user), put(&[1; 900]), WriteOptions::default(), teller);
-            env.block_on(answer).unwrap();
-        }
-    }
-    env.block_on(shard.flush()).unwrap();
-    shard.set_dropped_namespaces([3].into());
-    fill(&env, &shard, 500, 1);
-    assert!(env.block_on(shard.get(&in_namespace(4, "a"))).unwrap().is_some());
-    assert!(env.block_on(shard.get(&in_namespace(3, "a"))).unwrap().is_none());
 }
 
 #[test]

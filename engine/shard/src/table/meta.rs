@@ -2,6 +2,7 @@
 
 use crate::codec::{Decoder, put_position};
 use crate::key::OwnedPosition;
+use crate::namespaces::TableNamespaces;
 use crate::stamp::Stamp;
 
 /// The properties of one table. Immutable like the table.
@@ -38,11 +39,13 @@ pub struct TableMeta {
     pub expiring: u64,
     /// Bytes of blob files referenced. Always 0 until blob files exist.
     pub blob_bytes: u64,
+    /// The namespaces of its records.
+    pub namespaces: TableNamespaces,
 }
 
 impl TableMeta {
     /// Appends the encoded form: the fields in order, little-endian, positions as partition u16,
-    /// namespace u32, key length u16, key.
+    /// namespace u32, key length u16, key, and the namespaces as number u16 and that many u32.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         for number in [self.number, self.file_bytes, self.checksum] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -58,6 +61,7 @@ impl TableMeta {
         for number in [self.expiry_min_ms, self.expiry_max_ms, self.expiring, self.blob_bytes] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        self.namespaces.encode(out);
     }
 
     /// Reads the encoded form.
@@ -78,6 +82,7 @@ impl TableMeta {
             expiry_max_ms: from.u64()?,
             expiring: from.u64()?,
             blob_bytes: from.u64()?,
+            namespaces: TableNamespaces::decode(from)?,
         })
     }
 

@@ -3,6 +3,7 @@
 
 use super::meta::TableMeta;
 use crate::key::{OwnedPosition, Position};
+use crate::namespaces::TableNamespaces;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::{HybridTime, Origin, Stamp};
 
@@ -23,6 +24,7 @@ pub(crate) struct Tally {
     expiry_min_ms: u64,
     expiry_max_ms: u64,
     expiring: u64,
+    namespaces: TableNamespaces,
 }
 
 impl Default for Tally {
@@ -39,6 +41,7 @@ impl Default for Tally {
             expiry_min_ms: u64::MAX,
             expiry_max_ms: 0,
             expiring: 0,
+            namespaces: TableNamespaces::default(),
         }
     }
 }
@@ -48,6 +51,10 @@ impl Tally {
     pub(crate) fn add(&mut self, position: &Position<'_>, record: &RecordView<'_>) {
         if self.records == 0 {
             self.first = position.to_owned();
+        }
+        // A run of records of one namespace is looked at once.
+        if self.records == 0 || self.last.namespace != position.namespace {
+            self.namespaces.insert(position.namespace);
         }
         self.last.copy_from(position);
         self.records += 1;
@@ -98,6 +105,7 @@ impl Tally {
             expiry_max_ms: self.expiry_max_ms,
             expiring: self.expiring,
             blob_bytes: 0,
+            namespaces: self.namespaces,
         }
     }
 }
