@@ -18,9 +18,11 @@
 //! (sockets, messages between cores).
 
 mod buffer;
+mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
+pub use prefetch::{CACHE_LINE_BYTES, prefetch};
 pub use time::Monotonic;
 
 use std::future::Future;

@@ -12,6 +12,7 @@ mod error;
 mod framing;
 mod identity;
 mod key;
+mod large;
 pub mod log;
 pub mod manifest;
 mod memtable;
@@ -44,7 +45,10 @@ pub use key::{
     KEY_BYTES_MAX, Key, NamespaceId, OwnedPosition, PARTITIONS_MAX, PARTITIONS_MIN, Partition, Position,
     key_hash, partition_of, tag,
 };
-pub use memtable::{EntryRef, IndexSlots, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains};
+pub use memtable::{
+    Chunk, ChunkPool, EntryRef, IndexSlots, LOOK_AHEAD_MAX, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor,
+    Published, Remains,
+};
 pub use meta::{META_NAMES, Meta};
 pub use namespaces::{LiveNamespaces, TableNamespaces};
 pub use operation::{

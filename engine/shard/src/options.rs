@@ -79,7 +79,7 @@ impl Default for Options {
             log_segment_bytes: 64 << 20,
             log_queue_bytes_max: 8 << 20,
             log_block_bytes_max: 1 << 20,
-            log_spare_segments_max: 2,
+            log_spare_segments_max: 8,
             pending_ops_max: 65_536,
             memtable_bytes: 64 << 20,
             table_bytes: 16 << 20,

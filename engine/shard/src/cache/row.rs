@@ -18,6 +18,10 @@
 //! Bounds: records over [`ROW_BYTES_MAX`] (or 1/64 of the ring) are not cached; one call carries
 //! at most [`MOVED_MAX`] records to the front and drops what is in their way.
 
+use std::cell::Cell;
+
+use pinion_env::prefetch;
+
 use crate::key::Key;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::Stamp;
@@ -32,6 +36,8 @@ const WAYS: usize = 8;
 const BYTES_PER_SET: usize = 1024;
 /// Below this a cache is not worth its code: it is switched off.
 const BYTES_MIN: usize = 64 << 10;
+/// What is asked for ahead of a record whose size is not known yet.
+const PREFETCH_BYTES: usize = 512;
 /// Places in the ring are multiples of this.
 const UNIT_BYTES: usize = 8;
 
@@ -98,6 +104,9 @@ pub struct RowCache {
     /// Bytes from tail to head, around the end.
     used: usize,
     row_bytes_max: usize,
+    /// Whether anybody has ever taken a ticket. Before that nothing can be cached or under way, and
+    /// publishing a write need not touch the index, which would be a miss in the processor's caches.
+    in_use: Cell<bool>,
     stats: RowCacheStats,
 }
 
@@ -114,13 +123,15 @@ impl RowCache {
             tail: 0,
             used: 0,
             row_bytes_max: (ring / 64).min(ROW_BYTES_MAX) / UNIT_BYTES * UNIT_BYTES,
+            in_use: Cell::new(false),
             stats: RowCacheStats::default(),
         }
     }
 
     /// Shows the record of a key to `visit`, be it a tombstone or expired.
     pub fn get<R>(&mut self, key: &Key<'_>, visit: impl FnOnce(&RecordView<'_>) -> R) -> Option<R> {
-        let Some((_, _, at)) = self.find(key) else {
+        let found = if self.in_use.get() { self.find(key) } else { None };
+        let Some((_, _, at)) = found else {
             self.stats.misses += 1;
             return None;
         };
@@ -129,8 +140,27 @@ impl RowCache {
         Some(visit(&self.record(at)))
     }
 
+    /// Asks for the part of the index that a key with this hash belongs to.
+    pub fn prefetch(&self, hash: u64) {
+        if self.in_use.get() && !self.is_off() {
+            prefetch(&self.sets[self.set_of(hash)]);
+        }
+    }
+
+    /// Asks for the records that a key with this hash may be: call [`RowCache::prefetch`] some time
+    /// before. Not for a cache that is [empty](RowCache::is_empty).
+    pub fn prefetch_record(&self, hash: u64) {
+        let set = &self.sets[self.set_of(hash)];
+        let wanted = tag(hash);
+        for way in (0..WAYS).filter(|way| set[*way] != 0 && tag_of(set, *way) == wanted) {
+            let entry = &self.ring[(set[way] - 1) as usize * UNIT_BYTES..];
+            prefetch(&entry[..entry.len().min(PREFETCH_BYTES)]);
+        }
+    }
+
     /// Take one before looking for a key in memtables and tables.
     pub fn ticket(&self, key: &Key<'_>) -> Ticket {
+        self.in_use.set(true);
         Ticket { writes: if self.is_off() { 0 } else { self.sets[self.set_of(key.hash)][WRITES] } }
     }
 
@@ -166,7 +196,7 @@ impl RowCache {
     /// Tells of a published write: a cached record of the key is replaced if `record` supersedes
     /// it.
     pub fn update_if_present(&mut self, key: &Key<'_>, record: &RecordView<'_>) {
-        if self.is_off() {
+        if self.is_off() || !self.in_use.get() {
             return;
         }
         let set = self.set_of(key.hash);
@@ -193,7 +223,7 @@ impl RowCache {
 
     /// Tells of a published write, or of anything else that makes a cached record wrong.
     pub fn invalidate(&mut self, key: &Key<'_>) {
-        if self.is_off() {
+        if self.is_off() || !self.in_use.get() {
             return;
         }
         let set = self.set_of(key.hash);
@@ -211,6 +241,11 @@ impl RowCache {
     /// Bytes of memory held, touched or not; fixed.
     pub fn memory_bytes(&self) -> usize {
         self.ring.len() + self.sets.len() * size_of::<Set>()
+    }
+
+    /// Whether it holds no record.
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
     }
 
     const fn is_off(&self) -> bool {

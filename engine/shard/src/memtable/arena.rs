@@ -10,6 +10,11 @@
 //! u64, value length u32, link u32 (while staged: hash bits of the key), key length u16, partition
 //! u16, kind u8, state u8, 2 unused.
 
+use std::rc::Rc;
+
+use pinion_env::prefetch;
+
+use super::chunk::{Chunk, ChunkPool};
 use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition, Position};
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::Stamp;
@@ -20,6 +25,8 @@ pub(super) const HEADER_BYTES: usize = 48;
 const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one entry that are asked for ahead.
+const PREFETCH_BYTES_MAX: usize = 1 << 10;
 
 const SEQUENCE: usize = 0;
 const STAMP: usize = 8;
@@ -50,7 +57,8 @@ pub(super) enum State {
 /// Append-only storage of entries.
 #[derive(Debug)]
 pub(super) struct Arena {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Chunk>,
+    pool: Rc<ChunkPool>,
     /// The chunk that small entries go to; `usize::MAX` before the first.
     active: usize,
     chunk_bytes: usize,
@@ -60,12 +68,19 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Chunks are sized for a memtable of at most `bytes_max`: about 1/32 of it.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    /// The pool for the arenas of memtables of at most `bytes_max`: chunks of about 1/32 of it.
+    pub(super) fn pool(bytes_max: usize) -> Rc<ChunkPool> {
         let share = (bytes_max / 32).max(1).next_power_of_two();
         let chunk_bytes = share.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        ChunkPool::new(chunk_bytes, bytes_max / chunk_bytes)
+    }
+
+    /// An arena that takes no memory before its first entry.
+    pub(super) fn new(pool: Rc<ChunkPool>) -> Self {
+        let chunk_bytes = pool.chunk_bytes();
         Self {
             chunks: Vec::new(),
+            pool,
             active: usize::MAX,
             chunk_bytes,
             unit_bits: (chunk_bytes / UNIT_BYTES).trailing_zeros(),
@@ -80,13 +95,13 @@ impl Arena {
 
     /// Bytes of memory held, used or not.
     pub(super) const fn allocated_bytes(&self) -> usize {
-        self.allocated_bytes + self.chunks.capacity() * size_of::<Vec<u8>>()
+        self.allocated_bytes + self.chunks.capacity() * size_of::<Chunk>()
     }
 
     /// At most this much more memory is held after `entries` more entries that take
     /// `entries_bytes` together, whatever their sizes.
     pub(super) fn growth_bytes_max(&self, entries: usize, entries_bytes: usize) -> usize {
-        let free = self.chunks.get(self.active).map_or(0, |chunk| chunk.capacity() - chunk.len());
+        let free = self.chunks.get(self.active).map_or(0, |chunk| chunk.capacity() - chunk.used());
         let entry_max = self.chunk_bytes / 8;
         if entries_bytes <= free && entries_bytes <= entry_max {
             return 0;
@@ -96,7 +111,10 @@ impl Arena {
         let chunks = self.chunks.len() + entries.min(entries_bytes / entry_max + 1);
         let held = self.chunks.capacity();
         let table = if chunks > held { chunks.max(held * 2).max(4) - held } else { 0 };
-        small + table * size_of::<Vec<u8>>()
+        // A chunk of one entry is rounded up to whole pages, which for the smallest is most of it.
+        let rounding =
+            if entries_bytes > entry_max { entries.min(entries_bytes / entry_max + 1) * 4096 } else { 0 };
+        small + rounding + table * size_of::<Chunk>()
     }
 
     /// Copies an entry in, staged.
@@ -107,7 +125,7 @@ impl Arena {
         let bytes = Self::entry_bytes(key.user.len(), record.value.len());
         let index = self.chunk_for(bytes);
         let chunk = &mut self.chunks[index];
-        let start = chunk.len();
+        let start = chunk.used();
         let address = (index as u64) << self.unit_bits | (start / UNIT_BYTES) as u64;
         // The greatest reference is left out: the hash index stores references plus one.
         assert!(address < u64::from(u32::MAX), "a memtable's cap keeps it within its address space");
@@ -129,27 +147,28 @@ impl Arena {
         put(KIND, &[record.kind as u8]);
         put(STATE, &[State::Staged as u8]);
 
-        chunk.extend_from_slice(&header);
-        chunk.extend_from_slice(key.user);
-        chunk.extend_from_slice(record.value);
-        chunk.resize(start + bytes, 0);
+        // What pads the entry may be anything: nobody reads it.
+        let (to_header, rest) = chunk.take(bytes).split_at_mut(HEADER_BYTES);
+        let (to_key, rest) = rest.split_at_mut(key.user.len());
+        to_header.copy_from_slice(&header);
+        to_key.copy_from_slice(key.user);
+        rest[..record.value.len()].copy_from_slice(record.value);
         entry
     }
 
     /// A chunk with room for `bytes`.
     fn chunk_for(&mut self, bytes: usize) -> usize {
         if bytes > self.chunk_bytes / 8 {
-            return self.add_chunk(bytes);
+            return self.add_chunk(Chunk::new(bytes));
         }
-        let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= bytes;
+        let fits = |chunk: &Chunk| chunk.capacity() - chunk.used() >= bytes;
         if !self.chunks.get(self.active).is_some_and(fits) {
-            self.active = self.add_chunk(self.chunk_bytes);
+            self.active = self.add_chunk(self.pool.take());
         }
         self.active
     }
 
-    fn add_chunk(&mut self, bytes: usize) -> usize {
-        let chunk = Vec::with_capacity(bytes);
+    fn add_chunk(&mut self, chunk: Chunk) -> usize {
         self.allocated_bytes += chunk.capacity();
         self.chunks.push(chunk);
         self.chunks.len() - 1
@@ -158,7 +177,7 @@ impl Arena {
     fn bytes_at(&self, entry: EntryRef) -> &[u8] {
         let index = (entry.0 >> self.unit_bits) as usize;
         let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
-        &self.chunks[index][units * UNIT_BYTES..]
+        &self.chunks[index].bytes()[units * UNIT_BYTES..]
     }
 
     fn header(&self, entry: EntryRef) -> (&[u8; HEADER_BYTES], &[u8]) {
@@ -168,7 +187,7 @@ impl Arena {
     fn header_mut(&mut self, entry: EntryRef) -> &mut [u8] {
         let index = (entry.0 >> self.unit_bits) as usize;
         let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
-        &mut self.chunks[index][units * UNIT_BYTES..][..HEADER_BYTES]
+        &mut self.chunks[index].bytes_mut()[units * UNIT_BYTES..][..HEADER_BYTES]
     }
 
     /// The place of an entry.
@@ -200,6 +219,20 @@ impl Arena {
         u64_at(self.header(entry).0, SEQUENCE)
     }
 
+    /// Asks for an entry's header and the start of its key.
+    pub(super) fn prefetch_header(&self, entry: EntryRef) {
+        let bytes = self.bytes_at(entry);
+        prefetch(&bytes[..bytes.len().min(2 * HEADER_BYTES)]);
+    }
+
+    /// Asks for an entry's key and value, or the first [`PREFETCH_BYTES_MAX`] of them: what follows
+    /// is read in order, and the processor sees that.
+    pub(super) fn prefetch_body(&self, entry: EntryRef) {
+        let (header, rest) = self.header(entry);
+        let bytes = usize::from(u16_at(header, KEY_BYTES)) + u32_at(header, VALUE_BYTES) as usize;
+        prefetch(&rest[..bytes.min(PREFETCH_BYTES_MAX)]);
+    }
+
     /// The hash bits of the key of a staged entry.
     pub(super) fn hash_bits(&self, entry: EntryRef) -> u32 {
         u32_at(self.header(entry).0, LINK)
@@ -225,9 +258,9 @@ impl Arena {
         header[STATE] = State::Settled as u8;
     }
 
-    /// The chunks, to be freed one by one.
-    pub(super) fn into_chunks(self) -> Vec<Vec<u8>> {
-        self.chunks
+    /// Gives its chunks back to the pool; those that it does not keep are to be freed one by one.
+    pub(super) fn into_chunks(self) -> Vec<Chunk> {
+        self.chunks.into_iter().filter_map(|chunk| self.pool.keep(chunk)).collect()
     }
 }
 

@@ -10,6 +10,9 @@ use super::order::Place;
 use crate::key::Position;
 use crate::record::RecordView;
 
+/// How far [`MemtableCursor::look_ahead`] looks, in keys.
+const NEAR_KEYS: usize = 4;
+
 /// A place in the order of one [`Memtable`]. Stands on a key, or nowhere (as new, and after a step
 /// past either end).
 #[derive(Debug, Clone, Default)]
@@ -80,6 +83,21 @@ impl MemtableCursor {
         let at = self.at?;
         let version = memtable.version_at(at.root, sequence);
         Some((memtable.arena.position(at.root), version.map(|entry| memtable.arena.record(entry))))
+    }
+
+    /// Asks for the memory of the keys that come next: the newest record of the one that is
+    /// [`NEAR_KEYS`] away, and what leads to that of the one twice as far. To be called at every
+    /// step of a walk in order.
+    pub fn look_ahead(&self, memtable: &Memtable) {
+        let Some(at) = self.at.filter(|at| at.version == memtable.order.version()) else { return };
+        if let Some(far) = memtable.order.later(at.place, 2 * NEAR_KEYS) {
+            memtable.arena.prefetch_header(far);
+        }
+        if let Some(near) = memtable.order.later(at.place, NEAR_KEYS) {
+            let newest = memtable.arena.link(near);
+            memtable.arena.prefetch_header(newest);
+            memtable.arena.prefetch_body(newest);
+        }
     }
 
     fn stand(&mut self, memtable: &Memtable, place: Option<Place>) {

@@ -9,10 +9,14 @@
 //! of time what is [wanted](HashIndex::wanted) and has it made elsewhere; slots that come too late
 //! are made here all the same.
 
+use pinion_env::prefetch;
+
 use super::arena::{Arena, EntryRef};
 use crate::key::Position;
+use crate::large::LargeArray;
 
-const SLOTS_MIN: usize = 64;
+/// One page of them.
+const SLOTS_MIN: usize = 512;
 /// Old slots moved by one insert. At 3/4 full, doubling leaves room for 3/4 of the old slots' number
 /// more inserts, so anything from 2 up finishes in time.
 const MOVED_PER_INSERT: usize = 8;
@@ -23,29 +27,25 @@ const SLOTS_WANTED_MIN: usize = 32 << 10;
 #[derive(Debug, Default)]
 pub(super) struct HashIndex {
     /// Hash bits << 32 | entry + 1; 0 = empty. A power of two, or none.
-    slots: Vec<u64>,
+    slots: LargeArray<u64>,
     entries: usize,
     /// The slots before the last growth; those before `moved` are in `slots` too.
-    old: Vec<u64>,
+    old: LargeArray<u64>,
     moved: usize,
     /// For the next growth; empty until it is given.
-    next: Vec<u64>,
+    next: LargeArray<u64>,
     /// Whether the next growth's slots were asked for.
     asked: bool,
 }
 
 /// Memory for slots, made ready on another thread.
 #[derive(Debug)]
-pub struct IndexSlots(Vec<u64>);
+pub struct IndexSlots(LargeArray<u64>);
 
 impl IndexSlots {
     /// Takes the memory and touches all of it.
     pub fn new(slots: usize) -> Self {
-        let mut made = Vec::with_capacity(slots);
-        // Or the compiler would ask for zeroed memory, which is touched only when it is used.
-        std::hint::black_box(&mut made);
-        made.resize(slots, 0);
-        Self(made)
+        Self(LargeArray::touched(slots))
     }
 }
 
@@ -54,6 +54,37 @@ impl HashIndex {
     pub(super) fn find(&self, arena: &Arena, bits: u32, position: &Position<'_>) -> Option<EntryRef> {
         Self::probe(&self.slots, arena, bits, position)
             .or_else(|| Self::probe(&self.old, arena, bits, position))
+    }
+
+    /// Asks for the memory that [`HashIndex::candidate`] will read.
+    pub(super) fn prefetch(&self, bits: u32) {
+        for slots in [&self.slots, &self.old] {
+            if !slots.is_empty() {
+                let at = bits as usize & (slots.len() - 1);
+                prefetch(&slots[at..=at]);
+            }
+        }
+    }
+
+    /// The first entry under these hash bits: nearly always the one that [`HashIndex::find`] will
+    /// find, told without a look at the entry.
+    pub(super) fn candidate(&self, bits: u32) -> Option<EntryRef> {
+        Self::candidate_in(&self.slots, bits).or_else(|| Self::candidate_in(&self.old, bits))
+    }
+
+    fn candidate_in(slots: &[u64], bits: u32) -> Option<EntryRef> {
+        let mask = slots.len().checked_sub(1)?;
+        let mut at = bits as usize & mask;
+        loop {
+            let slot = slots[at];
+            if slot == 0 {
+                return None;
+            }
+            if (slot >> 32) as u32 == bits {
+                return Some(EntryRef(slot as u32 - 1));
+            }
+            at = (at + 1) & mask;
+        }
     }
 
     fn probe(slots: &[u64], arena: &Arena, bits: u32, position: &Position<'_>) -> Option<EntryRef> {
@@ -84,14 +115,14 @@ impl HashIndex {
             debug_assert_eq!(self.moved, self.old.len());
             let slots = self.slots_next();
             let next = std::mem::take(&mut self.next);
-            let grown = if next.len() == slots { next } else { vec![0; slots] };
+            let grown = if next.len() == slots { next } else { LargeArray::zeroed(slots) };
             self.asked = false;
             self.old = std::mem::replace(&mut self.slots, grown);
             self.moved = 0;
         }
         self.place(u64::from(bits) << 32 | u64::from(entry.0 + 1));
         self.entries += 1;
-        self.move_some();
+        self.move_some(MOVED_PER_INSERT);
     }
 
     fn slots_next(&self) -> usize {
@@ -114,7 +145,7 @@ impl HashIndex {
     }
 
     /// The memory, to be freed elsewhere.
-    pub(super) fn into_slots(self) -> [Vec<u64>; 3] {
+    pub(super) fn into_slots(self) -> [LargeArray<u64>; 3] {
         [self.slots, self.old, self.next]
     }
 
@@ -127,11 +158,13 @@ impl HashIndex {
         self.slots[at] = slot;
     }
 
-    fn move_some(&mut self) {
+    /// Moves on this many slots of the last growth; whether more are left. Inserts do it as they
+    /// come; without any more of them, every lookup would have to look into both.
+    pub(super) fn move_some(&mut self, slots: usize) -> bool {
         if self.old.is_empty() {
-            return;
+            return false;
         }
-        let end = (self.moved + MOVED_PER_INSERT).min(self.old.len());
+        let end = (self.moved + slots).min(self.old.len());
         for at in self.moved..end {
             // The old slot stays: emptying it would cut probe sequences that pass over it.
             if self.old[at] != 0 {
@@ -140,14 +173,15 @@ impl HashIndex {
         }
         self.moved = end;
         if end == self.old.len() {
-            self.old = Vec::new();
+            self.old = LargeArray::default();
             self.moved = 0;
         }
+        !self.old.is_empty()
     }
 
     /// Bytes of memory held.
     pub(super) fn allocated_bytes(&self) -> usize {
-        (self.slots.capacity() + self.old.capacity() + self.next.capacity()) * size_of::<u64>()
+        (self.slots.len() + self.old.len() + self.next.len()) * size_of::<u64>()
     }
 
     /// At most this much more memory is held after `entries` more inserts.

@@ -17,6 +17,7 @@
 //! there is nothing to synchronise.
 
 mod arena;
+mod chunk;
 mod cursor;
 mod hash;
 mod order;
@@ -24,19 +25,26 @@ mod order;
 mod tests;
 
 pub use arena::EntryRef;
+pub use chunk::{Chunk, ChunkPool};
 pub use cursor::MemtableCursor;
 pub use hash::IndexSlots;
+
+use std::rc::Rc;
 
 use arena::{Arena, hash_bits};
 use hash::HashIndex;
 use order::{Leaves, Order};
 
 use crate::key::{Key, Position};
+use crate::large::LargeArray;
 use crate::record::RecordView;
 use crate::stamp::Stamp;
 
 /// The largest `bytes_max` of a memtable; larger settings are cut to it.
 pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
+
+/// Keys that may be looked ahead for at once. More would outgrow what a core keeps in flight.
+pub const LOOK_AHEAD_MAX: usize = 16;
 
 /// What publishing an entry did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +74,19 @@ impl Memtable {
     /// An empty memtable meant to take at most `bytes_max` bytes of memory, overhead included. No
     /// memory is taken before the first record.
     pub fn new(bytes_max: usize) -> Self {
+        Self::with_pool(bytes_max, Self::pool(bytes_max))
+    }
+
+    /// A pool for memtables of at most `bytes_max` bytes each, to take chunks from and leave them to.
+    pub fn pool(bytes_max: usize) -> Rc<ChunkPool> {
+        Arena::pool(bytes_max.min(MEMTABLE_BYTES_MAX))
+    }
+
+    /// As [`Memtable::new`], with a pool that was made for the same `bytes_max`.
+    pub fn with_pool(bytes_max: usize, pool: Rc<ChunkPool>) -> Self {
         let bytes_max = bytes_max.min(MEMTABLE_BYTES_MAX);
         Self {
-            arena: Arena::new(bytes_max),
+            arena: Arena::new(pool),
             index: HashIndex::default(),
             order: Order::default(),
             bytes_max,
@@ -156,6 +174,45 @@ impl Memtable {
         self.version_at(root, sequence).map(|entry| self.arena.record(entry))
     }
 
+    /// Asks for the memory that getting these keys, given by their hashes, will read: at most
+    /// [`LOOK_AHEAD_MAX`] of them.
+    pub fn look_ahead(&self, hashes: &[u64]) {
+        for newest in self.newest_ahead(hashes).into_iter().flatten() {
+            self.arena.prefetch_body(newest);
+        }
+    }
+
+    /// Asks for the memory that publishing these entries will read, given with the hashes of their
+    /// keys: at most [`LOOK_AHEAD_MAX`] of them.
+    pub fn look_ahead_to_publish(&self, entries: &[EntryRef], hashes: &[u64]) {
+        entries.iter().for_each(|entry| self.arena.prefetch_header(*entry));
+        self.newest_ahead(hashes);
+    }
+
+    /// What is probably the newest version of each key; its header has been asked for. Each step
+    /// of the way is taken for all keys before the next, so that their misses overlap.
+    fn newest_ahead(&self, hashes: &[u64]) -> [Option<EntryRef>; LOOK_AHEAD_MAX] {
+        let mut found = [None; LOOK_AHEAD_MAX];
+        if self.keys == 0 {
+            return found;
+        }
+        hashes.iter().for_each(|hash| self.index.prefetch(hash_bits(*hash)));
+        for (found, hash) in found.iter_mut().zip(hashes) {
+            *found = self.index.candidate(hash_bits(*hash));
+            if let Some(root) = *found {
+                self.arena.prefetch_header(root);
+            }
+        }
+        for entry in found.iter_mut().flatten() {
+            let newest = self.arena.link(*entry);
+            if newest != *entry {
+                self.arena.prefetch_header(newest);
+                *entry = newest;
+            }
+        }
+        found
+    }
+
     /// Position and record of an entry, visible or not.
     pub fn resolve(&self, entry: EntryRef) -> (Position<'_>, RecordView<'_>) {
         (self.arena.position(entry), self.arena.record(entry))
@@ -208,7 +265,13 @@ impl Memtable {
         self.index.give(slots);
     }
 
-    /// Takes it apart, to be freed in slices or on another thread.
+    /// Brings its index on by at most this many slots if it is still growing; whether more are
+    /// left. Inserts do it too, but they may have ended.
+    pub fn settle_index(&mut self, slots: usize) -> bool {
+        self.index.move_some(slots)
+    }
+
+    /// Takes it apart: chunks go back to the pool, the rest is to be freed in slices or on another thread.
     pub fn dismantle(self) -> Remains {
         let Self { arena, index, order, .. } = self;
         Remains { chunks: arena.into_chunks(), leaves: order.into_leaves(), slots: index.into_slots() }
@@ -235,9 +298,9 @@ impl Memtable {
 /// [`Remains::free_some`] with yields between, or send it away and drop it there.
 #[derive(Debug)]
 pub struct Remains {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Chunk>,
     leaves: Leaves,
-    slots: [Vec<u64>; 3],
+    slots: [LargeArray<u64>; 3],
 }
 
 /// Leaves freed in one step: about as many bytes as one chunk.

@@ -175,6 +175,17 @@ impl Order {
         self.leaves[place.leaf].entries[place.slot]
     }
 
+    /// What stands this many places later, if that is no further than in the next leaf.
+    pub(super) fn later(&self, place: Place, places: usize) -> Option<EntryRef> {
+        let leaf = &self.leaves[place.leaf];
+        let slot = place.slot + places;
+        if slot < leaf.len {
+            return Some(leaf.entries[slot]);
+        }
+        let next = self.leaves.get(place.leaf + 1)?;
+        next.entries[..next.len].get(slot - leaf.len).copied()
+    }
+
     /// Changes with every insert; places are good for one version.
     pub(super) const fn version(&self) -> u64 {
         self.version

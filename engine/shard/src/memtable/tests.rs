@@ -301,6 +301,43 @@ fn the_index_grows_into_slots_made_elsewhere() {
 }
 
 #[test]
+fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
+    let mut memtable = Memtable::new(64 << 20);
+    let names: Vec<String> = (0..50_000).map(|number| format!("{number:08}")).collect();
+    let key = |name: &'static str| Key::new(NamespaceId(0), name.as_bytes(), 64);
+    let missing = key("missing").hash;
+    memtable.look_ahead(&[missing; LOOK_AHEAD_MAX]);
+    let stamp = |time| Stamp { time: HybridTime(time), origin: Origin(1) };
+    let mut entries = Vec::new();
+    for (time, value) in [(1, &[1; 700][..]), (2, b"newer")] {
+        for name in &names {
+            let key = Key::new(NamespaceId(0), name.as_bytes(), 64);
+            let record = RecordView { kind: RecordKind::Value, stamp: stamp(time), expiry_ms: 0, value };
+            let entry = memtable.stage(&key, &record);
+            memtable.look_ahead_to_publish(&[entry], &[key.hash]);
+            memtable.publish(entry, time);
+            entries.push((entry, key.hash));
+        }
+        if time == 1 {
+            // 50,000 of 65,536 slots: it has just grown, and no insert comes any more.
+            let grown = memtable.memory_bytes();
+            let steps = (1..).find(|_| !memtable.settle_index(4096)).unwrap();
+            assert!((2..=16).contains(&steps), "{steps} steps");
+            assert!(memtable.memory_bytes() < grown, "the old slots are gone");
+        }
+    }
+    assert!(!memtable.settle_index(4096));
+    for group in entries.chunks(LOOK_AHEAD_MAX) {
+        let hashes: Vec<u64> = group.iter().map(|(_, hash)| *hash).chain([missing]).collect();
+        memtable.look_ahead(&hashes[..LOOK_AHEAD_MAX.min(hashes.len())]);
+    }
+    for name in &names {
+        let found = memtable.get(&Key::new(NamespaceId(0), name.as_bytes(), 64)).unwrap();
+        assert_eq!((found.value, found.stamp), (&b"newer"[..], stamp(2)));
+    }
+}
+
+#[test]
 fn what_is_left_may_leave_the_core() {
     fn sendable<T: Send>() {}
     sendable::<Remains>();

@@ -16,13 +16,15 @@ use super::{Inner, Shard, State};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::log::AppendError;
-use crate::memtable::{IndexSlots, Published};
+use crate::memtable::{Chunk, IndexSlots, LOOK_AHEAD_MAX, Published};
 use crate::operation::{Durability, Effect, Waiter, Written};
 use crate::record::RecordKind;
 use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
-const PUBLISH_ENTRIES_MAX: u32 = 64;
+const PUBLISH_ENTRIES_MAX: u32 = 256;
+/// Slots of a growing index moved between two yields.
+const SETTLED_SLOTS: usize = 4096;
 /// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the
 /// clock starts at the ceiling, so an expiry can be seen this much early once. Measured from the
 /// wall clock, or crashes in quick succession would carry the clock away from it; well below
@@ -94,26 +96,64 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     /// Publishes and answers what the log has made durable.
     async fn publish_durable(&self) {
         loop {
-            let mut published = 0;
+            let (mut published, mut looked_ahead) = (0, 0);
             while let Some((durability, write)) = self.next_durable() {
+                if looked_ahead <= published {
+                    looked_ahead = published + self.look_ahead_to_publish(durability);
+                }
                 published += write.entries.max(1);
                 self.publish(durability, write);
                 if published >= PUBLISH_ENTRIES_MAX {
-                    published = 0;
+                    (published, looked_ahead) = (0, 0);
                     self.env.yield_now().await;
                 }
             }
-            self.grow_index_ahead();
+            self.make_memory_ahead();
             self.published.notify();
             if self.state.borrow().is_stopped() {
                 return;
             }
-            self.committed.changed().await;
+            if self.settle_index() {
+                self.env.yield_now().await;
+            } else {
+                self.committed.changed().await;
+            }
         }
     }
 
-    /// Has memory for the memtable's index made ready before it is needed, off the core.
-    fn grow_index_ahead(&self) {
+    /// Asks for the memory that publishing the next entries will read; how many entries.
+    fn look_ahead_to_publish(&self, durability: Durability) -> u32 {
+        let pending = self.pending.borrow();
+        let mut entries = pending.next_entries(durability).take(LOOK_AHEAD_MAX);
+        let Some(first) = entries.next() else { return 1 };
+        let (mut staged, mut hashes, mut count) =
+            ([first.entry; LOOK_AHEAD_MAX], [first.hash; LOOK_AHEAD_MAX], 1);
+        for next in entries.take_while(|next| next.memtable == first.memtable) {
+            (staged[count], hashes[count]) = (next.entry, next.hash);
+            count += 1;
+        }
+        let row_cache = self.row_cache.borrow();
+        hashes[..count].iter().for_each(|hash| row_cache.prefetch(*hash));
+        if let Some(slot) = self.memtables.borrow().slot(first.memtable) {
+            slot.table.borrow().look_ahead_to_publish(&staged[..count], &hashes[..count]);
+        }
+        count as u32
+    }
+
+    /// Brings the index of the active memtable on; whether more is left.
+    fn settle_index(&self) -> bool {
+        self.memtables.borrow().active().table.borrow_mut().settle_index(SETTLED_SLOTS)
+    }
+
+    /// Has memory for the memtable made ready before it is needed, off the core.
+    pub(super) fn make_memory_ahead(&self) {
+        let pool = std::rc::Rc::clone(self.memtables.borrow().pool());
+        if let Some(bytes) = pool.wanted() {
+            let env = self.env.clone();
+            self.env.spawn(TaskClass::Foreground, async move {
+                pool.give(env.off_core(move || Chunk::touched(bytes)).await);
+            });
+        }
         let slot = std::rc::Rc::clone(self.memtables.borrow().active());
         let Some(slots) = slot.table.borrow_mut().slots_wanted() else { return };
         let env = self.env.clone();

@@ -112,6 +112,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             {
                 let table = slot.table.borrow();
                 while let Some((position, record)) = cursor.current(&table) {
+                    cursor.look_ahead(&table);
                     if !step.take(position.user.len() + record.value.len()) {
                         break;
                     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use crate::key::Key;
 use crate::log::LogPosition;
-use crate::memtable::Memtable;
+use crate::memtable::{ChunkPool, Memtable};
 use crate::stamp::Stamp;
 
 /// Frozen memtables that may wait for their flush.
@@ -32,12 +32,20 @@ pub(super) struct Memtables {
     /// Oldest first.
     frozen: VecDeque<Rc<Slot>>,
     bytes_max: usize,
+    pool: Rc<ChunkPool>,
 }
 
 impl Memtables {
     /// One empty memtable of at most `bytes_max` bytes.
     pub(super) fn new(bytes_max: usize, log_end: LogPosition) -> Self {
-        Self { active: Rc::new(slot(1, bytes_max, log_end)), frozen: VecDeque::new(), bytes_max }
+        let pool = Memtable::pool(bytes_max);
+        let active = Rc::new(slot(1, bytes_max, &pool, log_end));
+        Self { active, frozen: VecDeque::new(), bytes_max, pool }
+    }
+
+    /// Where memtables take their chunks from.
+    pub(super) fn pool(&self) -> &Rc<ChunkPool> {
+        &self.pool
     }
 
     /// The memtable that takes writes.
@@ -77,7 +85,8 @@ impl Memtables {
     /// Freezes the active memtable during recovery, where more may wait: on a full disk all that
     /// the log holds stays in memory.
     pub(super) fn freeze_replayed(&mut self) {
-        let next = Rc::new(slot(self.active.number + 1, self.bytes_max, self.active.log_end.get()));
+        let log_end = self.active.log_end.get();
+        let next = Rc::new(slot(self.active.number + 1, self.bytes_max, &self.pool, log_end));
         self.frozen.push_back(std::mem::replace(&mut self.active, next));
     }
 
@@ -91,12 +100,14 @@ impl Memtables {
         self.frozen.pop_front()
     }
 
-    /// Memory held by all of them, in bytes.
+    /// Memory held by all of them and for the next, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.newest_first().map(|slot| slot.table.borrow().memory_bytes()).sum()
+        let held: usize = self.newest_first().map(|slot| slot.table.borrow().memory_bytes()).sum();
+        held + self.pool.memory_bytes()
     }
 }
 
-fn slot(number: u64, bytes_max: usize, log_end: LogPosition) -> Slot {
-    Slot { number, table: RefCell::new(Memtable::new(bytes_max)), log_end: Cell::new(log_end) }
+fn slot(number: u64, bytes_max: usize, pool: &Rc<ChunkPool>, log_end: LogPosition) -> Slot {
+    let table = Memtable::with_pool(bytes_max, Rc::clone(pool));
+    Slot { number, table: RefCell::new(table), log_end: Cell::new(log_end) }
 }

@@ -87,6 +87,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 
         // The first block carries the clock's ceiling over into the new segment.
         inner.mark_wanted.set(true);
+        inner.make_memory_ahead();
         inner.update_debt();
         inner.look_at_space().await;
         shard.spawn_commit_tasks();

@@ -121,6 +121,14 @@ impl<W: Waiter> Pending<W> {
         self.queue(durability).entries.pop_front().expect("a pending write has all its entries")
     }
 
+    /// The entries of one durability in the order of their publication.
+    pub(super) fn next_entries(&self, durability: Durability) -> impl Iterator<Item = &StagedEntry> {
+        match durability {
+            Durability::Sync => self.sync.entries.iter(),
+            Durability::Buffered => self.buffered.entries.iter(),
+        }
+    }
+
     /// Takes everything, for answering after a failure.
     pub(super) fn drain(&mut self) -> Vec<PendingWrite<W>> {
         self.sync.entries.clear();

@@ -1,0 +1,140 @@
+//! The memory that entries lie in, and its reuse from one memtable to the next.
+//!
+//! The first touch of fresh memory is expensive (the kernel clears it), so chunks of retired
+//! memtables go to a pool and serve again, and while the pool is empty the next one can be made
+//! [ahead of time](ChunkPool::wanted) on another thread.
+//!
+//! Limits: a pool keeps at most as many chunks as one memtable of its size has.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::large::{LARGE_BYTES_MIN, LargeArray};
+
+/// Memory that is filled from its start and emptied all at once.
+#[derive(Debug)]
+pub struct Chunk {
+    memory: LargeArray<u8>,
+    used: usize,
+}
+
+impl Chunk {
+    /// An empty chunk of at least `bytes`.
+    pub(super) fn new(bytes: usize) -> Self {
+        Self { memory: LargeArray::zeroed(bytes), used: 0 }
+    }
+
+    /// An empty chunk whose memory has been touched.
+    pub fn touched(bytes: usize) -> Self {
+        Self { memory: LargeArray::touched(bytes), used: 0 }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.memory
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// Bytes that it can hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Bytes taken from its start.
+    pub(super) const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Takes the next `bytes`, whatever they hold.
+    pub(super) fn take(&mut self, bytes: usize) -> &mut [u8] {
+        let start = self.used;
+        self.used += bytes;
+        &mut self.memory[start..start + bytes]
+    }
+}
+
+/// Empty chunks of one size, for the memtables of one shard.
+#[derive(Debug)]
+pub struct ChunkPool {
+    chunk_bytes: usize,
+    chunks_max: usize,
+    chunks: RefCell<Vec<Chunk>>,
+    asked: Cell<bool>,
+}
+
+impl ChunkPool {
+    /// An empty pool of chunks of `chunk_bytes` that keeps at most `chunks_max`.
+    pub(super) fn new(chunk_bytes: usize, chunks_max: usize) -> Rc<Self> {
+        Rc::new(Self { chunk_bytes, chunks_max, chunks: RefCell::default(), asked: Cell::new(false) })
+    }
+
+    /// Size of its chunks.
+    pub(super) const fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// A chunk, used before if possible.
+    pub(super) fn take(&self) -> Chunk {
+        self.chunks.borrow_mut().pop().unwrap_or_else(|| Chunk::new(self.chunk_bytes))
+    }
+
+    /// Size of the chunk to be made ahead: by [`Chunk::touched`] on another thread, for
+    /// [`ChunkPool::give`]. `None` if there are chunks, if one was asked for already, or if they are
+    /// so small that making one takes no time.
+    pub fn wanted(&self) -> Option<usize> {
+        let wanted = self.chunk_bytes >= LARGE_BYTES_MIN && self.chunks.borrow().is_empty();
+        (wanted && !self.asked.replace(true)).then_some(self.chunk_bytes)
+    }
+
+    /// Takes the chunk that was asked for.
+    pub fn give(&self, chunk: Chunk) {
+        self.asked.set(false);
+        self.keep(chunk);
+    }
+
+    /// Takes a chunk that nobody reads any more; returns it if there are enough.
+    pub(super) fn keep(&self, mut chunk: Chunk) -> Option<Chunk> {
+        let mut chunks = self.chunks.borrow_mut();
+        if chunk.capacity() != self.chunk_bytes || chunks.len() >= self.chunks_max {
+            return Some(chunk);
+        }
+        chunk.used = 0;
+        chunks.push(chunk);
+        None
+    }
+
+    /// Bytes of memory held by empty chunks.
+    pub fn memory_bytes(&self) -> usize {
+        self.chunks.borrow().len() * self.chunk_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_serve_again_within_a_bound() {
+        let pool = ChunkPool::new(LARGE_BYTES_MIN, 2);
+        assert_eq!(pool.wanted(), Some(LARGE_BYTES_MIN));
+        assert_eq!(pool.wanted(), None, "asked for already");
+        pool.give(Chunk::touched(LARGE_BYTES_MIN));
+        assert_eq!((pool.wanted(), pool.memory_bytes()), (None, LARGE_BYTES_MIN));
+        let mut chunk = pool.take();
+        assert_eq!(pool.wanted(), Some(LARGE_BYTES_MIN));
+        chunk.take(10).fill(7);
+        assert_eq!((chunk.used(), chunk.bytes()[9]), (10, 7));
+        assert!(pool.keep(chunk).is_none());
+        assert_eq!(pool.take().used(), 0);
+        assert!(pool.keep(Chunk::new(1)).is_some(), "of another size");
+        assert!(pool.keep(pool.take()).is_none() && pool.keep(Chunk::new(LARGE_BYTES_MIN)).is_none());
+        assert!(pool.keep(Chunk::new(LARGE_BYTES_MIN)).is_some(), "there are enough");
+    }
+
+    #[test]
+    fn small_chunks_are_not_made_ahead() {
+        assert_eq!(ChunkPool::new(4096, 2).wanted(), None);
+    }
+}
