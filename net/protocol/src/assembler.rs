@@ -65,15 +65,11 @@ impl Frames {
         }
         self.empty_handed_out();
         if self.gathered.is_empty() {
-            let Some(header) = self.header(chunk)? else {
-                self.gather(chunk, HEADER_BYTES);
-                return Ok(None);
-            };
-            if let Some((frame, rest)) = chunk.split_at_checked(header.frame_bytes as usize) {
-                *chunk = rest;
-                return Ok(Some(Frame { header, body: &frame[usize::from(header.header_bytes)..] }));
+            if let Some(frame) = self.next_in_place(chunk) {
+                return Ok(Some(frame));
             }
-            self.gather(chunk, header.frame_bytes as usize);
+            let wanted = self.header(chunk)?.map_or(HEADER_BYTES, |header| header.frame_bytes as usize);
+            self.gather(chunk, wanted);
             return Ok(None);
         }
         if self.gathered.len() < HEADER_BYTES {
@@ -90,6 +86,21 @@ impl Frames {
         self.handed_out = true;
         self.gathered_frames += 1;
         Ok(Some(Frame { header, body: &self.gathered[usize::from(header.header_bytes)..] }))
+    }
+
+    /// The next frame if it lies whole in `chunk`, where it stays: several can be looked at before
+    /// the first is dealt with. `None`: whatever comes next is for [`Frames::next_frame`].
+    pub fn next_in_place<'c>(&self, chunk: &mut &'c [u8]) -> Option<Frame<'c>> {
+        if !(self.gathered.is_empty() || self.handed_out) || self.failed.is_some() {
+            return None;
+        }
+        let header = Header::read(chunk).ok().flatten()?;
+        if header.frame_bytes > self.frame_bytes_max {
+            return None;
+        }
+        let (frame, rest) = chunk.split_at_checked(header.frame_bytes as usize)?;
+        *chunk = rest;
+        Some(Frame { header, body: &frame[usize::from(header.header_bytes)..] })
     }
 
     /// The preface at the start of a connection; takes its bytes from the front of `chunk`. `None`
@@ -198,6 +209,29 @@ mod tests {
         let mut rest = &tail[20..];
         assert!(frames.next_frame(&mut rest).unwrap().is_some());
         assert_eq!((frames.waiting_bytes(), frames.gathered_frames()), (0, 1));
+    }
+
+    #[test]
+    fn frames_in_place_end_where_something_else_begins() {
+        let mut stream = ping(b"one");
+        stream.extend(ping(b"two"));
+        let whole = stream.len();
+        stream.extend(&ping(b"three")[..20]);
+        let mut frames = Frames::new(100);
+        let mut rest = stream.as_slice();
+        let taken: Vec<_> = std::iter::from_fn(|| frames.next_in_place(&mut rest)).collect();
+        assert_eq!(taken.iter().map(|frame| &frame.body[8..]).collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!(rest.len(), stream.len() - whole);
+        assert_eq!(frames.next_frame(&mut rest), Ok(None));
+        let tail = ping(b"three");
+        let mut rest = &tail[20..];
+        assert_eq!(frames.next_in_place(&mut rest), None, "it began in another chunk");
+        assert!(frames.next_frame(&mut rest).unwrap().is_some());
+        assert!(frames.next_in_place(&mut stream.as_slice()).is_some());
+        let long = ping(&[0; 100]);
+        assert_eq!(frames.next_in_place(&mut long.as_slice()), None);
+        frames.next_frame(&mut long.as_slice()).unwrap_err();
+        assert_eq!(frames.next_in_place(&mut stream.as_slice()), None, "the border is lost");
     }
 
     #[test]

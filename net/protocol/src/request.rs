@@ -39,6 +39,21 @@ pub struct KeyRequest<'a> {
     pub key: &'a [u8],
 }
 
+impl<'a> KeyRequest<'a> {
+    /// A GET that [`Request::decode`] would take, without the way through every other request. `None`
+    /// for anything else, a GET with something wrong included.
+    #[inline]
+    pub fn decode_get(header: &Header, body: &'a [u8]) -> Option<Self> {
+        if header.opcode != Opcode::Get.to_u8() || header.flags != 0 {
+            return None;
+        }
+        let mut body = BodyReader::new(body);
+        let request = Self::take(&mut body).ok()?;
+        body.end().ok()?;
+        Some(request)
+    }
+}
+
 /// MULTI_GET: several keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MultiGet<'a> {
@@ -283,6 +298,7 @@ impl<'a> Hello<'a> {
 }
 
 impl<'a> KeyRequest<'a> {
+    #[inline]
     fn take(from: &mut BodyReader<'a>) -> Result<Self, ProtocolError> {
         let head = from.head::<KeyHead>()?;
         reserved_is_zero(&head.reserved)?;

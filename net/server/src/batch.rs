@@ -67,7 +67,7 @@ pub(crate) fn batch<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, batch: &Ba
     }
     let (mut here, mut elsewhere) = (Vec::<Here<'_>>::new(), Vec::<Elsewhere>::new());
     for (index, operation) in (0..).zip(&batch.operations) {
-        let Some((key, _)) = core.checked_key(&ticket, batch.namespace, operation.key()) else { return };
+        let Some(key) = core.checked_key(&ticket, batch.namespace, operation.key()) else { return };
         match core.place(key.partition) {
             Place::Here(_) => {
                 let shard = key.partition.shard(core.layout.shards, core.layout.partitions);

@@ -16,11 +16,24 @@ use crate::counters::OperationClass;
 /// Capacity for requests of different receipts that a connection keeps between sends.
 const FINISHED_KEPT_MAX: usize = 256;
 
-/// Names a connection of a core.
+/// Names a connection of a core: its slot, and above it the slot's generation. One number, because
+/// it is copied with every request: two halves, written apart and read as one, make the processor
+/// wait until they have reached its cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionId {
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
+pub(crate) struct ConnectionId(u64);
+
+impl ConnectionId {
+    fn new(slot: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    const fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// The shared part of a connection.
@@ -132,7 +145,7 @@ impl Connections {
         });
         let entry = &mut slots[slot as usize];
         let connection = Rc::new(Connection {
-            id: ConnectionId { slot, generation: entry.generation },
+            id: ConnectionId::new(slot, entry.generation),
             out: RefCell::default(),
             requests: Cell::new(0),
             finished: RefCell::default(),
@@ -149,10 +162,10 @@ impl Connections {
     /// Forgets a connection: answers that are still to come are dropped.
     pub(crate) fn remove(&self, id: ConnectionId) {
         let mut slots = self.slots.borrow_mut();
-        let Some(entry) = slots.get_mut(id.slot as usize) else { return };
-        if entry.generation == id.generation && entry.connection.take().is_some() {
+        let Some(entry) = slots.get_mut(id.slot() as usize) else { return };
+        if entry.generation == id.generation() && entry.connection.take().is_some() {
             entry.generation = entry.generation.wrapping_add(1);
-            self.free.borrow_mut().push(id.slot);
+            self.free.borrow_mut().push(id.slot());
             self.open.set(self.open.get() - 1);
         }
     }
@@ -160,8 +173,8 @@ impl Connections {
     /// Calls `visit` with the connection if it is still there.
     pub(crate) fn with<R>(&self, id: ConnectionId, visit: impl FnOnce(&Connection) -> R) -> Option<R> {
         let slots = self.slots.borrow();
-        let entry = slots.get(id.slot as usize)?;
-        if entry.generation != id.generation {
+        let entry = slots.get(id.slot() as usize)?;
+        if entry.generation != id.generation() {
             return None;
         }
         entry.connection.as_deref().map(visit)
@@ -205,7 +218,7 @@ mod tests {
         connections.remove(first.id);
         assert_eq!(connections.with(first.id, |found| found.id), None);
         let second = connections.insert();
-        assert_eq!(second.id.slot, first.id.slot);
+        assert_eq!(second.id.slot(), first.id.slot());
         assert_ne!(second.id, first.id);
         assert_eq!(connections.with(first.id, |found| found.id), None);
         assert_eq!(connections.open(), 1);

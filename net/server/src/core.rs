@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pinion_engine::{HybridTime, Identity, Options, Shard};
 use pinion_env::Monotonic;
-use pinion_protocol::Response;
+use pinion_protocol::{Header, Opcode, Response};
 
 use crate::config::{Limits, ServerConfig};
 use crate::connection::{ConnectionId, Connections};
@@ -53,6 +53,21 @@ pub(crate) struct Ticket {
     pub(crate) received: Monotonic,
     /// When it is too late.
     pub(crate) deadline: Option<Monotonic>,
+}
+
+impl Ticket {
+    /// Of a request with this header.
+    #[inline]
+    pub(crate) fn new(
+        reply: ReplyTo,
+        header: &Header,
+        received: Monotonic,
+        deadline: Option<Monotonic>,
+    ) -> Self {
+        let Header { opcode, request_id, .. } = *header;
+        let class = Opcode::from_u8(opcode).map_or(OperationClass::Other, OperationClass::of);
+        Self { reply, opcode, class, request_id, received, deadline }
+    }
 }
 
 /// How far a core's stopping has come.

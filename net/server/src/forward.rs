@@ -147,17 +147,11 @@ impl<E: ServerEnv> Core<E> {
     /// A request that another core forwarded has come.
     pub(crate) fn on_forwarded(self: &Rc<Self>, request: Forwarded) {
         add(&self.counters.forwarded_here, 1);
-        coordinator::arrive(
-            self,
-            Arrival {
-                reply: ReplyTo::Core { core: request.core, token: request.token },
-                header: request.header,
-                body: &request.body,
-                received: request.received,
-                now: self.env.now(),
-                deadline: request.deadline,
-            },
-        );
+        let reply = ReplyTo::Core { core: request.core, token: request.token };
+        let Forwarded { header, received, deadline, .. } = request;
+        let ticket = Ticket::new(reply, &header, received, deadline);
+        let arrival = Arrival { ticket, header, body: &request.body, now: self.env.now(), get: None };
+        coordinator::arrive(self, &arrival);
         self.give_buffer(request.body);
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn multi_get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, reques
     let mut elsewhere: Vec<(u16, Vec<u32>, ListBuf<Keys>)> = Vec::new();
     for (index, user) in (0..).zip(&request.keys) {
         // A bad key refuses, and thereby answers, the request; nothing is under way yet.
-        let Some((key, _)) = core.checked_key(&ticket, request.namespace, user) else { return };
+        let Some(key) = core.checked_key(&ticket, request.namespace, user) else { return };
         match core.place(key.partition) {
             Place::Here(shard) => {
                 if shard.get_now(&key, |record| gathering.found(index, record)).is_ok() {

@@ -16,33 +16,33 @@ use crate::message::ServerEnv;
 use crate::refusal::{MAP_EPOCH, Refusal, version_of};
 
 /// Answers a GET.
-pub(crate) fn get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
+pub(crate) fn get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
     look_up(core, ticket, shard, key, answer_get);
 }
 
 /// Answers a STAT.
-pub(crate) fn stat<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
+pub(crate) fn stat<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
     look_up(core, ticket, shard, key, answer_stat);
 }
 
 /// Looks a key up, in memory if possible, and answers with `answer`.
 fn look_up<E: ServerEnv>(
     core: &Rc<Core<E>>,
-    ticket: Ticket,
+    ticket: &Ticket,
     shard: &CoreShard<E>,
     key: &Key<'_>,
     answer: impl FnOnce(&Core<E>, &Ticket, Option<RecordView<'_>>) + Copy + 'static,
 ) {
-    if shard.get_now(key, |record| answer(core, &ticket, record)).is_ok() {
+    if shard.get_now(key, |record| answer(core, ticket, record)).is_ok() {
         add(&core.counters.gets_in_memory, 1);
         return;
     }
-    if core.refuse_late(&ticket, core.env.now()) {
+    if core.refuse_late(ticket, core.env.now()) {
         return;
     }
-    let Some(place) = core.begin_read(&ticket) else { return };
+    let Some(place) = core.begin_read(ticket) else { return };
     add(&core.counters.gets_from_disk, 1);
-    let (core, shard, key) = (Rc::clone(core), shard.clone(), OwnedKey::of(key));
+    let (core, ticket, shard, key) = (Rc::clone(core), *ticket, shard.clone(), OwnedKey::of(key));
     core.env.clone().spawn(TaskClass::Foreground, async move {
         let result: Result<_> = shard.get(&key.borrow()).await;
         drop(place);

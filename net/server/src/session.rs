@@ -14,12 +14,13 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use pinion_engine::Key;
 use pinion_env::{Monotonic, Socket};
-use pinion_protocol::{Frames, Opcode};
+use pinion_protocol::{Frame, Frames, Opcode};
 
 use crate::connection::Connection;
-use crate::coordinator::{self, Arrival};
-use crate::core::{Core, Phase, ReplyTo};
+use crate::coordinator::{self, Arrival, GROUP_MAX};
+use crate::core::{Core, Phase, ReplyTo, Ticket};
 use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
@@ -188,23 +189,13 @@ impl<E: ServerEnv> Session<E> {
     /// over. Returns how many bytes were used.
     fn consume(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
         let mut rest = bytes;
-        while self.reading && !self.is_over(false) && turn.requests_left > 0 {
+        while self.takes_requests(turn) {
+            if self.consume_group(&mut rest, received, turn) {
+                continue;
+            }
             match self.frames.next_frame(&mut rest) {
                 Ok(Some(frame)) => {
-                    turn.requests_left -= 1;
-                    add(&self.core.counters.frames, 1);
-                    self.connection.requests.set(self.connection.requests.get() + 1);
-                    coordinator::arrive(
-                        &self.core,
-                        Arrival {
-                            reply: ReplyTo::Connection(self.connection.id),
-                            header: frame.header,
-                            body: frame.body,
-                            received,
-                            now: turn.now.unwrap_or(received),
-                            deadline: self.core.deadline(received, frame.header.deadline_us),
-                        },
-                    );
+                    arrive(&self.core, &self.connection, &frame, None, received, turn);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -215,6 +206,36 @@ impl<E: ServerEnv> Session<E> {
         }
         self.count_gathered();
         if self.reading { bytes.len() - rest.len() } else { bytes.len() }
+    }
+
+    /// As [`Session::consume`] for some frames that lie whole in `rest`: the memory that all will
+    /// read is asked for before the first is dealt with. False if there is none.
+    fn consume_group<'c>(&self, rest: &mut &'c [u8], received: Monotonic, turn: &mut Turn) -> bool {
+        let Some(first) = self.frames.next_in_place(&mut { *rest }) else { return false };
+        let mut group: [Frame<'c>; GROUP_MAX] = [first; GROUP_MAX];
+        let mut count = 0;
+        let mut ahead = *rest;
+        while count < GROUP_MAX
+            && let Some(frame) = self.frames.next_in_place(&mut ahead)
+        {
+            group[count] = frame;
+            count += 1;
+        }
+        let group = &group[..count];
+        let gets = coordinator::look_ahead(&self.core, group);
+        for (frame, get) in group.iter().zip(gets) {
+            if !self.takes_requests(turn) {
+                break;
+            }
+            *rest = &rest[frame.header.frame_bytes as usize..];
+            arrive(&self.core, &self.connection, frame, get, received, turn);
+        }
+        true
+    }
+
+    /// Whether another request may be taken in this turn.
+    fn takes_requests(&self, turn: &Turn) -> bool {
+        self.reading && turn.requests_left > 0 && !self.is_over(false)
     }
 
     /// Says why no more requests are taken.
@@ -292,4 +313,23 @@ impl<E: ServerEnv> Session<E> {
         add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
         self.core.give_buffer(self.connection.out.take());
     }
+}
+
+/// Counts a request in and hands it to the coordinator.
+fn arrive<'a, E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    connection: &Connection,
+    frame: &Frame<'a>,
+    get: Option<Key<'a>>,
+    received: Monotonic,
+    turn: &mut Turn,
+) {
+    turn.requests_left -= 1;
+    add(&core.counters.frames, 1);
+    connection.requests.set(connection.requests.get() + 1);
+    let Frame { header, body } = *frame;
+    let deadline = core.deadline(received, header.deadline_us);
+    let ticket = Ticket::new(ReplyTo::Connection(connection.id), &header, received, deadline);
+    let now = turn.now.unwrap_or(received);
+    coordinator::arrive(core, &Arrival { ticket, header, body, now, get });
 }
