@@ -79,7 +79,7 @@ impl Default for Options {
             log_segment_bytes: 64 << 20,
             log_queue_bytes_max: 8 << 20,
             log_block_bytes_max: 1 << 20,
-            log_spare_segments_max: 8,
+            log_spare_segments_max: 2,
             pending_ops_max: 65_536,
             memtable_bytes: 64 << 20,
             table_bytes: 16 << 20,
@@ -117,16 +117,21 @@ impl Options {
             )));
         }
         // Large memtables absorb overwrites: what never leaves one is never flushed or compacted.
-        let memtable_bytes = (memory_bytes / 16).clamp(8 << 20, 256 << 20);
+        // The log that recovery reads is as long as the memtables are large, hence the upper bound.
+        let memtable_bytes = (memory_bytes / 16).clamp(8 << 20, 1 << 30);
         let rest = memory_bytes - 3 * memtable_bytes;
+        let defaults = Self::default();
+        // A flush gives back about as many segments as one memtable takes.
+        let spares = memtable_bytes / u64::from(defaults.log_segment_bytes) + 2;
         Ok(Self {
             memtable_bytes,
+            log_spare_segments_max: spares as u32,
             table_bytes: (memtable_bytes / 4).clamp(4 << 20, 32 << 20),
-            level_base_bytes: memtable_bytes * 4,
+            level_base_bytes: (memtable_bytes * 4).min(1 << 30),
             block_cache_bytes: rest / 2,
             row_cache_bytes: rest / 4,
             log_queue_bytes_max: (memtable_bytes / 2).clamp(4 << 20, 32 << 20) as u32,
-            ..Self::default()
+            ..defaults
         })
     }
 
