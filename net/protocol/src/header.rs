@@ -4,7 +4,7 @@
 //! carries its own length so that it can grow: a reader skips what it does not know.
 
 use crate::error::ProtocolError;
-use crate::heads::{FrameHead, Head};
+use crate::heads::{FrameHead, Head, flags_within};
 use crate::{VERSION_HIGHEST, VERSION_LOWEST};
 
 /// Bytes of the preface.
@@ -211,6 +211,18 @@ impl Header {
     pub const fn body_bytes(&self) -> u32 {
         self.frame_bytes - self.header_bytes as u32
     }
+}
+
+/// The flags of a request: none are known.
+///
+/// # Errors
+/// [`ProtocolError::BadBody`] for an answer, [`ProtocolError::Unsupported`] for flags to come.
+#[inline]
+pub(crate) fn request_flags(header: &Header) -> Result<(), ProtocolError> {
+    if header.flags & FLAG_RESPONSE != 0 {
+        return Err(ProtocolError::BadBody("an answer where a request belongs"));
+    }
+    flags_within(header.flags, 0)
 }
 
 /// Appends one frame: the header, then what `body` appends. Leaves `out` as it was on error.

@@ -6,10 +6,10 @@
 
 use crate::entries::{Keys, namespace_name};
 use crate::error::ProtocolError;
-use crate::header::{FLAG_RESPONSE, Header, Opcode, write_frame};
+use crate::header::{Header, Opcode, request_flags, write_frame};
 use crate::heads::{
     BodyReader, BytesHead, DeleteHead, Head, HelloHead, KeyHead, MultiGetHead, NamespaceDropHead,
-    NamespaceListHead, NamespaceOptionsHead, PutHead, ServerInfoHead, flags_within, length, reserved_is_zero,
+    NamespaceListHead, NamespaceOptionsHead, PutHead, ServerInfoHead, length, reserved_is_zero,
 };
 use crate::list::List;
 use crate::scan::Scan;
@@ -120,10 +120,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`ProtocolError`]: answer its code, `not applied`; the connection can go on.
     pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, ProtocolError> {
-        if header.flags & FLAG_RESPONSE != 0 {
-            return Err(ProtocolError::BadBody("an answer where a request belongs"));
-        }
-        flags_within(header.flags, 0)?;
+        request_flags(header)?;
         let opcode = Opcode::from_u8(header.opcode).ok_or(ProtocolError::UnknownOpcode(header.opcode))?;
         let mut body = BodyReader::new(body);
         let from = &mut body;
@@ -135,7 +132,7 @@ impl<'a> Request<'a> {
                 let keys = List::take(from, head.count.to_native())?;
                 Self::MultiGet(MultiGet { namespace: head.namespace.to_native(), keys })
             }
-            Opcode::Put => Self::Put(put_body(from.head()?, from)?),
+            Opcode::Put => return Put::decode(header, from.rest()).map(Self::Put),
             Opcode::Delete => Self::Delete(delete_body(from.head()?, from)?),
             Opcode::PutIf => {
                 let (head, condition) = (from.head::<PutHead>()?, take_condition(from)?);

@@ -5,6 +5,7 @@
 
 use crate::entries::Operations;
 use crate::error::ProtocolError;
+use crate::header::{Header, request_flags};
 use crate::heads::{
     BatchHead, BodyReader, ConditionHead, DeleteHead, Head, PutHead, UpdateHead, flags_within, length,
     reserved_is_zero,
@@ -121,7 +122,20 @@ pub(crate) fn delete_body<'a>(
     })
 }
 
-impl Put<'_> {
+impl<'a> Put<'a> {
+    /// A PUT, without the way through every other request.
+    ///
+    /// # Errors
+    /// As [`crate::Request::decode`].
+    #[inline]
+    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, ProtocolError> {
+        request_flags(header)?;
+        let mut body = BodyReader::new(body);
+        let put = put_body(body.head()?, &mut body)?;
+        body.end()?;
+        Ok(put)
+    }
+
     pub(crate) fn head(&self) -> Result<PutHead, ProtocolError> {
         let (ttl_given, ttl_ms) = self.ttl.to_wire();
         let (stamp_time, stamp_origin) = ProposedStamp::to_wire(self.write.stamp);
@@ -143,6 +157,7 @@ impl Put<'_> {
     }
 }
 
+#[inline]
 pub(crate) fn put_body<'a>(head: &PutHead, from: &mut BodyReader<'a>) -> Result<Put<'a>, ProtocolError> {
     flags_within(head.flags, FLAG_STAMP | FLAG_TTL)?;
     Ok(Put {
@@ -157,6 +172,7 @@ pub(crate) fn put_body<'a>(head: &PutHead, from: &mut BodyReader<'a>) -> Result<
     })
 }
 
+#[inline]
 fn take_stamp(flags: u8, time: u64, origin: u32) -> Result<Option<ProposedStamp>, ProtocolError> {
     ProposedStamp::from_wire(flags & FLAG_STAMP != 0, time, origin)
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use pinion_engine::{KEY_BYTES_MAX, Key, LOOK_AHEAD_MAX, NamespaceId, Partition};
 use pinion_env::Monotonic;
-use pinion_protocol::{Frame, Header, KeyRequest, ProtocolError, Request, Response};
+use pinion_protocol::{Frame, Header, KeyRequest, Opcode, ProtocolError, Put, Request, Response};
 
 use crate::core::{Core, CoreShard, Phase, Ticket};
 use crate::message::ServerEnv;
@@ -89,6 +89,12 @@ pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_>) {
         }
         return;
     }
+    if header.opcode == Opcode::Put.to_u8() {
+        return match Put::decode(header, body) {
+            Ok(ref put) => submit_put(core, ticket, (header, body), put),
+            Err(error) => core.refuse(ticket, &Refusal::protocol(&error)),
+        };
+    }
     match Request::decode(header, body) {
         Ok(ref request) => submit(core, ticket, (header, body), request),
         Err(error) => core.refuse(ticket, &Refusal::protocol(&error)),
@@ -101,19 +107,7 @@ fn submit<E: ServerEnv>(
     (header, body): (&Header, &[u8]),
     request: &Request<'_>,
 ) {
-    // The shard of a single key with the key and its namespace's default TTL; `None` when the
-    // request has been sent elsewhere or refused.
-    let placed = |namespace, user| {
-        let default_ttl_ms = core.checked_namespace(ticket, namespace)?;
-        let key = core.checked_key(ticket, namespace, user)?;
-        match core.place(key.partition) {
-            Place::Here(shard) => Some((shard, key, default_ttl_ms)),
-            Place::Core(owner) => {
-                core.forward(owner, *ticket, *header, body);
-                None
-            }
-        }
-    };
+    let placed = |namespace, user| place_key(core, ticket, (header, body), namespace, user);
     match *request {
         Request::Get(KeyRequest { namespace, key }) => {
             if let Some((shard, key, _)) = placed(namespace, key) {
@@ -125,11 +119,7 @@ fn submit<E: ServerEnv>(
                 read::stat(core, ticket, shard, &key);
             }
         }
-        Request::Put(ref put) => {
-            if let Some((shard, key, default_ttl_ms)) = placed(put.write.namespace, put.write.key) {
-                write::put(core, *ticket, shard, &key, put, None, default_ttl_ms);
-            }
-        }
+        Request::Put(ref put) => submit_put(core, ticket, (header, body), put),
         Request::PutIf(ref put, condition) => {
             if let Some((shard, key, default_ttl_ms)) = placed(put.write.namespace, put.write.key) {
                 write::put(core, *ticket, shard, &key, put, Some(condition), default_ttl_ms);
@@ -170,6 +160,35 @@ fn submit<E: ServerEnv>(
         Request::Hello(_) => {
             let error = ProtocolError::BadBody("HELLO opens a connection and is not repeated");
             core.refuse(ticket, &Refusal::protocol(&error));
+        }
+    }
+}
+
+fn submit_put<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, frame: (&Header, &[u8]), put: &Put<'_>) {
+    if let Some((shard, key, default_ttl_ms)) =
+        place_key(core, ticket, frame, put.write.namespace, put.write.key)
+    {
+        write::put(core, *ticket, shard, &key, put, None, default_ttl_ms);
+    }
+}
+
+/// The shard of a single key with the key and its namespace's default TTL; `None` when the request
+/// has been sent elsewhere or refused.
+#[inline]
+fn place_key<'c, 'k, E: ServerEnv>(
+    core: &'c Core<E>,
+    ticket: &Ticket,
+    (header, body): (&Header, &[u8]),
+    namespace: u32,
+    user: &'k [u8],
+) -> Option<(&'c CoreShard<E>, Key<'k>, u64)> {
+    let default_ttl_ms = core.checked_namespace(ticket, namespace)?;
+    let key = core.checked_key(ticket, namespace, user)?;
+    match core.place(key.partition) {
+        Place::Here(shard) => Some((shard, key, default_ttl_ms)),
+        Place::Core(owner) => {
+            core.forward(owner, *ticket, *header, body);
+            None
         }
     }
 }

@@ -182,11 +182,17 @@ impl Memtable {
         }
     }
 
-    /// Asks for the memory that publishing these entries will read, given with the hashes of their
-    /// keys: at most [`LOOK_AHEAD_MAX`] of them.
-    pub fn look_ahead_to_publish(&self, entries: &[EntryRef], hashes: &[u64]) {
-        entries.iter().for_each(|entry| self.arena.prefetch_header(*entry));
+    /// Asks for the memory that publishing entries will read, given by the hashes of their keys: at
+    /// most [`LOOK_AHEAD_MAX`] of them.
+    pub fn look_ahead_to_publish(&self, hashes: &[u64]) {
         self.newest_ahead(hashes);
+    }
+
+    /// As [`Memtable::look_ahead_to_publish`], for an entry that is published some time later: only
+    /// what can be asked for at once.
+    pub fn prefetch_to_publish(&self, entry: EntryRef, hash: u64) {
+        self.arena.prefetch_header(entry);
+        self.index.prefetch(hash_bits(hash));
     }
 
     /// What is probably the newest version of each key; its header has been asked for. Each step

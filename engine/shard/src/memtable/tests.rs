@@ -314,7 +314,8 @@ fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
             let key = Key::new(NamespaceId(0), name.as_bytes(), 64);
             let record = RecordView { kind: RecordKind::Value, stamp: stamp(time), expiry_ms: 0, value };
             let entry = memtable.stage(&key, &record);
-            memtable.look_ahead_to_publish(&[entry], &[key.hash]);
+            memtable.prefetch_to_publish(entry, key.hash);
+            memtable.look_ahead_to_publish(&[key.hash]);
             memtable.publish(entry, time);
             entries.push((entry, key.hash));
         }

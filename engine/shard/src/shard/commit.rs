@@ -121,22 +121,25 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
     }
 
-    /// Asks for the memory that publishing the next entries will read; how many entries.
+    /// Asks for the memory that publishing the next entries will read; how many entries. For as many
+    /// entries after them it asks for what is read first, so that it is there the next time.
     fn look_ahead_to_publish(&self, durability: Durability) -> u32 {
-        let pending = self.pending.borrow();
-        let mut entries = pending.next_entries(durability).take(LOOK_AHEAD_MAX);
-        let Some(first) = entries.next() else { return 1 };
-        let (mut staged, mut hashes, mut count) =
-            ([first.entry; LOOK_AHEAD_MAX], [first.hash; LOOK_AHEAD_MAX], 1);
-        for next in entries.take_while(|next| next.memtable == first.memtable) {
-            (staged[count], hashes[count]) = (next.entry, next.hash);
-            count += 1;
-        }
+        let (pending, memtables) = (self.pending.borrow(), self.memtables.borrow());
         let row_cache = self.row_cache.borrow();
-        hashes[..count].iter().for_each(|hash| row_cache.prefetch(*hash));
-        if let Some(slot) = self.memtables.borrow().slot(first.memtable) {
-            slot.table.borrow().look_ahead_to_publish(&staged[..count], &hashes[..count]);
+        let mut entries = pending.next_entries(durability).take(2 * LOOK_AHEAD_MAX);
+        let Some(first) = entries.next() else { return 1 };
+        let Some(slot) = memtables.slot(first.memtable) else { return 1 };
+        let table = slot.table.borrow();
+        let (mut hashes, mut count) = ([first.hash; LOOK_AHEAD_MAX], 1);
+        for next in entries.take_while(|next| next.memtable == first.memtable) {
+            row_cache.prefetch(next.hash);
+            table.prefetch_to_publish(next.entry, next.hash);
+            if let Some(hash) = hashes.get_mut(count) {
+                *hash = next.hash;
+                count += 1;
+            }
         }
+        table.look_ahead_to_publish(&hashes[..count]);
         count as u32
     }
 
