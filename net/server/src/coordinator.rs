@@ -59,6 +59,19 @@ pub(crate) fn look_ahead<'a, E: ServerEnv>(
     keys
 }
 
+/// As [`look_ahead`] for a request by itself: whether it is a GET of this core. Waits for less,
+/// because nothing overlaps with it.
+pub(crate) fn look_ahead_alone<E: ServerEnv>(core: &Core<E>, frame: &Frame<'_>) -> bool {
+    let Some(request) = KeyRequest::decode_get(&frame.header, frame.body) else { return false };
+    if !is_key(request.key) {
+        return false;
+    }
+    let key = core.key(request.namespace, request.key);
+    let Place::Here(shard) = core.place(key.partition) else { return false };
+    shard.look_ahead_alone(key.hash);
+    true
+}
+
 /// Who owns a partition.
 pub(crate) enum Place<'a, E: ServerEnv> {
     /// A shard of this core.

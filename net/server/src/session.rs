@@ -8,6 +8,10 @@
 //! (mid-chunk if need be: the rest of the chunk is copied aside) until half of the bytes have
 //! left. A turn takes at most `turn_chunks_max` chunks and `turn_requests_max` requests.
 //!
+//! Small gets spend most of their time waiting for memory. Requests that come together have all of
+//! theirs asked for first; a get that comes alone is put off until the other connections that have
+//! something to do have had a turn.
+//!
 //! Failure: bytes that are no frame are answered with an error and the connection ends, because
 //! the next frame cannot be found. A body that makes no sense costs only its own request.
 
@@ -33,7 +37,7 @@ pub(crate) struct Session<E: ServerEnv> {
     frames: Frames,
     /// What [`Session::frames`] held when it was last counted into the core's sum.
     gathered_bytes: usize,
-    /// Received, but not looked at because too much was outstanding.
+    /// Received, but not dealt with: too much was outstanding, or it is put off to the next turn.
     stash: Vec<u8>,
     stash_received: Monotonic,
     /// Whether requests are still taken: neither has the peer closed nor sent garbage.
@@ -169,11 +173,16 @@ impl<E: ServerEnv> Session<E> {
                 Poll::Ready(Ok(Some(chunk))) => {
                     add(&self.core.counters.received_chunks, 1);
                     add(&self.core.counters.received_bytes, chunk.len() as u64);
+                    let begins = turn.now.is_none();
                     let received = *turn.now.get_or_insert_with(|| self.core.env.now());
+                    if begins && self.look_ahead_alone(&chunk) {
+                        self.stash(&chunk, received);
+                        context.waker().wake_by_ref();
+                        return true;
+                    }
                     let used = self.consume(&chunk, received, turn);
                     if used < chunk.len() {
-                        self.stash.extend_from_slice(&chunk[used..]);
-                        self.stash_received = received;
+                        self.stash(&chunk[used..], received);
                     }
                 }
                 Poll::Ready(Ok(None)) => self.reading = false,
@@ -183,6 +192,18 @@ impl<E: ServerEnv> Session<E> {
         }
         self.paused = false;
         true
+    }
+
+    /// Asks for the memory that the request in `bytes` will read, if it is one GET and nothing else.
+    fn look_ahead_alone(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        let frame = self.frames.next_in_place(&mut rest).filter(|_| rest.is_empty());
+        frame.is_some_and(|frame| coordinator::look_ahead_alone(&self.core, &frame))
+    }
+
+    fn stash(&mut self, bytes: &[u8], received: Monotonic) {
+        self.stash.extend_from_slice(bytes);
+        self.stash_received = received;
     }
 
     /// Hands the frames in `bytes` to the coordinator until too much is outstanding or the turn is

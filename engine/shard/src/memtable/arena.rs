@@ -25,6 +25,8 @@ pub(super) const HEADER_BYTES: usize = 48;
 const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Bytes of an entry of unknown size that are asked for ahead.
+const PREFETCH_BYTES: usize = 640;
 /// Bytes of one entry that are asked for ahead.
 const PREFETCH_BYTES_MAX: usize = 1 << 10;
 
@@ -223,6 +225,12 @@ impl Arena {
     pub(super) fn prefetch_header(&self, entry: EntryRef) {
         let bytes = self.bytes_at(entry);
         prefetch(&bytes[..bytes.len().min(2 * HEADER_BYTES)]);
+    }
+
+    /// Asks for as much of an entry as one most likely has, without a look at its header.
+    pub(super) fn prefetch_entry(&self, entry: EntryRef) {
+        let bytes = self.bytes_at(entry);
+        prefetch(&bytes[..bytes.len().min(PREFETCH_BYTES)]);
     }
 
     /// Asks for an entry's key and value, or the first [`PREFETCH_BYTES_MAX`] of them: what follows

@@ -331,6 +331,7 @@ fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
     for group in entries.chunks(LOOK_AHEAD_MAX) {
         let hashes: Vec<u64> = group.iter().map(|(_, hash)| *hash).chain([missing]).collect();
         memtable.look_ahead(&hashes[..LOOK_AHEAD_MAX.min(hashes.len())]);
+        hashes.iter().for_each(|hash| memtable.look_ahead_alone(*hash));
     }
     for name in &names {
         let found = memtable.get(&Key::new(NamespaceId(0), name.as_bytes(), 64)).unwrap();

@@ -83,6 +83,14 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         }
     }
 
+    /// As [`Shard::look_ahead`] for one key whose turn is not at once: waits for the memtables'
+    /// indexes only.
+    pub fn look_ahead_alone(&self, hash: u64) {
+        let inner = &*self.inner;
+        inner.memtables.borrow().newest_first().for_each(|slot| slot.table.borrow().look_ahead_alone(hash));
+        inner.row_cache.borrow().prefetch(hash);
+    }
+
     /// Looks a key up in memory. `visit` is called with the visible record, or `None` if the key
     /// is missing, deleted or expired. Takes no time for I/O and allocates nothing.
     ///
