@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::small_file::{TEMPORARY_SUFFIX, is_no_space, remove_if_there};
 
 /// A new segment is zeroed in steps of this size, with a yield after each.
-const ZERO_STEP_BYTES: usize = 1 << 20;
+const ZERO_STEP_BYTES: usize = 512 << 10;
 /// The first pause after space ran out; doubles up to [`SPACE_RETRY_MS_MAX`].
 const SPACE_RETRY_MS_MIN: u64 = 50;
 /// The longest pause between two tries.
