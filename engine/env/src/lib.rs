@@ -22,7 +22,7 @@ mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
-pub use prefetch::{CACHE_LINE_BYTES, prefetch};
+pub use prefetch::prefetch;
 pub use time::Monotonic;
 
 use std::future::Future;
@@ -99,7 +99,7 @@ pub trait Env: Clone + 'static {
     /// with virtual time.
     fn cpu_time(&self) -> Duration;
 
-    /// Wall clock in milliseconds since 1970. May jump in either direction.
+    /// Wall clock in milliseconds since 1970, up to 10 ms late. May jump in either direction.
     fn wall_ms(&self) -> u64;
 
     /// A random number, from a seed in the simulated world.

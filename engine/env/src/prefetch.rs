@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "the instruction is only offered as an unsafe function")]
 
 /// Bytes that memory moves in.
-pub const CACHE_LINE_BYTES: usize = 64;
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Asks for the cache lines of `items` and waits for nothing. A hint: it changes nothing but time,
 /// and does nothing where the processor has no such instruction.

@@ -31,7 +31,7 @@ pub(crate) fn monotonic_nanos() -> u64 {
     clock(libc::CLOCK_MONOTONIC)
 }
 
-/// Milliseconds since 1970 as of the kernel's last tick, which is 1 to 10 ms ago: a fifth of the price
+/// Milliseconds since 1970 as of the kernel's last tick, at most 10 ms ago: about a quarter of the price
 /// of the exact time, which nobody asks for.
 pub(crate) fn coarse_wall_ms() -> u64 {
     clock(libc::CLOCK_REALTIME_COARSE) / 1_000_000

@@ -39,11 +39,7 @@ pub(crate) fn look_ahead<'a, E: ServerEnv>(
 ) -> [Option<Key<'a>>; GROUP_MAX] {
     let mut keys = [None; GROUP_MAX];
     for (key, frame) in keys.iter_mut().zip(group) {
-        if let Some(request) = KeyRequest::decode_get(&frame.header, frame.body)
-            && is_key(request.key)
-        {
-            *key = Some(core.key(request.namespace, request.key));
-        }
+        *key = get_key(core, frame);
     }
     for (number, shard) in core.shards() {
         let mut hashes = [0; GROUP_MAX];
@@ -62,14 +58,17 @@ pub(crate) fn look_ahead<'a, E: ServerEnv>(
 /// As [`look_ahead`] for a request by itself: whether it is a GET of this core. Waits for less,
 /// because nothing overlaps with it.
 pub(crate) fn look_ahead_alone<E: ServerEnv>(core: &Core<E>, frame: &Frame<'_>) -> bool {
-    let Some(request) = KeyRequest::decode_get(&frame.header, frame.body) else { return false };
-    if !is_key(request.key) {
-        return false;
-    }
-    let key = core.key(request.namespace, request.key);
+    let Some(key) = get_key(core, frame) else { return false };
     let Place::Here(shard) = core.place(key.partition) else { return false };
     shard.look_ahead_alone(key.hash);
     true
+}
+
+/// The key of a GET.
+#[inline]
+fn get_key<'a, E: ServerEnv>(core: &Core<E>, frame: &Frame<'a>) -> Option<Key<'a>> {
+    let KeyRequest { namespace, key } = KeyRequest::decode_get(&frame.header, frame.body)?;
+    is_key(key).then(|| core.key(namespace, key))
 }
 
 /// Who owns a partition.

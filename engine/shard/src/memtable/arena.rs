@@ -25,9 +25,9 @@ pub(super) const HEADER_BYTES: usize = 48;
 const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
-/// Bytes of an entry of unknown size that are asked for ahead.
+/// Bytes that are asked for ahead of an entry whose size is not known: small records fit.
 const PREFETCH_BYTES: usize = 640;
-/// Bytes of one entry that are asked for ahead.
+/// Bytes of a key and value that are asked for ahead at most.
 const PREFETCH_BYTES_MAX: usize = 1 << 10;
 
 const SEQUENCE: usize = 0;

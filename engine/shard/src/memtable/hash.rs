@@ -52,8 +52,7 @@ impl IndexSlots {
 impl HashIndex {
     /// The entry of a key.
     pub(super) fn find(&self, arena: &Arena, bits: u32, position: &Position<'_>) -> Option<EntryRef> {
-        Self::probe(&self.slots, arena, bits, position)
-            .or_else(|| Self::probe(&self.old, arena, bits, position))
+        self.probe(bits, |entry| arena.position(entry) == *position)
     }
 
     /// Asks for the memory that [`HashIndex::candidate`] will read.
@@ -69,10 +68,17 @@ impl HashIndex {
     /// The first entry under these hash bits: nearly always the one that [`HashIndex::find`] will
     /// find, told without a look at the entry.
     pub(super) fn candidate(&self, bits: u32) -> Option<EntryRef> {
-        Self::candidate_in(&self.slots, bits).or_else(|| Self::candidate_in(&self.old, bits))
+        self.probe(bits, |_| true)
     }
 
-    fn candidate_in(slots: &[u64], bits: u32) -> Option<EntryRef> {
+    /// The first entry under these hash bits that is `wanted`.
+    #[inline]
+    fn probe(&self, bits: u32, wanted: impl Fn(EntryRef) -> bool) -> Option<EntryRef> {
+        Self::probe_in(&self.slots, bits, &wanted).or_else(|| Self::probe_in(&self.old, bits, &wanted))
+    }
+
+    #[inline]
+    fn probe_in(slots: &[u64], bits: u32, wanted: impl Fn(EntryRef) -> bool) -> Option<EntryRef> {
         let mask = slots.len().checked_sub(1)?;
         let mut at = bits as usize & mask;
         loop {
@@ -80,29 +86,9 @@ impl HashIndex {
             if slot == 0 {
                 return None;
             }
-            if (slot >> 32) as u32 == bits {
-                return Some(EntryRef(slot as u32 - 1));
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    fn probe(slots: &[u64], arena: &Arena, bits: u32, position: &Position<'_>) -> Option<EntryRef> {
-        if slots.is_empty() {
-            return None;
-        }
-        let mask = slots.len() - 1;
-        let mut at = bits as usize & mask;
-        loop {
-            let slot = slots[at];
-            if slot == 0 {
-                return None;
-            }
-            if (slot >> 32) as u32 == bits {
-                let entry = EntryRef(slot as u32 - 1);
-                if arena.position(entry) == *position {
-                    return Some(entry);
-                }
+            let entry = EntryRef(slot as u32 - 1);
+            if (slot >> 32) as u32 == bits && wanted(entry) {
+                return Some(entry);
             }
             at = (at + 1) & mask;
         }

@@ -143,9 +143,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         count as u32
     }
 
-    /// Brings the index of the active memtable on; whether more is left.
+    /// Brings the index of a memtable on; whether more is left.
     fn settle_index(&self) -> bool {
-        self.memtables.borrow().active().table.borrow_mut().settle_index(SETTLED_SLOTS)
+        self.memtables.borrow().newest_first().any(|slot| slot.table.borrow_mut().settle_index(SETTLED_SLOTS))
     }
 
     /// Has memory for the memtable made ready before it is needed, off the core.
