@@ -1,9 +1,10 @@
 //! The in-memory world, crash rigs and end-to-end tests.
 //!
-//! [`world`] runs whole nodes in one thread on virtual time; [`process`] runs the real binary;
-//! [`trials`] counts what both withstand. The rules of the repository itself are checked by
-//! `tests/tidy.rs`.
+//! [`world`] runs whole nodes in one thread on virtual time; [`process`] runs the real binary and
+//! [`rig`] puts it under fire; [`trials`] counts what both withstand. The rules of the repository
+//! itself are checked by `tests/tidy.rs`.
 
 pub mod process;
+pub mod rig;
 pub mod trials;
 pub mod world;

@@ -11,6 +11,7 @@ mod idle;
 mod kill_loop;
 mod late_retry;
 mod log_file;
+mod power;
 mod python;
 mod refusals;
 mod restart;
