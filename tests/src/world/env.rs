@@ -1,5 +1,6 @@
 //! The environment of one core in a world.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use pinion_env::{DirEntry, Env, FileLock, Monotonic, NodeEnv, OpenMode, Space, TaskClass};
 
-use super::disk::Disk;
+use super::disk::{Disk, Operation};
 use super::file::{DISK_NANOS_MAX, SimFile};
 use super::listen::SimListener;
 use super::node::Process;
@@ -38,19 +39,23 @@ impl<M> SimEnv<M> {
         Self { shared, process, core }
     }
 
-    /// An operation on the disk that changes no file's content. It is done at a crash or it is not.
+    /// An operation on the disk that changes no file's content. It is done at a kill or it is not.
     fn on_disk<T, E>(
         &self,
-        step: Step,
+        operation: Operation,
         effect: E,
     ) -> impl Future<Output = io::Result<T>> + use<T, E, M> + 'static
     where
         T: 'static,
         E: FnOnce(&Disk) -> io::Result<T> + 'static,
     {
-        let disk = Rc::clone(&self.process.disk);
-        self.shared.operation(self.process.id, DISK_NANOS_MAX, true, move |shared| {
-            let result = effect(&disk);
+        let (process, disk) = (self.process.id, &self.process.disk);
+        let step = match operation {
+            Operation::List | Operation::Inspect => Step::Inspect,
+            _ => Step::Directory,
+        };
+        self.shared.disk_operation(process, disk, operation, DISK_NANOS_MAX, move |shared, disk| {
+            let result = effect(disk);
             shared.note(step, u64::from(result.is_ok()), 0);
             result
         })
@@ -112,7 +117,7 @@ impl<M: Send + 'static> Env for SimEnv<M> {
         T: Send + 'static,
         J: FnOnce() -> T + Send + 'static,
     {
-        self.shared.operation(self.process.id, OFF_CORE_NANOS_MAX, false, move |shared| {
+        self.shared.operation(self.process.id, OFF_CORE_NANOS_MAX, move |shared| {
             shared.note(Step::OffCore, 0, 0);
             job()
         })
@@ -122,7 +127,11 @@ impl<M: Send + 'static> Env for SimEnv<M> {
         let path = path.to_owned();
         let (shared, process) = (Rc::clone(&self.shared), self.process.id);
         let disk = Rc::clone(&self.process.disk);
-        self.on_disk(Step::Directory, move |_| {
+        let operation = match mode {
+            OpenMode::Read | OpenMode::ReadWrite => Operation::Open,
+            OpenMode::CreateNew => Operation::Create,
+        };
+        self.on_disk(operation, move |_| {
             let inode = disk.open(&path, mode)?;
             Ok(SimFile::new(shared, process, disk, inode, mode != OpenMode::Read))
         })
@@ -130,37 +139,46 @@ impl<M: Send + 'static> Env for SimEnv<M> {
 
     fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.on_disk(Step::Directory, move |disk| disk.create_dir(&path))
+        self.on_disk(Operation::CreateDirectory, move |disk| disk.create_dir(&path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.on_disk(Step::Directory, move |disk| disk.rename(&from, &to))
+        self.on_disk(Operation::Rename, move |disk| disk.rename(&from, &to))
     }
 
     fn remove(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.on_disk(Step::Directory, move |disk| disk.remove(&path))
+        self.on_disk(Operation::Remove, move |disk| disk.remove(&path))
     }
 
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.on_disk(Step::Directory, move |disk| disk.sync_dir(&path))
+        let mark = Rc::new(OnceCell::new());
+        let (disk, begun) = (Rc::clone(&self.process.disk), Rc::clone(&mark));
+        let operation = self.on_disk(Operation::SyncDirectory, move |disk| {
+            disk.sync_dir(&path, *mark.get().expect("an operation begins before it ends"))
+        });
+        async move {
+            // Only what is done by now, when it is first polled, is covered.
+            begun.get_or_init(|| disk.begin_sync_dir());
+            operation.await
+        }
     }
 
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirEntry>>> + 'static {
         let path = path.to_owned();
-        self.on_disk(Step::Inspect, move |disk| disk.list(&path))
+        self.on_disk(Operation::List, move |disk| disk.list(&path))
     }
 
     fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> + 'static {
         let path = path.to_owned();
-        self.on_disk(Step::Inspect, move |disk| disk.space(&path))
+        self.on_disk(Operation::Inspect, move |disk| disk.space(&path))
     }
 
     fn lock(&self, path: &Path) -> impl Future<Output = io::Result<Option<FileLock>>> + 'static {
         let path = path.to_owned();
-        self.on_disk(Step::Directory, move |disk| disk.lock(&path))
+        self.on_disk(Operation::Lock, move |disk| disk.lock(&path))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Open files of a world: operations take virtual time and overlap; their effect is one moment.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -8,7 +9,7 @@ use std::rc::Rc;
 
 use pinion_env::{AlignedBuf, File, WriteMode};
 
-use super::disk::{Disk, Inode};
+use super::disk::{Disk, Inode, Operation};
 use super::scheduler::ProcessId;
 use super::shared::Shared;
 use super::trace::Step;
@@ -38,6 +39,19 @@ impl SimFile {
     ) -> Self {
         Self { shared, process, disk, inode, writable }
     }
+
+    fn operation<T, E>(
+        &self,
+        operation: Operation,
+        nanos_max: u64,
+        effect: E,
+    ) -> impl Future<Output = T> + use<T, E> + 'static
+    where
+        T: 'static,
+        E: FnOnce(&Shared, &Disk) -> T + 'static,
+    {
+        self.shared.disk_operation(self.process, &self.disk, operation, nanos_max, effect)
+    }
 }
 
 impl File for SimFile {
@@ -47,8 +61,8 @@ impl File for SimFile {
         mut buffer: AlignedBuf,
         bytes: usize,
     ) -> impl Future<Output = (io::Result<usize>, AlignedBuf)> + 'static {
-        let (disk, inode) = (Rc::clone(&self.disk), Rc::clone(&self.inode));
-        self.shared.operation(self.process, DISK_NANOS_MAX, false, move |shared| {
+        let inode = Rc::clone(&self.inode);
+        self.operation(Operation::Read, DISK_NANOS_MAX, move |shared, disk| {
             let read = disk.read_at(&inode, offset, &mut buffer, bytes);
             let content = &buffer[..*read.as_ref().unwrap_or(&0)];
             shared.note_content(Step::Read, offset, content);
@@ -63,14 +77,14 @@ impl File for SimFile {
         range: Range<usize>,
         mode: WriteMode,
     ) -> impl Future<Output = (io::Result<()>, AlignedBuf)> + 'static {
-        let (disk, inode, writable) = (Rc::clone(&self.disk), Rc::clone(&self.inode), self.writable);
+        let (inode, writable) = (Rc::clone(&self.inode), self.writable);
         let nanos_max = match mode {
             WriteMode::Unsynced => DISK_NANOS_MAX,
             WriteMode::Durable => DURABLE_NANOS_MAX,
         };
-        self.shared.operation(self.process, nanos_max, true, move |shared| {
+        self.operation(Operation::Write, nanos_max, move |shared, disk| {
             let written = if writable {
-                disk.write_at(&inode, offset, &buffer, range.clone())
+                disk.write_at(&inode, offset, &buffer, range.clone(), mode)
             } else {
                 Err(io::Error::from(ErrorKind::PermissionDenied))
             };
@@ -81,15 +95,27 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> impl Future<Output = io::Result<()>> + 'static {
-        self.shared.operation(self.process, DURABLE_NANOS_MAX, false, |shared| {
-            shared.note(Step::Inspect, 0, 0);
-            Ok(())
-        })
+        let (inode, mark) = (Rc::clone(&self.inode), Rc::new(OnceCell::new()));
+        let begun = Rc::clone(&mark);
+        let operation = self.operation(Operation::Sync, DURABLE_NANOS_MAX, {
+            let inode = Rc::clone(&inode);
+            move |shared, disk| {
+                let mark = mark.get().expect("an operation begins before it ends");
+                let synced = disk.sync(&inode, *mark);
+                shared.note(Step::Inspect, u64::from(synced.is_ok()), 0);
+                synced
+            }
+        });
+        async move {
+            // Only what is written by now, when it is first polled, is covered.
+            begun.get_or_init(|| inode.borrow_mut().begin_sync());
+            operation.await
+        }
     }
 
     fn bytes(&self) -> impl Future<Output = io::Result<u64>> + 'static {
         let inode = Rc::clone(&self.inode);
-        self.shared.operation(self.process, DISK_NANOS_MAX, false, move |shared| {
+        self.operation(Operation::Inspect, DISK_NANOS_MAX, move |shared, _| {
             let bytes = inode.borrow().bytes();
             shared.note(Step::Inspect, bytes, 0);
             Ok(bytes)

@@ -9,9 +9,10 @@
 //!   messages between cores keep the order of each sender only;
 //! * everything that happens is folded into [`World::trace_hash`]: the same seed gives the same hash.
 //!
-//! Fault-free: nothing is lost, garbled or reordered that the real world keeps. A crash
-//! ([`World::crash`]) drops a node's tasks; each file operation under way at that moment is done
-//! wholly or not at all, and what was finished stays.
+//! A crash ([`World::crash`]) is a kill: it drops a node's tasks; each file operation under way at that
+//! moment is done wholly or not at all, and what was finished stays. A power cut
+//! ([`World::power_cut`]) also takes what was not durable; [`Disk`] says how. Otherwise nothing is
+//! lost, garbled or reordered that the real world keeps.
 //!
 //! Limits are constants beside what they limit. A run that stops making progress panics; each panic
 //! inside a run is followed by the seed and the last steps on standard error.
@@ -43,7 +44,7 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-pub use disk::Disk;
+pub use disk::{Disk, Operation, PowerCut};
 pub use env::SimEnv;
 pub use file::SimFile;
 pub use listen::SimListener;
@@ -63,6 +64,7 @@ use std::time::Duration;
 
 use pinion_env::{Monotonic, TaskClass};
 
+use disk::Outcome;
 use node::{Node, Process, Running};
 use scheduler::{DRIVER, Origin, ProcessId};
 use shared::{Shared, Sleep, TURN_NANOS, yield_once};
@@ -111,7 +113,7 @@ impl World {
         let node = {
             let mut nodes = self.shared().nodes.borrow_mut();
             let node = nodes.len() as u32;
-            nodes.insert(node, Node::new(&config));
+            nodes.insert(node, Node::new(self.shared().seed, node, &config));
             node
         };
         self.restart_node(NodeId(node), config, main);
@@ -164,7 +166,60 @@ impl World {
     /// Ends a node at once, as `kill -9` does: its tasks are dropped, its connections break off, its
     /// disk stays. A node that is not running stays as it is.
     pub fn crash(&self, node: NodeId) {
-        end_process(self.shared(), node.0);
+        end_process(self.shared(), node.0, End::Kill);
+    }
+
+    /// Cuts the power of a node: it ends as at a crash, and its disk loses some of what was not
+    /// durable, in a manner drawn for this cut. A node that is not running loses what its last
+    /// process left pending.
+    pub fn power_cut(&self, node: NodeId) {
+        let cut = self.disk(node).draw_cut();
+        self.power_cut_as(node, &cut);
+    }
+
+    /// Cuts the power of a node in a given manner.
+    pub fn power_cut_as(&self, node: NodeId, cut: &PowerCut) {
+        let (shared, disk) = (self.shared(), self.disk(node));
+        end_process(shared, node.0, End::PowerCut(cut));
+        let lost = disk.cut(cut);
+        shared.note(Step::PowerCut, u64::from(node.0), lost);
+    }
+
+    /// Stops a node's disk when so many operations of the node have ended (see [`Disk::operations`]):
+    /// from then on nothing has an effect and nothing ends, until [`World::power_cut`] or
+    /// [`World::crash`] treats what is under way. Completes when the disk stands still (`true`), or
+    /// when the node has ended before that (`false`).
+    ///
+    /// One such stop is set at a time; it is forgotten with the end of the process.
+    pub fn stop_disk_at(
+        &self,
+        node: NodeId,
+        operations: u64,
+    ) -> impl Future<Output = bool> + use<> + 'static {
+        let (disk, mut ended) = (self.disk(node), Box::pin(self.ended(node)));
+        disk.stop_at(operations);
+        poll_fn(move |context| {
+            if disk.is_stopped() {
+                return Poll::Ready(true);
+            }
+            disk.wait_for_stop(context.waker());
+            ended.as_mut().poll(context).map(|()| false)
+        })
+    }
+
+    /// How often each fault and each outcome of a cut or kill has happened so far, over all nodes:
+    /// all names there are, those that never happened with 0.
+    pub fn fault_counts(&self) -> Vec<(&'static str, u64)> {
+        let mut sums: Vec<(&'static str, u64)> = Vec::new();
+        for node in self.shared().nodes.borrow().values() {
+            let counts = node.disk.fault_counts();
+            if sums.is_empty() {
+                sums = counts;
+            } else {
+                sums.iter_mut().zip(counts).for_each(|(sum, more)| sum.1 += more.1);
+            }
+        }
+        sums
     }
 
     /// Completes when the node does not run: all its main functions returned, or it crashed.
@@ -393,12 +448,22 @@ fn main_returned(shared: &Rc<Shared>, process: ProcessId) {
         running.mains_left == 0
     };
     if last {
-        end_process(shared, process.node);
+        end_process(shared, process.node, End::Exit);
     }
 }
 
+/// Why a process ends.
+#[derive(Clone, Copy)]
+enum End<'c> {
+    /// All its main functions have returned.
+    Exit,
+    Kill,
+    /// In this manner; what its disk loses is drawn afterwards.
+    PowerCut(&'c PowerCut),
+}
+
 /// Ends the process of a node: operations under way first, then tasks, then what they left behind.
-fn end_process(shared: &Rc<Shared>, node: u32) {
+fn end_process(shared: &Rc<Shared>, node: u32, end: End<'_>) {
     let (running, disk, waiters) = {
         let mut nodes = shared.nodes.borrow_mut();
         let Some(place) = nodes.get_mut(&node) else { return };
@@ -408,9 +473,22 @@ fn end_process(shared: &Rc<Shared>, node: u32) {
     let process = running.process;
     shared.note(Step::End, u64::from(node), u64::from(process.life));
     let (futures, events) = shared.scheduler.take_process(process);
-    for event in events {
-        // The kernel may have taken the write already, or never.
-        if event.may_outlive && shared.one_in(2) {
+    match end {
+        End::Exit => disk.resume(),
+        End::Kill => {
+            disk.count(Outcome::Kill);
+            disk.resume();
+        }
+        End::PowerCut(_) => disk.fade(),
+    }
+    for event in events.into_iter().filter(|event| event.may_outlive) {
+        // The kernel may have taken it already, or never.
+        let begun = match end {
+            End::Exit | End::Kill => shared.one_in(2),
+            End::PowerCut(cut) => disk.draws_begun(cut),
+        };
+        disk.count(if begun { Outcome::UnderWayBegun } else { Outcome::UnderWayLost });
+        if begun {
             (event.action)();
         }
     }

@@ -54,9 +54,11 @@ pub(super) struct Running {
 }
 
 impl Node {
-    pub(super) fn new(config: &NodeConfig) -> Self {
+    pub(super) fn new(seed: u64, node: u32, config: &NodeConfig) -> Self {
+        // Beside the streams of its cores, whose labels end in a life.
+        let random = Random::labelled(seed, u64::from(node) << 48 | u64::from(u16::MAX));
         Self {
-            disk: Rc::new(Disk::new(config.disk_bytes, config.block_bytes)),
+            disk: Rc::new(Disk::new(config.disk_bytes, config.block_bytes, random)),
             lives: 0,
             wall_shift_ms: Rc::default(),
             running: None,

@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pinion_env::TaskClass;
 
+use super::disk::Disk;
 use super::random::Random;
 
 pub(super) type TaskId = u64;
@@ -49,6 +51,8 @@ pub(super) struct Event {
     pub(super) process: Option<ProcessId>,
     /// Whether the outside may already have done it when the process dies (a write under way).
     pub(super) may_outlive: bool,
+    /// Whose effect it is: while that disk stands still the event waits.
+    pub(super) disk: Option<Rc<Disk>>,
     pub(super) action: Action,
 }
 
@@ -96,6 +100,8 @@ pub(super) struct Scheduler {
     ready: RefCell<Vec<TaskId>>,
     woken: Arc<Mutex<Vec<TaskId>>>,
     events: RefCell<BTreeMap<EventKey, Event>>,
+    /// Events that were due while their disk stood still.
+    held: RefCell<Vec<Event>>,
     last_task: Cell<TaskId>,
     last_event: Cell<u64>,
     /// The world is being dropped: nothing starts any more.
@@ -183,19 +189,27 @@ impl Scheduler {
         Some(due.remove_entry())
     }
 
+    /// Keeps an event that was due until its process ends.
+    pub(super) fn hold(&self, event: Event) {
+        self.held.borrow_mut().push(event);
+    }
+
     /// When the next event is due.
     pub(super) fn next_event_nanos(&self) -> Option<u64> {
         self.events.borrow().first_key_value().map(|((nanos, _), _)| *nanos)
     }
 
-    /// Takes away everything that belongs to a process: its futures, to be dropped, and its events.
+    /// Takes away everything that belongs to a process: its futures, to be dropped, and its events,
+    /// those that were due first.
     pub(super) fn take_process(&self, process: ProcessId) -> (Vec<TaskFuture>, Vec<Event>) {
         let mut tasks = self.tasks.borrow_mut();
         let owned = tasks.extract_if(.., |_, task| task.origin.process == Some(process));
         let futures = owned.filter_map(|(_, task)| task.future).collect();
+        let mut held = self.held.borrow_mut();
+        let held = held.extract_if(.., |event| event.process == Some(process));
         let mut events = self.events.borrow_mut();
         let events = events.extract_if(.., |_, event| event.process == Some(process));
-        (futures, events.map(|(_, event)| event).collect())
+        (futures, held.chain(events.map(|(_, event)| event)).collect())
     }
 
     /// Ends everything; nothing can be added afterwards.
@@ -203,7 +217,8 @@ impl Scheduler {
         self.closed.set(true);
         let tasks = self.tasks.take();
         let events = self.events.take();
-        drop((tasks, events));
+        let held = self.held.take();
+        drop((tasks, events, held));
     }
 
     /// The tasks that wait, one line each, for the report of a deadlock.

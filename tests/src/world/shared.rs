@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use pinion_env::{Monotonic, TaskClass};
 
+use super::disk::{Disk, Operation};
 use super::link::Ends;
 use super::node::Node;
 use super::random::Random;
@@ -133,7 +134,7 @@ impl Shared {
 
     /// Has an action after a while. The world drops it when it has ended.
     pub(super) fn after(&self, nanos: u64, action: Action) -> Option<EventKey> {
-        let event = Event { process: None, may_outlive: false, action };
+        let event = Event { process: None, may_outlive: false, disk: None, action };
         self.scheduler.at(self.clock.get().saturating_add(nanos), event).ok()
     }
 
@@ -142,6 +143,41 @@ impl Shared {
     pub(super) fn operation<T: 'static, E>(
         self: &Rc<Self>,
         process: ProcessId,
+        nanos_max: u64,
+        effect: E,
+    ) -> impl Future<Output = T> + use<T, E> + 'static
+    where
+        E: FnOnce(&Self) -> T + 'static,
+    {
+        self.schedule(process, None, nanos_max, false, effect)
+    }
+
+    /// An operation on the disk of a process.
+    pub(super) fn disk_operation<T: 'static, E>(
+        self: &Rc<Self>,
+        process: ProcessId,
+        disk: &Rc<Disk>,
+        operation: Operation,
+        nanos_max: u64,
+        effect: E,
+    ) -> impl Future<Output = T> + use<T, E> + 'static
+    where
+        E: FnOnce(&Self, &Disk) -> T + 'static,
+    {
+        // What it changes may be there although the process has not lived to see it end.
+        let may_outlive = !matches!(operation, Operation::Read | Operation::Sync | Operation::Inspect);
+        let own = Rc::clone(disk);
+        self.schedule(process, Some(Rc::clone(disk)), nanos_max, may_outlive, move |shared| {
+            let result = effect(shared, &own);
+            own.ended(operation);
+            result
+        })
+    }
+
+    fn schedule<T: 'static, E>(
+        self: &Rc<Self>,
+        process: ProcessId,
+        disk: Option<Rc<Disk>>,
         nanos_max: u64,
         may_outlive: bool,
         effect: E,
@@ -157,7 +193,7 @@ impl Shared {
                 let nanos = if shared.one_in(8) { 0 } else { shared.below(nanos_max) };
                 let (world, filled) = (Rc::clone(&shared), Rc::clone(&slot));
                 let action: Action = Box::new(move || filled.fill(effect(&world)));
-                let event = Event { process: Some(process), may_outlive, action };
+                let event = Event { process: Some(process), may_outlive, disk, action };
                 drop(shared.scheduler.at(shared.clock.get() + nanos, event));
             }
             slot.filled().await
@@ -167,6 +203,10 @@ impl Shared {
     /// Does what is due now: events, and closing connections whose hand-off was dropped.
     pub(super) fn settle(&self) {
         while let Some(((_, number), event)) = self.scheduler.take_due(self.clock.get()) {
+            if event.disk.as_ref().is_some_and(|disk| disk.is_stopped()) {
+                self.scheduler.hold(event);
+                continue;
+            }
             self.note(Step::Event, number, 0);
             (event.action)();
         }

@@ -20,6 +20,8 @@ pub(super) enum Step {
     Start,
     /// A node ended: node, its life.
     End,
+    /// The power of a node was cut: node, how much was lost.
+    PowerCut,
     /// A file operation that changes no file: result in bytes, 0.
     Inspect,
     /// A directory was changed or a file opened, created or locked: success, 0.
