@@ -1,9 +1,10 @@
 //! The in-memory world, crash rigs and end-to-end tests.
 //!
 //! [`world`] runs whole nodes in one thread on virtual time; [`process`] runs the real binary and
-//! [`rig`] puts it under fire; [`trials`] counts what both withstand. The rules of the repository
-//! itself are checked by `tests/tidy.rs`.
+//! [`rig`] puts it under fire; [`fuzz`] throws bytes at whatever decodes them; [`trials`] counts what
+//! all of it withstands. The rules of the repository itself are checked by `tests/tidy.rs`.
 
+pub mod fuzz;
 pub mod process;
 pub mod rig;
 pub mod trials;

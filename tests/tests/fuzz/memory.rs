@@ -1,0 +1,88 @@
+//! What a peer sends bounds what decoding it allocates, whatever its headers claim.
+//!
+//! Counted by an allocator that counts per thread, on a sample of the streams of `fuzz-frames`.
+
+use pinion_protocol::{Frames, GATHERED_BYTES_KEPT_MAX, Request, Response};
+use pinion_tests::fuzz::corpus;
+use pinion_tests::fuzz::frames::{Chunks, Streams};
+use pinion_tests::world::Random;
+
+const STREAMS: u64 = 30_000;
+
+/// What an error or a header may cost beside the bytes: the 32 bytes of a refused header.
+const SMALL_CHANGE_BYTES: u64 = 64;
+
+#[test]
+fn the_assembler_holds_no_more_than_twice_what_came_and_decoding_nothing() {
+    let mut random = Random::new(17);
+    let (mut peak, mut received) = (0, 0);
+    let mut streams = Streams::new(&mut random, &corpus::kept("frames"));
+    let mut chunks = Chunks::default();
+    for _ in 0..STREAMS {
+        streams.next_stream(&mut random);
+        chunks.draw(&mut random, streams.bytes().len());
+        let cost = allocation_counter::measure(|| read(&streams, &chunks));
+        let bytes = streams.bytes().len() as u64;
+        assert!(cost.bytes_max <= 2 * bytes + SMALL_CHANGE_BYTES, "{} for {bytes} bytes", cost.bytes_max);
+        peak = peak.max(cost.bytes_max);
+        received += bytes;
+    }
+    println!("{STREAMS} streams, {received} bytes, at most {peak} bytes held by one");
+    assert!(peak > 0, "nothing was gathered");
+}
+
+/// Reads a stream as a server does, and decodes each frame both ways.
+fn read(streams: &Streams, chunks: &Chunks) {
+    let mut frames = Frames::new(streams.frame_bytes_max());
+    for mut chunk in chunks.of(streams.bytes()) {
+        loop {
+            match frames.next_frame(&mut chunk) {
+                Ok(Some(frame)) => {
+                    let decoding = allocation_counter::measure(|| {
+                        let decoded = (
+                            Request::decode(&frame.header, frame.body).is_ok(),
+                            Response::decode(&frame.header, frame.body).is_ok(),
+                        );
+                        assert_ne!(decoded, (true, true));
+                    });
+                    assert_eq!(decoding.count_total, 0, "decoding reads in place");
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_only_claims_costs_nothing() {
+    for claimed in [1 << 20, 1 << 30, u32::MAX] {
+        let mut header = vec![0; 32];
+        header[..4].copy_from_slice(&u32::to_le_bytes(claimed));
+        header[4] = 32;
+        let cost = allocation_counter::measure(|| {
+            let mut frames = Frames::new(u32::MAX);
+            let mut chunk = header.as_slice();
+            assert_eq!(frames.next_frame(&mut chunk).unwrap(), None);
+            assert_eq!(frames.waiting_bytes(), 32);
+        });
+        assert!(cost.bytes_max <= 2 * 32, "{claimed}: {}", cost.bytes_max);
+    }
+}
+
+#[test]
+fn a_long_frame_is_forgotten_when_it_was_read() {
+    let mut frames = Frames::new(u32::MAX);
+    let mut frame = Vec::new();
+    let text = "x".repeat(4 * GATHERED_BYTES_KEPT_MAX);
+    Response::ServerInfo(&text).encode(1, 0, &mut frame).unwrap();
+    let cost = allocation_counter::measure(|| {
+        for part in frame.chunks(1000) {
+            let mut chunk = part;
+            while frames.next_frame(&mut chunk).unwrap().is_some() {}
+        }
+        assert_eq!(frames.next_frame(&mut &[][..]).unwrap(), None);
+    });
+    assert_eq!(frames.gathered_frames(), 1);
+    assert!(cost.bytes_current <= GATHERED_BYTES_KEPT_MAX as i64, "{} bytes are kept", cost.bytes_current);
+}
