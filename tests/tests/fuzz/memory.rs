@@ -9,11 +9,14 @@ use pinion_tests::world::Random;
 
 const STREAMS: u64 = 30_000;
 
+/// The buffer holds at most twice what came; while it grows, the smaller one before it is there too.
+const TIMES_RECEIVED_MAX: u64 = 3;
+
 /// What an error or a header may cost beside the bytes: the 32 bytes of a refused header.
 const SMALL_CHANGE_BYTES: u64 = 64;
 
 #[test]
-fn the_assembler_holds_no_more_than_twice_what_came_and_decoding_nothing() {
+fn the_assembler_is_bounded_by_what_came_and_decoding_takes_nothing() {
     let mut random = Random::new(17);
     let (mut peak, mut received) = (0, 0);
     let mut streams = Streams::new(&mut random, &corpus::kept("frames"));
@@ -23,7 +26,8 @@ fn the_assembler_holds_no_more_than_twice_what_came_and_decoding_nothing() {
         chunks.draw(&mut random, streams.bytes().len());
         let cost = allocation_counter::measure(|| read(&streams, &chunks));
         let bytes = streams.bytes().len() as u64;
-        assert!(cost.bytes_max <= 2 * bytes + SMALL_CHANGE_BYTES, "{} for {bytes} bytes", cost.bytes_max);
+        let bound = TIMES_RECEIVED_MAX * bytes + SMALL_CHANGE_BYTES;
+        assert!(cost.bytes_max <= bound, "{} for {bytes} bytes", cost.bytes_max);
         peak = peak.max(cost.bytes_max);
         received += bytes;
     }
