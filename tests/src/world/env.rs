@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use pinion_env::{DirEntry, Env, FileLock, Monotonic, NodeEnv, OpenMode, Space, TaskClass};
 
+use super::NodeId;
 use super::disk::{Disk, Operation};
 use super::file::{DISK_NANOS_MAX, SimFile};
+use super::frames::{self, NodeFrame};
 use super::listen::SimListener;
 use super::node::Process;
 use super::scheduler::Origin;
@@ -25,7 +27,7 @@ use super::trace::Step;
 const OFF_CORE_NANOS_MAX: u64 = 500_000;
 
 /// The wall clock when a world begins: some moment in 2030.
-const WALL_START_MS: u64 = 1_900_000_000_000;
+pub(super) const WALL_START_MS: u64 = 1_900_000_000_000;
 
 /// One core of one process, as its code sees the world. `M` is what its cores tell each other.
 pub struct SimEnv<M = ()> {
@@ -59,6 +61,20 @@ impl<M> SimEnv<M> {
             shared.note(step, u64::from(result.is_ok()), 0);
             result
         })
+    }
+}
+
+impl<M> SimEnv<M> {
+    /// Sends a frame to a core of another node, without knowing whether it arrives.
+    pub fn send_frame(&self, to: NodeId, core: usize, bytes: Vec<u8>) {
+        if self.shared.is_alive(Some(self.process.id)) {
+            frames::send(&self.shared, self.process.id.node, to.0, core, bytes);
+        }
+    }
+
+    /// The next frame that was sent to this core. One task per core receives.
+    pub fn poll_frame(&self, context: &mut Context<'_>) -> Poll<NodeFrame> {
+        self.process.inbox.poll(self.core, context)
     }
 }
 

@@ -5,16 +5,17 @@
 //! asked for them. Sizes and latencies come from the seed: frames span chunks, chunks hold several
 //! frames, and a receiver that does not ask stops its sender.
 //!
-//! Fault-free: bytes are neither lost nor reordered, and a side that closes still delivers what it
-//! has started to send. When a process dies, what it had not delivered is cut off; the other side
+//! Bytes are never lost or reordered in a stream that lives, and a side that closes still delivers
+//! what it has started to send. How a stream may stop, break or fall silent: `link_faults`. When a process dies, what it had not delivered is cut off; the other side
 //! then sees the end of the stream, or a reset if the dead one had bytes it never took.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use super::link_faults::nanos;
 use super::random::Random;
 use super::scheduler::ProcessId;
 use super::shared::Shared;
@@ -26,6 +27,13 @@ pub(super) const LATENCY_NANOS_MAX: u64 = 200_000;
 /// Bounds of the receive window, in bytes; drawn for each pipe.
 const WINDOW_BYTES_MIN: u64 = 1 << 10;
 const WINDOW_BYTES_MAX: u64 = 1 << 15;
+
+/// Longest receive window of a pipe that is meant to have a tiny one, in bytes.
+const TINY_WINDOW_BYTES_MAX: u64 = 64;
+
+/// How long a sender waits in a hole before it gives up.
+const GIVE_UP_NANOS_MIN: u64 = 500_000_000;
+const GIVE_UP_NANOS_MAX: u64 = 20_000_000_000;
 
 /// Longest chunk, in bytes.
 const CHUNK_BYTES_MAX: u64 = 4096;
@@ -47,6 +55,8 @@ pub(super) enum Armed {
 enum End {
     Closed,
     Reset,
+    /// The peer has not been heard of for too long.
+    TimedOut,
 }
 
 /// A send in flight: the buffers and how far they have been delivered.
@@ -61,6 +71,8 @@ type Sent = (io::Result<()>, Vec<Vec<u8>>);
 /// One direction of a connection.
 pub(super) struct Pipe {
     number: u64,
+    /// The other direction.
+    other: RefCell<Weak<Self>>,
     state: RefCell<State>,
 }
 
@@ -71,6 +83,10 @@ struct State {
     sender_gone: bool,
     /// A piece is on its way.
     delivering: bool,
+    /// Nothing passes any more.
+    hole: bool,
+    /// A reset that a hole holds back.
+    reset_waits: bool,
     window: VecDeque<u8>,
     window_bytes_max: usize,
     armed: Armed,
@@ -82,14 +98,20 @@ struct State {
 
 impl Pipe {
     fn new(shared: &Shared) -> Rc<Self> {
-        let window_bytes_max =
+        let mut window_bytes_max =
             shared.random.borrow_mut().between(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX) as usize;
+        if shared.happens(shared.link_faults.get().tiny_window_one_in) {
+            shared.fault("tiny window");
+            window_bytes_max = 1 + shared.below(TINY_WINDOW_BYTES_MAX) as usize;
+        }
         let state = State {
             sending: None,
             sent: None,
             sender: None,
             sender_gone: false,
             delivering: false,
+            hole: false,
+            reset_waits: false,
             window: VecDeque::new(),
             window_bytes_max,
             armed: Armed::Off,
@@ -98,7 +120,8 @@ impl Pipe {
             receiver_gone: false,
             end: None,
         };
-        Rc::new(Self { number: shared.links.next_pipe(), state: RefCell::new(state) })
+        let other = RefCell::default();
+        Rc::new(Self { number: shared.links.next_pipe(), other, state: RefCell::new(state) })
     }
 
     pub(super) fn is_sending(&self) -> bool {
@@ -141,6 +164,7 @@ impl Pipe {
         match state.end {
             Some(End::Closed) => Poll::Ready(Ok(None)),
             Some(End::Reset) => Poll::Ready(Err(io::Error::from(ErrorKind::ConnectionReset))),
+            Some(End::TimedOut) => Poll::Ready(Err(io::Error::from(ErrorKind::TimedOut))),
             None => {
                 state.receiver = Some(context.waker().clone());
                 Poll::Pending
@@ -177,7 +201,9 @@ impl Pipe {
             let mut state = self.state.borrow_mut();
             state.sender_gone = true;
             state.sender = None;
-            if reset {
+            if reset && state.hole {
+                state.reset_waits = true;
+            } else if reset {
                 state.end = Some(End::Reset);
             }
             if cut { state.sending.take() } else { None }
@@ -209,13 +235,90 @@ impl Pipe {
     fn go_on(self: &Rc<Self>, shared: &Rc<Shared>) {
         {
             let mut state = self.state.borrow_mut();
-            if state.delivering || !state.has_something_to_deliver() {
+            if state.delivering || state.hole || !state.has_something_to_deliver() {
                 return;
             }
             state.delivering = true;
         }
+        let mut latency = shared.below(LATENCY_NANOS_MAX) + shared.lateness_nanos();
+        let faults = shared.link_faults.get();
+        if shared.happens(faults.clog_one_in) {
+            shared.fault("clog");
+            latency = latency.saturating_add(shared.below(nanos(faults.clog_max)));
+        }
         let (pipe, world) = (Rc::clone(self), Rc::clone(shared));
-        shared.after(shared.below(LATENCY_NANOS_MAX), Box::new(move || pipe.deliver(&world)));
+        if shared.happens(faults.reset_one_in) {
+            shared.fault("reset");
+            shared.after(latency, Box::new(move || pipe.break_off(&world)));
+        } else if shared.happens(faults.hole_one_in) {
+            self.state.borrow_mut().delivering = false;
+            self.fall_silent(shared);
+        } else {
+            shared.after(latency, Box::new(move || pipe.deliver(&world)));
+        }
+    }
+
+    /// Nothing passes from now on, here or in both directions.
+    fn fall_silent(self: &Rc<Self>, shared: &Rc<Shared>) {
+        let other = if shared.one_in(2) { self.other.borrow().upgrade() } else { None };
+        shared.fault(if other.is_some() { "hole both ways" } else { "hole one way" });
+        for pipe in [Some(Rc::clone(self)), other].into_iter().flatten() {
+            pipe.state.borrow_mut().hole = true;
+            shared.links.holes.borrow_mut().push(Rc::downgrade(&pipe));
+            let world = Rc::clone(shared);
+            let weak = Rc::downgrade(&pipe);
+            let give_up = move || {
+                if let Some(pipe) = weak.upgrade() {
+                    pipe.give_up(&world);
+                }
+            };
+            shared.after(give_up_nanos(shared), Box::new(give_up));
+        }
+    }
+
+    /// The sender has waited too long: its side of the connection fails, the other learns nothing.
+    fn give_up(self: &Rc<Self>, shared: &Rc<Shared>) {
+        {
+            let mut state = self.state.borrow_mut();
+            if !state.hole || !state.fail_send(ErrorKind::TimedOut) {
+                return;
+            }
+            // Whoever is heard of again after that is answered with a reset.
+            state.reset_waits = true;
+        }
+        shared.fault("gave up");
+        self.wake_both();
+        if let Some(other) = self.other.borrow().upgrade() {
+            other.state.borrow_mut().end.get_or_insert(End::TimedOut);
+            other.wake_both();
+        }
+    }
+
+    /// Lets pass again what waits.
+    pub(super) fn heal(self: &Rc<Self>, shared: &Rc<Shared>) {
+        self.state.borrow_mut().hole = false;
+        self.go_on(shared);
+    }
+
+    /// Both directions end with a reset, and both ends learn of it.
+    fn break_off(self: &Rc<Self>, shared: &Rc<Shared>) {
+        shared.note(Step::Deliver, self.number, 0);
+        self.state.borrow_mut().delivering = false;
+        let other = self.other.borrow().upgrade();
+        for pipe in [Some(Rc::clone(self)), other].into_iter().flatten() {
+            {
+                let mut state = pipe.state.borrow_mut();
+                state.hole = false;
+                state.end.get_or_insert(End::Reset);
+                state.fail_send(ErrorKind::ConnectionReset);
+                // What had arrived may or may not be read before the reset is.
+                if shared.one_in(2) {
+                    state.window.clear();
+                    state.chunks.clear();
+                }
+            }
+            pipe.wake_both();
+        }
     }
 
     fn deliver(self: &Rc<Self>, shared: &Rc<Shared>) {
@@ -240,6 +343,14 @@ impl Pipe {
         self.go_on(shared);
     }
 
+    fn wake_both(&self) {
+        let sender = self.state.borrow_mut().sender.take();
+        if let Some(sender) = sender {
+            sender.wake();
+        }
+        self.wake_receiver();
+    }
+
     fn wake_receiver(&self) {
         let receiver = self.state.borrow_mut().receiver.take();
         if let Some(receiver) = receiver {
@@ -256,13 +367,16 @@ impl State {
     fn has_something_to_deliver(&self) -> bool {
         match &self.sending {
             Some(_) => self.receiver_gone || self.end.is_some() || self.free_bytes() > 0,
-            None => self.sender_gone && self.end.is_none(),
+            None => (self.sender_gone || self.reset_waits) && self.end.is_none(),
         }
     }
 
     /// Moves a piece of the send in flight into the window, or the end of the stream after it.
     fn move_piece(&mut self, random: &mut Random) -> usize {
         let Some(mut sending) = self.sending.take() else {
+            if self.reset_waits {
+                self.end.get_or_insert(End::Reset);
+            }
             if self.sender_gone {
                 self.end.get_or_insert(End::Closed);
             }
@@ -296,6 +410,13 @@ impl State {
         moved
     }
 
+    /// Ends the send in flight with an error; false when none is.
+    fn fail_send(&mut self, kind: ErrorKind) -> bool {
+        let Some(sending) = self.sending.take() else { return false };
+        self.sent = Some((Err(io::Error::from(kind)), sending.buffers));
+        true
+    }
+
     /// Cuts the chunks that the receiver has asked for.
     fn cut_chunks(&mut self, random: &mut Random) {
         while self.armed != Armed::Off && !self.window.is_empty() && self.chunks.len() < CHUNKS_MAX {
@@ -307,6 +428,11 @@ impl State {
             }
         }
     }
+}
+
+/// How long somebody waits for an answer from a hole.
+pub(super) fn give_up_nanos(shared: &Shared) -> u64 {
+    shared.random.borrow_mut().between(GIVE_UP_NANOS_MIN, GIVE_UP_NANOS_MAX)
 }
 
 /// One side of a connection. Dropping it closes that side.
@@ -323,6 +449,8 @@ impl Ends {
     /// A new connection: the client's side and the server's.
     pub(super) fn pair(shared: &Rc<Shared>, server: ProcessId) -> (Self, Self) {
         let (up, down) = (Pipe::new(shared), Pipe::new(shared));
+        *up.other.borrow_mut() = Rc::downgrade(&down);
+        *down.other.borrow_mut() = Rc::downgrade(&up);
         let client = Self {
             shared: Rc::clone(shared),
             process: None,

@@ -11,8 +11,8 @@
 //!
 //! A crash ([`World::crash`]) is a kill: it drops a node's tasks; each file operation under way at that
 //! moment is done wholly or not at all, and what was finished stays. A power cut
-//! ([`World::power_cut`]) also takes what was not durable; [`Disk`] says how. Otherwise nothing is
-//! lost, garbled or reordered that the real world keeps.
+//! ([`World::power_cut`]) also takes what was not durable; [`Disk`] says how. [`World::set_link_faults`]
+//! makes links fail. Otherwise nothing is lost, garbled or reordered that the real world keeps.
 //!
 //! Limits are constants beside what they limit. A run that stops making progress panics; each panic
 //! inside a run is followed by the seed and the last steps on standard error.
@@ -31,7 +31,9 @@
 mod disk;
 mod env;
 mod file;
+mod frames;
 mod link;
+mod link_faults;
 mod listen;
 mod node;
 mod random;
@@ -42,11 +44,15 @@ mod stream;
 mod trace;
 
 #[cfg(test)]
+mod link_tests;
+#[cfg(test)]
 mod tests;
 
 pub use disk::{Disk, Operation, PowerCut};
 pub use env::SimEnv;
 pub use file::SimFile;
+pub use frames::NodeFrame;
+pub use link_faults::LinkFaults;
 pub use listen::SimListener;
 pub use node::NodeConfig;
 pub use random::Random;
@@ -145,6 +151,7 @@ impl World {
             place.running = Some(Running {
                 process: id,
                 accepting: Rc::clone(&process.accepting),
+                inbox: Rc::clone(&process.inbox),
                 mains_left: config.cores,
                 drop_messages: Box::new(move || messages.drop_messages()),
             });
@@ -300,6 +307,38 @@ impl World {
         }
     }
 
+    /// From now on links fail like this. What has failed stays so until [`World::heal_links`].
+    pub fn set_link_faults(&self, faults: LinkFaults) {
+        self.shared().link_faults.set(faults);
+    }
+
+    /// Ends all faults of links: what waits in a hole and is still wanted passes, cuts are mended.
+    pub fn heal_links(&self) {
+        let shared = self.shared();
+        shared.link_faults.set(LinkFaults::NONE);
+        shared.directions.mend_all();
+        let holes = shared.links.holes.take();
+        for pipe in holes.into_iter().filter_map(|pipe| pipe.upgrade()) {
+            pipe.heal(shared);
+        }
+    }
+
+    /// Loses all frames from one node to another from now on. The other direction goes on.
+    pub fn cut_frames(&self, from: NodeId, to: NodeId) {
+        self.shared().fault("frames cut");
+        self.shared().directions.cut(from.0, to.0, u64::MAX);
+    }
+
+    /// Ends a cut of one direction.
+    pub fn mend_frames(&self, from: NodeId, to: NodeId) {
+        self.shared().directions.mend(from.0, to.0);
+    }
+
+    /// How often each fault of links has happened, by name.
+    pub fn link_fault_counts(&self) -> Vec<(&'static str, u64)> {
+        self.shared().fault_counts.borrow().iter().map(|(name, count)| (*name, *count)).collect()
+    }
+
     /// A hash over everything that happened. Equal for equal seeds and code.
     pub fn trace_hash(&self) -> u64 {
         self.shared().trace.borrow().hash()
@@ -411,6 +450,11 @@ impl Outside {
     /// Virtual time since the world's start.
     pub fn now(&self) -> Monotonic {
         self.shared.now()
+    }
+
+    /// Milliseconds since 1970 by a wall clock that is right.
+    pub fn wall_ms(&self) -> u64 {
+        env::WALL_START_MS + self.shared.clock.get() / 1_000_000
     }
 
     /// A stream of random numbers of its own, for a generator of operations.

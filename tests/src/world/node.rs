@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::disk::Disk;
+use super::frames::Inbox;
 use super::listen::Accepting;
 use super::random::Random;
 use super::scheduler::ProcessId;
@@ -47,6 +48,7 @@ pub(super) struct Node {
 pub(super) struct Running {
     pub(super) process: ProcessId,
     pub(super) accepting: Rc<Accepting>,
+    pub(super) inbox: Rc<Inbox>,
     /// Cores whose main function has not returned.
     pub(super) mains_left: usize,
     /// Drops the messages that nobody will take.
@@ -80,6 +82,7 @@ pub(super) struct Process<M> {
     pub(super) id: ProcessId,
     pub(super) disk: Rc<Disk>,
     pub(super) accepting: Rc<Accepting>,
+    pub(super) inbox: Rc<Inbox>,
     pub(super) wall_shift_ms: Rc<Cell<i64>>,
     cores: Vec<Core<M>>,
     messages_max: usize,
@@ -111,6 +114,7 @@ impl<M> Process<M> {
             id,
             disk: Rc::clone(&node.disk),
             accepting: Rc::new(Accepting::new(config.cores, config.port)),
+            inbox: Rc::new(Inbox::new(config.cores)),
             wall_shift_ms: Rc::clone(&node.wall_shift_ms),
             cores: (0..config.cores).map(core).collect(),
             messages_max: config.messages_max,

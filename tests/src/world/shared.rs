@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::panic::Location;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -17,7 +17,9 @@ use std::time::Duration;
 use pinion_env::{Monotonic, TaskClass};
 
 use super::disk::{Disk, Operation};
-use super::link::Ends;
+use super::frames::Directions;
+use super::link::{Ends, Pipe};
+use super::link_faults::LinkFaults;
 use super::node::Node;
 use super::random::Random;
 use super::scheduler::{Action, Event, EventKey, Origin, ProcessId, Scheduler};
@@ -40,6 +42,10 @@ pub(super) struct Shared {
     pub(super) trace: RefCell<Trace>,
     pub(super) nodes: RefCell<BTreeMap<u32, Node>>,
     pub(super) links: Links,
+    pub(super) directions: Directions,
+    pub(super) link_faults: Cell<LinkFaults>,
+    /// Faults so far, by name.
+    pub(super) fault_counts: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 /// Connections that are not in any socket's hands, and their numbers.
@@ -49,6 +55,8 @@ pub(super) struct Links {
     last_handoff: Cell<u64>,
     /// Handed off and not adopted yet.
     pub(super) parked: RefCell<BTreeMap<u64, Ends>>,
+    /// Pipes that fell into a hole, for healing.
+    pub(super) holes: RefCell<Vec<Weak<Pipe>>>,
     /// Hand-offs that were dropped. Shared with them; they may be on any thread.
     pub(super) abandoned: Arc<Mutex<Vec<u64>>>,
 }
@@ -79,6 +87,9 @@ impl Shared {
             trace: RefCell::new(Trace::default()),
             nodes: RefCell::new(BTreeMap::new()),
             links: Links::default(),
+            directions: Directions::default(),
+            link_faults: Cell::new(LinkFaults::NONE),
+            fault_counts: RefCell::default(),
         })
     }
 
@@ -228,20 +239,39 @@ impl Shared {
         async move {
             let slot = Rc::new(Slot::default());
             let (world, filled) = (Rc::clone(&shared), Rc::clone(&slot));
+            let faults = shared.link_faults.get();
+            let lost = shared.happens(faults.lose_attempt_one_in);
+            if lost {
+                shared.fault("attempt lost");
+                let given_up = Rc::clone(&slot);
+                let timed_out = move || given_up.fill(Err(io::Error::from(ErrorKind::TimedOut)));
+                shared.after(super::link::give_up_nanos(&shared), Box::new(timed_out));
+                if shared.one_in(2) {
+                    return slot.filled().await;
+                }
+            }
+            let refused = shared.happens(faults.refuse_one_in);
+            if refused {
+                shared.fault("attempt refused");
+            }
             let arrive = move || {
                 world.note(Step::Connect, u64::from(node), u64::from(port));
                 let accepting = world.nodes.borrow().get(&node).and_then(Node::process).and_then(
                     |(process, accepting)| {
-                        (accepting.port() == port).then(|| (process, Rc::clone(accepting)))
+                        (accepting.port() == port && !refused).then(|| (process, Rc::clone(accepting)))
                     },
                 );
                 let accepted = accepting.and_then(|(process, accepting)| {
                     let (client, server) = Ends::pair(&world, process);
                     accepting.arrive(&world, server).ok().map(|()| client)
                 });
-                filled.fill(accepted.ok_or_else(|| io::Error::from(ErrorKind::ConnectionRefused)));
+                // Of a lost attempt the server may know; what it knows of closes at once.
+                if !lost {
+                    filled.fill(accepted.ok_or_else(|| io::Error::from(ErrorKind::ConnectionRefused)));
+                }
             };
-            shared.after(shared.below(super::link::LATENCY_NANOS_MAX), Box::new(arrive));
+            let nanos = shared.below(super::link::LATENCY_NANOS_MAX) + shared.lateness_nanos();
+            shared.after(nanos, Box::new(arrive));
             slot.filled().await
         }
     }

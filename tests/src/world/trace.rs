@@ -42,6 +42,10 @@ pub(super) enum Step {
     Receive,
     /// A message was taken: from, to.
     Message,
+    /// A frame arrived at a node: node, bytes.
+    Frame,
+    /// Something went wrong on purpose: how often so far, and its name.
+    Fault,
 }
 
 /// Steps kept for the report of a failure.
