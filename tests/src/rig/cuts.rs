@@ -41,6 +41,10 @@ const ACKNOWLEDGED_MAX: u64 = 1_000;
 const START_US_MAX: u64 = 80_000;
 const STOP_US_MAX: u64 = 10_000;
 
+/// How long a cut may wait for the request it hits: under load, and when there will soon be none.
+const LOAD_WAIT: Duration = Duration::from_secs(3);
+const LEAVING_WAIT: Duration = Duration::from_millis(20);
+
 /// Size of the disk, which is sparse.
 pub(super) const DISK_BYTES: u64 = 192 << 20;
 /// Sectors of a disk are of one of these sizes.
@@ -52,8 +56,8 @@ pub(super) trait CutDisk: Sized {
     fn new(sector_bytes: u32, random: &mut Random) -> Result<Self, String>;
     /// Where it is mounted.
     fn path(&self) -> &Path;
-    /// The power fails.
-    fn cut(&mut self, random: &mut Random, counts: &mut Counts) -> Result<(), String>;
+    /// The power fails, now or at a request that the disk chooses and that comes within `wait`.
+    fn cut(&mut self, wait: Duration, random: &mut Random, counts: &mut Counts) -> Result<(), String>;
     /// The power returns. Nobody uses the disk.
     fn restore(&mut self) -> Result<(), String>;
 }
@@ -67,7 +71,7 @@ impl CutDisk for ImageDisk {
         self.mount().path()
     }
 
-    fn cut(&mut self, _: &mut Random, _: &mut Counts) -> Result<(), String> {
+    fn cut(&mut self, _: Duration, _: &mut Random, _: &mut Counts) -> Result<(), String> {
         self.mount().shut_down()
     }
 
@@ -115,13 +119,13 @@ fn cut_once(
     random: &mut Random,
     counts: &mut Counts,
 ) {
-    let mut cut = |random: &mut Random, counts: &mut Counts| {
-        disk.cut(random, counts).expect("a disk could be cut off a moment ago");
+    let mut cut = |wait: Duration, random: &mut Random, counts: &mut Counts| {
+        disk.cut(wait, random, counts).expect("a disk could be cut off a moment ago");
     };
     if random.below(START_CUT_EVERY) == 0 {
         let starting = rig.spawn();
         thread::sleep(Duration::from_micros(random.below(START_US_MAX)));
-        cut(random, counts);
+        cut(LEAVING_WAIT, random, counts);
         starting.kill();
         counts.add("cuts at start", 1);
         return;
@@ -140,7 +144,7 @@ fn cut_once(
             thread::sleep(Duration::from_micros(random.below(STOP_US_MAX)));
             counts.add("cuts at stop", 1);
         }
-        cut(random, counts);
+        cut(if is_stop { LEAVING_WAIT } else { LOAD_WAIT }, random, counts);
         // Every writer meets the failure: nothing is acknowledged by memory alone.
         progress.wait_until(|progress| progress.have_all_ended());
         server

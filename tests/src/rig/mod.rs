@@ -12,15 +12,19 @@
 //! how far the server had come at a given moment does not.
 
 mod cuts;
+mod fuse;
 mod image;
 mod kill;
 mod machine;
 mod oracle;
 mod place;
+mod torn;
+mod volatile;
 
 pub use cuts::POWER_CUT;
 pub use kill::KILL;
 pub use oracle::{Oracle, Progress, Rules};
+pub use torn::TORN;
 
 use crate::trials::{Counts, Trials};
 

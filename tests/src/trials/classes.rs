@@ -1,8 +1,14 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::fuzz::FUZZ_FRAMES;
-use crate::rig::{KILL, POWER_CUT};
+use crate::{fuzz, rig};
 
 /// Every class, in the order of the guarantees table in README.md.
-pub const CLASSES: &[Class] = &[KILL, POWER_CUT, FUZZ_FRAMES];
+pub const CLASSES: &[Class] = &[
+    // Real servers.
+    rig::KILL,
+    rig::POWER_CUT,
+    rig::TORN,
+    // Bytes from outside.
+    fuzz::FUZZ_FRAMES,
+];
