@@ -59,23 +59,28 @@ struct TornDisk {
 struct Mounts {
     // Dropped in this order.
     mount: Mount,
-    _device: LoopDevice,
+    _attached: Attached,
+}
+
+struct Attached {
+    // Dropped in this order.
+    device: LoopDevice,
     _system: FuseMount,
 }
 
 impl TornDisk {
     /// The disk on a loop device. Each time anew, so that no cache of the kernel remembers more than
     /// the disk does.
-    fn attach(&self) -> Result<(LoopDevice, FuseMount), String> {
+    fn attach(&self) -> Result<Attached, String> {
         let system = FuseMount::new(VolatileSystem(self.disk.clone()), self.below.clone())?;
         let device = LoopDevice::attach(&system.path().join(DISK_NAME), self.sector_bytes)?;
-        Ok((device, system))
+        Ok(Attached { device, _system: system })
     }
 
     fn mount(&mut self) -> Result<(), String> {
-        let (device, system) = self.attach()?;
-        let mount = Mount::new(&device, self.at.clone())?;
-        self.mounts = Some(Mounts { mount, _device: device, _system: system });
+        let attached = self.attach()?;
+        let mount = Mount::new(&attached.device, self.at.clone())?;
+        self.mounts = Some(Mounts { mount, _attached: attached });
         Ok(())
     }
 }
@@ -86,9 +91,7 @@ impl CutDisk for TornDisk {
         let (at, below) = (place.directory("disk")?, place.directory("below")?);
         let disk = VolatileDisk::new(DISK_BYTES as usize, sector_bytes as usize);
         let mut torn = Self { mounts: None, disk, sector_bytes, at, below, _place: place };
-        let (device, system) = torn.attach()?;
-        format(&device)?;
-        drop((device, system));
+        format(&torn.attach()?.device)?;
         torn.mount()?;
         Ok(torn)
     }
