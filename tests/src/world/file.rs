@@ -115,10 +115,10 @@ impl File for SimFile {
 
     fn bytes(&self) -> impl Future<Output = io::Result<u64>> + 'static {
         let inode = Rc::clone(&self.inode);
-        self.operation(Operation::Inspect, DISK_NANOS_MAX, move |shared, _| {
-            let bytes = inode.borrow().bytes();
-            shared.note(Step::Inspect, bytes, 0);
-            Ok(bytes)
+        self.operation(Operation::Inspect, DISK_NANOS_MAX, move |shared, disk| {
+            let bytes = disk.bytes(&inode);
+            shared.note(Step::Inspect, *bytes.as_ref().unwrap_or(&0), 0);
+            bytes
         })
     }
 }

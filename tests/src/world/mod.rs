@@ -48,7 +48,7 @@ mod link_tests;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, Operation, PowerCut};
+pub use disk::{Disk, Fault, Faults, Filter, Injected, Operation, PowerCut};
 pub use env::SimEnv;
 pub use file::SimFile;
 pub use frames::NodeFrame;
@@ -212,6 +212,24 @@ impl World {
             disk.wait_for_stop(context.waker());
             ended.as_mut().poll(context).map(|()| false)
         })
+    }
+
+    /// Stops a node's tasks where they are, as `kill -STOP` does, until [`World::resume`] or its end.
+    /// What it has asked for goes on: its operations end, bytes arrive for it. Its clocks run. A node
+    /// that is not running stays as it is.
+    pub fn pause(&self, node: NodeId) {
+        let shared = self.shared();
+        let runs = shared.nodes.borrow().get(&node.0).is_some_and(|node| node.running.is_some());
+        if runs {
+            shared.note(Step::Pause, u64::from(node.0), 1);
+            shared.scheduler.pause(node.0);
+        }
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume(&self, node: NodeId) {
+        self.shared().note(Step::Pause, u64::from(node.0), 0);
+        self.shared().scheduler.resume(node.0);
     }
 
     /// How often each fault and each outcome of a cut or kill has happened so far, over all nodes:
@@ -517,6 +535,7 @@ fn end_process(shared: &Rc<Shared>, node: u32, end: End<'_>) {
     let process = running.process;
     shared.note(Step::End, u64::from(node), u64::from(process.life));
     let (futures, events) = shared.scheduler.take_process(process);
+    shared.scheduler.resume(node);
     match end {
         End::Exit => disk.resume(),
         End::Kill => {

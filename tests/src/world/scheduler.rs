@@ -7,7 +7,7 @@
 //! back into the world.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
@@ -102,6 +102,10 @@ pub(super) struct Scheduler {
     events: RefCell<BTreeMap<EventKey, Event>>,
     /// Events that were due while their disk stood still.
     held: RefCell<Vec<Event>>,
+    /// Nodes whose tasks do not run.
+    paused: RefCell<BTreeSet<u32>>,
+    /// Tasks of paused nodes that could run.
+    resting: RefCell<Vec<TaskId>>,
     last_task: Cell<TaskId>,
     last_event: Cell<u64>,
     /// The world is being dropped: nothing starts any more.
@@ -135,11 +139,36 @@ impl Scheduler {
     pub(super) fn draw(&self, random: &RefCell<Random>) -> Option<TaskId> {
         self.collect_woken();
         let mut ready = self.ready.borrow_mut();
-        if ready.is_empty() {
-            return None;
+        while !ready.is_empty() {
+            let place = random.borrow_mut().below(ready.len() as u64) as usize;
+            let task = ready.swap_remove(place);
+            if !self.rests(task) {
+                return Some(task);
+            }
+            self.resting.borrow_mut().push(task);
         }
-        let place = random.borrow_mut().below(ready.len() as u64) as usize;
-        Some(ready.swap_remove(place))
+        None
+    }
+
+    /// Lets the tasks of a node rest, whatever wakes them. Its operations go on and end.
+    pub(super) fn pause(&self, node: u32) {
+        self.paused.borrow_mut().insert(node);
+    }
+
+    pub(super) fn resume(&self, node: u32) {
+        if self.paused.borrow_mut().remove(&node) {
+            self.ready.borrow_mut().append(&mut self.resting.borrow_mut());
+        }
+    }
+
+    fn rests(&self, task: TaskId) -> bool {
+        let paused = self.paused.borrow();
+        if paused.is_empty() {
+            return false;
+        }
+        let tasks = self.tasks.borrow();
+        let process = tasks.get(&task).and_then(|task| task.origin.process);
+        process.is_some_and(|process| paused.contains(&process.node))
     }
 
     /// Polls a task once. Ended tasks are dropped; so is one whose process ended in its own turn.

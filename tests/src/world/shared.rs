@@ -115,6 +115,12 @@ impl Shared {
         trace.content(bytes);
     }
 
+    fn note_fault(&self, disk: &Disk) {
+        if let Some(fault) = disk.take_unnoted() {
+            self.note(Step::Fault, fault, disk.operations());
+        }
+    }
+
     /// Whether a process (or the outside, `None`) still runs.
     pub(super) fn is_alive(&self, process: Option<ProcessId>) -> bool {
         let Some(process) = process else { return true };
@@ -178,9 +184,10 @@ impl Shared {
         // What it changes may be there although the process has not lived to see it end.
         let may_outlive = !matches!(operation, Operation::Read | Operation::Sync | Operation::Inspect);
         let own = Rc::clone(disk);
-        self.schedule(process, Some(Rc::clone(disk)), nanos_max, may_outlive, move |shared| {
+        self.schedule(process, Some((Rc::clone(disk), operation)), nanos_max, may_outlive, move |shared| {
             let result = effect(shared, &own);
             own.ended(operation);
+            shared.note_fault(&own);
             result
         })
     }
@@ -188,7 +195,7 @@ impl Shared {
     fn schedule<T: 'static, E>(
         self: &Rc<Self>,
         process: ProcessId,
-        disk: Option<Rc<Disk>>,
+        on: Option<(Rc<Disk>, Operation)>,
         nanos_max: u64,
         may_outlive: bool,
         effect: E,
@@ -201,7 +208,12 @@ impl Shared {
             let slot = Rc::new(Slot::default());
             if shared.is_alive(Some(process)) {
                 // Some complete at once, as cached ones do.
-                let nanos = if shared.one_in(8) { 0 } else { shared.below(nanos_max) };
+                let mut nanos = if shared.one_in(8) { 0 } else { shared.below(nanos_max) };
+                let disk = on.map(|(disk, operation)| {
+                    nanos += disk.delay_nanos(operation);
+                    shared.note_fault(&disk);
+                    disk
+                });
                 let (world, filled) = (Rc::clone(&shared), Rc::clone(&slot));
                 let action: Action = Box::new(move || filled.fill(effect(&world)));
                 let event = Event { process: Some(process), may_outlive, disk, action };

@@ -20,6 +20,10 @@ pub(super) enum Step {
     Start,
     /// A node ended: node, its life.
     End,
+    /// A node was paused (1) or resumed (0): node, which.
+    Pause,
+    /// An operation had a fault: the fault's number, operations of that disk before.
+    Fault,
     /// The power of a node was cut: node, how much was lost.
     PowerCut,
     /// A file operation that changes no file: result in bytes, 0.

@@ -18,6 +18,11 @@
 //! * what no cut touches: bytes that were durable and are not being written. Devices that lose those
 //!   are broken, and tests break them on purpose.
 //!
+//! Faults ([`Fault`]) come by rates or exactly ([`Disk::set_faults`], [`Disk::fail_nth`]); each is
+//! counted when it happens, as is each outcome of a cut ([`Disk::fault_counts`]), and the trace has
+//! it. A failed sync is final for what it was to cover, as on Linux since 4.13: the pages count as
+//! clean, the next sync says that all is well, and a cut may lose them.
+//!
 //! Not modelled: sectors damaged beside those being written (a device block larger than a sector),
 //! memory-mapped files, holes (a file takes space for its whole size), directories that are removed
 //! or renamed (the environment has neither), limits on the number of files, permissions.
@@ -31,6 +36,8 @@
 
 mod content;
 mod cut;
+mod faults;
+mod faulty;
 mod operations;
 mod power;
 mod tally;
@@ -40,6 +47,7 @@ mod tree;
 mod tests;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::task::Waker;
@@ -47,11 +55,13 @@ use std::task::Waker;
 use pinion_env::{PAGE_BYTES, Space};
 
 use super::random::Random;
+use faults::Orders;
 use operations::inside;
 use tally::Tally;
 use tree::Tree;
 
 pub use cut::PowerCut;
+pub use faults::{Fault, Faults, Filter, Injected};
 pub use tally::Operation;
 
 pub(super) use content::Inode;
@@ -68,6 +78,15 @@ pub struct Disk {
     /// The disk stops when so many operations have ended.
     stop_at: Cell<Option<u64>>,
     stop_waiters: RefCell<Vec<Waker>>,
+    orders: RefCell<Orders>,
+    /// Whether any fault is asked for: the only thing that a disk without faults looks at.
+    armed: Cell<bool>,
+    /// The last fault, until the trace has it.
+    unnoted: Cell<Option<u64>>,
+    /// Whether old content is kept for stale reads.
+    keeps_old: Cell<bool>,
+    /// The last files that are gone, for stale reads.
+    removed: RefCell<VecDeque<Inode>>,
 }
 
 /// Whether operations have their effect.
@@ -135,6 +154,29 @@ impl Disk {
         Ok(())
     }
 
+    /// Flips one bit of a file: of the byte at `offset` the bit `bit`, from 0 to 7.
+    ///
+    /// # Errors
+    /// No such file, or it ends before.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
+        let inode = self.file(path)?;
+        let mut content = inode.borrow_mut();
+        if offset >= content.bytes() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        content.flip(offset, u64::from(bit));
+        Ok(())
+    }
+
+    /// Makes the 4 KiB page at an offset of a file unreadable until it is written again.
+    ///
+    /// # Errors
+    /// No such file.
+    pub fn make_unreadable(&self, path: &Path, offset: u64) -> io::Result<()> {
+        self.file(path)?.borrow_mut().make_unreadable(offset);
+        Ok(())
+    }
+
     /// Changes the size of the disk. It may become smaller than what it holds: nothing grows then.
     pub fn set_total_bytes(&self, total_bytes: u64) {
         let used = self.used_bytes();
@@ -164,6 +206,11 @@ impl Disk {
             power: Cell::new(Power::On),
             stop_at: Cell::new(None),
             stop_waiters: RefCell::default(),
+            orders: RefCell::default(),
+            armed: Cell::new(false),
+            unnoted: Cell::new(None),
+            keeps_old: Cell::new(false),
+            removed: RefCell::default(),
         }
     }
 }

@@ -8,25 +8,47 @@ use std::sync::{Arc, Weak};
 
 use pinion_env::{AlignedBuf, DirEntry, FileLock, OpenMode, PAGE_BYTES, Space, WriteMode};
 
+use super::Disk;
 use super::content::{Content, Inode, SyncMark, round_up};
+use super::tally::Operation;
 use super::tree::Entry;
-use super::{Disk, Power};
+
+/// Files that are gone whose content is kept for stale reads.
+const REMOVED_KEPT: usize = 4;
 
 impl Disk {
     pub(in crate::world) fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Inode> {
         match mode {
-            OpenMode::Read | OpenMode::ReadWrite => self.file(path),
-            OpenMode::CreateNew => {
-                self.create(path, Entry::File(Inode::default())).and_then(|()| self.file(path))
+            OpenMode::Read | OpenMode::ReadWrite => {
+                self.on_names(Operation::Open, &[path], || self.file(path))
             }
+            OpenMode::CreateNew => self.on_names(Operation::Create, &[path], || {
+                self.create(path, Entry::File(Inode::default()))?;
+                self.file(path)
+            }),
         }
     }
 
     pub(in crate::world) fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.create(path, Entry::Directory)
+        let create = || self.create(path, Entry::Directory);
+        self.on_names(Operation::CreateDirectory, &[path], create)
     }
 
     pub(in crate::world) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.on_names(Operation::Rename, &[from, to], || self.rename_now(from, to))
+    }
+
+    pub(in crate::world) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.on_names(Operation::Remove, &[path], || {
+            let path = inside(path)?;
+            let inode = self.file(&path)?;
+            self.unlink(&inode);
+            self.tree.borrow_mut().remove(path, inode);
+            Ok(())
+        })
+    }
+
+    fn rename_now(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (inside(from)?, inside(to)?);
         let moved = self.file(&from)?;
         self.parent_exists(&to)?;
@@ -43,14 +65,6 @@ impl Disk {
         Ok(())
     }
 
-    pub(in crate::world) fn remove(&self, path: &Path) -> io::Result<()> {
-        let path = inside(path)?;
-        let inode = self.file(&path)?;
-        self.unlink(&inode);
-        self.tree.borrow_mut().remove(path, inode);
-        Ok(())
-    }
-
     /// What a directory sync that begins now is to make durable.
     pub(in crate::world) fn begin_sync_dir(&self) -> u64 {
         self.tree.borrow().last_change()
@@ -59,13 +73,17 @@ impl Disk {
     pub(in crate::world) fn sync_dir(&self, path: &Path, up_to: u64) -> io::Result<()> {
         let path = inside(path)?;
         self.directory(&path)?;
-        if self.power.get() == Power::On {
-            self.tree.borrow_mut().sync(&path, up_to);
+        if !self.is_on() {
+            return Ok(());
         }
-        Ok(())
+        self.sync_names(&path, up_to, self.due(Operation::SyncDirectory, &[&path]))
     }
 
     pub(in crate::world) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.on_names(Operation::List, &[path], || self.list_now(path))
+    }
+
+    fn list_now(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let path = inside(path)?;
         self.directory(&path)?;
         let tree = self.tree.borrow();
@@ -85,14 +103,25 @@ impl Disk {
     }
 
     pub(in crate::world) fn space(&self, path: &Path) -> io::Result<Space> {
-        let path = inside(path)?;
-        match self.tree.borrow().get(&path) {
-            Some(_) => Ok(*self.space.borrow()),
-            None => Err(failed(ErrorKind::NotFound, &path)),
-        }
+        self.on_names(Operation::Inspect, &[path], || {
+            let path = inside(path)?;
+            match self.tree.borrow().get(&path) {
+                Some(_) => Ok(*self.space.borrow()),
+                None => Err(failed(ErrorKind::NotFound, &path)),
+            }
+        })
+    }
+
+    pub(in crate::world) fn bytes(&self, inode: &Inode) -> io::Result<u64> {
+        let path = self.path_if_armed(inode);
+        self.on_names(Operation::Inspect, &[&path], || Ok(inode.borrow().bytes()))
     }
 
     pub(in crate::world) fn lock(&self, path: &Path) -> io::Result<Option<FileLock>> {
+        self.on_names(Operation::Lock, &[path], || self.lock_now(path))
+    }
+
+    fn lock_now(&self, path: &Path) -> io::Result<Option<FileLock>> {
         match self.create(path, Entry::File(Inode::default())) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -126,7 +155,8 @@ impl Disk {
             let capacity = buffer.capacity();
             return Err(refused(format!("read of {bytes} bytes at {offset} into a buffer of {capacity}")));
         }
-        Ok(inode.borrow().read(offset, &mut buffer[..bytes]))
+        let due = self.due(Operation::Read, &[&self.path_if_armed(inode)]);
+        self.read_content(inode, offset, &mut buffer[..bytes], due)
     }
 
     pub(in crate::world) fn write_at(
@@ -149,25 +179,25 @@ impl Disk {
             .checked_add(range.len() as u64)
             .filter(|end| *end <= i64::MAX as u64)
             .ok_or_else(|| refused(format!("write at {offset}, beyond the largest file")))?;
-        let mut content = inode.borrow_mut();
-        if end > content.bytes() && !range.is_empty() {
+        let content = inode.borrow();
+        if end > content.bytes() && !range.is_empty() && !content.unlinked {
             let more = round_up(end) - content.allocated_bytes();
-            if !content.unlinked && more > self.space.borrow().available_bytes {
+            if more > self.space.borrow().available_bytes {
                 return Err(io::Error::from(ErrorKind::StorageFull));
             }
-            self.resize(&mut content, end);
         }
-        if mode == WriteMode::Durable && self.power.get() == Power::On {
-            content.write_durable(offset, &buffer[range]);
-        } else {
-            content.write_pending(offset, &buffer[range], &mut self.random.borrow_mut());
-        }
-        Ok(())
+        drop(content);
+        let due = self.due(Operation::Write, &[&self.path_if_armed(inode)]);
+        self.write_content(inode, offset, &buffer[range], mode, due)
     }
 
     pub(in crate::world) fn sync(&self, inode: &Inode, mark: SyncMark) -> io::Result<()> {
-        inode.borrow_mut().sync(mark);
-        Ok(())
+        self.sync_content(inode, mark, self.due(Operation::Sync, &[&self.path_if_armed(inode)]))
+    }
+
+    /// A file's name now; nobody asks for it as long as no fault is due.
+    fn path_if_armed(&self, inode: &Inode) -> PathBuf {
+        if self.armed.get() { inode.borrow().path.clone() } else { PathBuf::new() }
     }
 
     pub(super) fn file(&self, path: &Path) -> io::Result<Inode> {
@@ -196,6 +226,11 @@ impl Disk {
         let used = self.used_bytes() - inode.borrow().allocated_bytes();
         let mut space = self.space.borrow_mut();
         space.available_bytes = space.total_bytes.saturating_sub(used);
+        if self.keeps_old.get() {
+            let mut removed = self.removed.borrow_mut();
+            removed.truncate(REMOVED_KEPT - 1);
+            removed.push_front(inode.clone());
+        }
     }
 
     fn create(&self, path: &Path, entry: Entry) -> io::Result<()> {

@@ -118,6 +118,10 @@ impl Disk {
         lost
     }
 
+    pub(super) fn is_on(&self) -> bool {
+        self.power.get() == Power::On
+    }
+
     fn stop_if_due(&self) {
         let due = self.stop_at.get().is_some_and(|stop_at| self.operations() >= stop_at);
         if due && self.power.get() == Power::On {

@@ -1,7 +1,9 @@
-//! What has happened to a disk, counted: operations by kind, and every outcome of every cut.
+//! What has happened to a disk, counted: operations by kind, every fault, every outcome of every cut.
 //!
 //! A count that stays at zero is a fault point that nothing has tested, so the names are listed
 //! whether or not anything was counted under them.
+
+use super::faults::POINTS;
 
 /// What a node asks of its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,10 +73,17 @@ outcomes! {
 }
 
 /// The counts of one disk, over all its nodes' lives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
     pub(super) operations: [u64; OPERATIONS],
     pub(super) outcomes: [u64; OUTCOME_NAMES.len()],
+    pub(super) faults: [u64; POINTS.len()],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { operations: [0; OPERATIONS], outcomes: [0; OUTCOME_NAMES.len()], faults: [0; POINTS.len()] }
+    }
 }
 
 impl Tally {
@@ -88,6 +97,7 @@ impl Tally {
 
     /// Names and numbers, zeros included.
     pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        OUTCOME_NAMES.iter().copied().zip(self.outcomes)
+        let faults = POINTS.iter().map(|(_, _, name)| *name).zip(self.faults);
+        OUTCOME_NAMES.iter().copied().zip(self.outcomes).chain(faults)
     }
 }

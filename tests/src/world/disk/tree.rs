@@ -37,6 +37,8 @@ pub(super) struct Tree {
 #[derive(Debug)]
 struct Change {
     number: u64,
+    /// Its sync has failed: no later one covers it, and a cut may keep or drop it.
+    in_limbo: bool,
     what: What,
 }
 
@@ -97,8 +99,9 @@ impl Tree {
         self.journal.retain(|change| !change.is_about(file));
     }
 
-    /// Makes the changes of a directory up to a number durable.
-    pub(super) fn sync(&mut self, directory: &Path, up_to: u64) {
+    /// Makes the changes of a directory up to a number durable, but for those that `done` says it
+    /// has failed for.
+    pub(super) fn sync(&mut self, directory: &Path, up_to: u64, mut done: impl FnMut() -> bool) {
         // A file that comes from elsewhere takes its earlier names along: the inode has one journal.
         let moved: BTreeSet<*const _> = self
             .journal
@@ -107,12 +110,14 @@ impl Tree {
             .filter_map(Change::crosses)
             .map(Rc::as_ptr)
             .collect();
-        for change in std::mem::take(&mut self.journal) {
+        for mut change in std::mem::take(&mut self.journal) {
             let wanted = change.touches(directory)
                 || (!moved.is_empty() && change.file().is_some_and(|file| moved.contains(&Rc::as_ptr(file))));
-            if change.number <= up_to && wanted {
-                change.apply(&mut self.durable);
-            } else {
+            if change.number > up_to || !wanted || change.in_limbo {
+                self.journal.push(change);
+            } else if !done() || !change.apply(&mut self.durable) {
+                // It failed, or builds on a change that did.
+                change.in_limbo = true;
                 self.journal.push(change);
             }
         }
@@ -140,7 +145,7 @@ impl Tree {
 
     fn note(&mut self, what: What) {
         self.last += 1;
-        self.journal.push(Change { number: self.last, what });
+        self.journal.push(Change { number: self.last, in_limbo: false, what });
     }
 }
 

@@ -3,24 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use pinion_env::{OpenMode, WriteMode};
+use pinion_env::WriteMode;
 
 use super::super::{Disk, Inode, PowerCut};
-use super::{counted, disk, page};
+use super::{counted, create, disk, page, sync, sync_dir, write};
 use crate::world::random::Random;
-
-fn create(disk: &Disk, path: &str) -> Inode {
-    disk.open(Path::new(path), OpenMode::CreateNew).unwrap()
-}
-
-fn sync_dir(disk: &Disk, path: &str) {
-    disk.sync_dir(Path::new(path), disk.begin_sync_dir()).unwrap();
-}
-
-fn sync(disk: &Disk, file: &Inode) {
-    let mark = file.borrow_mut().begin_sync();
-    disk.sync(file, mark).unwrap();
-}
 
 fn rename(disk: &Disk, from: &str, to: &str) {
     disk.rename(Path::new(from), Path::new(to)).unwrap();
@@ -30,10 +17,10 @@ fn files(disk: &Disk) -> Vec<String> {
     disk.files().iter().map(|path| path.to_str().unwrap().to_owned()).collect()
 }
 
-/// A file of one durable page of `byte`.
+/// A file of one durable page of `byte`; its name is pending.
 fn filled(disk: &Disk, path: &str, byte: u8) -> Inode {
     let file = create(disk, path);
-    disk.write_at(&file, 0, &page(byte), 0..4096, WriteMode::Durable).unwrap();
+    write(disk, &file, 0, byte, WriteMode::Durable).unwrap();
     file
 }
 
@@ -45,24 +32,24 @@ fn first_byte(disk: &Disk, path: &str) -> u8 {
 fn names_stay_only_with_a_sync_of_their_directory() {
     let disk = disk(1 << 20, 512);
     disk.create_dir(Path::new("data")).unwrap();
-    sync_dir(&disk, "");
+    sync_dir(&disk, "").unwrap();
     let old = filled(&disk, "data/old", 1);
-    sync(&disk, &old);
+    sync(&disk, &old).unwrap();
     disk.cut(&PowerCut::drop_all());
     assert_eq!(files(&disk), Vec::<String>::new(), "a sync of the file does not make its name durable");
     assert_eq!(disk.used_bytes(), 0);
 
     filled(&disk, "data/old", 1);
-    sync_dir(&disk, "data");
+    sync_dir(&disk, "data").unwrap();
     let mark = disk.begin_sync_dir();
     filled(&disk, "data/new", 2);
     disk.sync_dir(Path::new("data"), mark).unwrap();
-    sync_dir(&disk, "");
+    sync_dir(&disk, "").unwrap();
     disk.cut(&PowerCut::drop_all());
     assert_eq!(files(&disk), ["data/old"], "a sync covers what was done when it began");
 
     filled(&disk, "data/new", 2);
-    sync_dir(&disk, "data");
+    sync_dir(&disk, "data").unwrap();
     rename(&disk, "data/new", "data/old");
     assert_eq!(first_byte(&disk, "data/old"), 2);
     disk.cut(&PowerCut::drop_all());
@@ -74,7 +61,7 @@ fn names_stay_only_with_a_sync_of_their_directory() {
     disk.cut(&PowerCut::drop_all());
     assert_eq!(first_byte(&disk, "data/old"), 1);
     rename(&disk, "data/new", "data/old");
-    sync_dir(&disk, "data");
+    sync_dir(&disk, "data").unwrap();
     disk.cut(&PowerCut::drop_all());
     assert_eq!((files(&disk), first_byte(&disk, "data/old")), (vec!["data/old".to_owned()], 2));
     let space = disk.space(Path::new("data")).unwrap();
@@ -90,8 +77,8 @@ fn what_lies_in_a_new_directory_goes_with_it() {
     disk.create_dir(Path::new("data")).unwrap();
     disk.create_dir(Path::new("data/shard")).unwrap();
     filled(&disk, "data/shard/log", 1);
-    sync_dir(&disk, "data/shard");
-    sync_dir(&disk, "data");
+    sync_dir(&disk, "data/shard").unwrap();
+    sync_dir(&disk, "data").unwrap();
     disk.cut(&PowerCut::drop_all());
     assert!(disk.list(Path::new("data")).is_err());
     disk.create_dir(Path::new("data")).unwrap();
@@ -104,10 +91,10 @@ fn a_rename_between_directories_is_durable_with_either() {
         let disk = disk(1 << 20, 512);
         disk.create_dir(Path::new("from")).unwrap();
         disk.create_dir(Path::new("to")).unwrap();
-        sync_dir(&disk, "");
+        sync_dir(&disk, "").unwrap();
         filled(&disk, "from/a", 1);
         rename(&disk, "from/a", "to/b");
-        sync_dir(&disk, synced);
+        sync_dir(&disk, synced).unwrap();
         disk.cut(&PowerCut::drop_all());
         assert_eq!(files(&disk), ["to/b"], "synced: {synced}");
     }
@@ -120,7 +107,7 @@ fn pending_names_are_kept_as_a_prefix_or_as_any_consistent_subset() {
         for seed in 0..400 {
             let disk = Disk::new(1 << 20, 512, Random::new(seed));
             filled(&disk, "current", 1);
-            sync_dir(&disk, "");
+            sync_dir(&disk, "").unwrap();
             filled(&disk, "temporary", 2);
             rename(&disk, "temporary", "current");
             filled(&disk, "other", 3);
@@ -144,7 +131,7 @@ fn pending_names_are_kept_as_a_prefix_or_as_any_consistent_subset() {
 fn a_file_removed_behind_the_nodes_back_does_not_return() {
     let disk = disk(1 << 20, 512);
     filled(&disk, "a", 1);
-    sync_dir(&disk, "");
+    sync_dir(&disk, "").unwrap();
     rename(&disk, "a", "b");
     disk.delete(Path::new("b")).unwrap();
     for cut in [PowerCut::drop_all(), PowerCut::keep_all()] {
@@ -159,7 +146,7 @@ fn growth_is_durable_with_a_durable_write_or_a_sync() {
     for seed in 0..100 {
         let disk = Disk::new(1 << 20, 512, Random::new(seed));
         let file = filled(&disk, "file", 1);
-        sync_dir(&disk, "");
+        sync_dir(&disk, "").unwrap();
         disk.write_at(&file, 4096, &page(2), 0..4096, WriteMode::Unsynced).unwrap();
         let cut = PowerCut { sector_dropped: 256, size_cut: 128, ..PowerCut::keep_all() };
         disk.cut(&cut);
@@ -169,7 +156,7 @@ fn growth_is_durable_with_a_durable_write_or_a_sync() {
         seen.insert(left.len());
 
         disk.write_at(&file, 8192, &page(3), 0..4096, WriteMode::Unsynced).unwrap();
-        sync(&disk, &file);
+        sync(&disk, &file).unwrap();
         disk.cut(&PowerCut::drop_all());
         assert_eq!(disk.read(Path::new("file")).unwrap()[8192..], [3; 4096]);
     }

@@ -6,8 +6,10 @@
 //! Old bytes are copied only where a pending write covers durable ones, so writing new files, which
 //! is nearly all that an engine without update in place does, copies nothing.
 
+mod damage;
+
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -45,6 +47,10 @@ pub(in crate::world) struct Content {
     writes: u32,
     /// The last write that some sync, perhaps under way, is to make durable.
     syncing: u32,
+    /// By page number, what the page held before its last write; only where faults may ask for it.
+    old: Option<BTreeMap<u64, Page>>,
+    /// Pages that cannot be read until they are written.
+    unreadable: BTreeSet<u64>,
     /// Removed or replaced: its space has been given back.
     pub(super) unlinked: bool,
     pub(super) lock: Weak<()>,
@@ -146,16 +152,13 @@ impl Content {
     }
 
     pub(super) fn sync(&mut self, mark: SyncMark) {
-        if mark.writes == self.writes {
-            self.pending.clear();
-        } else {
-            self.pending.retain(|_, pending| {
-                for write in &mut pending.writes {
-                    *write = if *write <= mark.writes { 0 } else { *write };
-                }
-                !pending.is_over()
-            });
-        }
+        self.pending.retain(|_, pending| {
+            for write in &mut pending.writes {
+                // Sectors whose sync failed stay as they are: their number is above all others.
+                *write = if *write <= mark.writes { 0 } else { *write };
+            }
+            !pending.is_over()
+        });
         self.durable_bytes = self.durable_bytes.max(mark.bytes.min(self.bytes));
     }
 
@@ -215,6 +218,12 @@ impl Content {
     }
 
     fn put(&mut self, page: u64, inside: usize, source: &[u8]) {
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(&page);
+        }
+        if let (Some(old), Some(content)) = (&mut self.old, self.pages.get(&page)) {
+            old.insert(page, content.clone());
+        }
         if source.len() == PAGE_BYTES && is_zero(source) {
             self.pages.remove(&page);
             return;
