@@ -117,7 +117,7 @@ impl Shared {
 
     fn note_fault(&self, disk: &Disk) {
         if let Some(fault) = disk.take_unnoted() {
-            self.note(Step::Fault, fault, disk.operations());
+            self.note(Step::DiskFault, fault, disk.operations());
         }
     }
 

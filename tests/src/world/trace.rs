@@ -22,8 +22,8 @@ pub(super) enum Step {
     End,
     /// A node was paused (1) or resumed (0): node, which.
     Pause,
-    /// An operation had a fault: the fault's number, operations of that disk before.
-    Fault,
+    /// A disk operation had a fault: the fault's number, operations of that disk before.
+    DiskFault,
     /// The power of a node was cut: node, how much was lost.
     PowerCut,
     /// A file operation that changes no file: result in bytes, 0.
