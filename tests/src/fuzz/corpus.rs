@@ -36,7 +36,11 @@ fn read_directory(directory: &Path) -> Vec<Kept> {
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| entry.expect("a directory of the repository can be read").path()).collect();
     paths.sort();
-    paths.iter().filter(|path| path.extension().is_some_and(|end| end == "hex")).map(|path| read(path)).collect()
+    paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "hex"))
+        .map(|path| read(path))
+        .collect()
 }
 
 fn read(path: &Path) -> Kept {

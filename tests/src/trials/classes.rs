@@ -1,7 +1,7 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{fuzz, rig};
+use crate::{fuzz, overload, rig};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
@@ -9,6 +9,7 @@ pub const CLASSES: &[Class] = &[
     rig::KILL,
     rig::POWER_CUT,
     rig::TORN,
+    overload::OVERLOAD,
     // Bytes from outside.
     fuzz::FUZZ_FRAMES,
 ];

@@ -14,7 +14,8 @@ fn no_frame_breaks_a_decoder_or_a_server() {
     assert!(share("bodies refused") > 150, "{counts}");
     assert!(share("headers refused") > 2 && share("frames too long") > 2, "{counts}");
     assert!(share("frames gathered over chunks") > 20 && share("cursors opened") > 5, "{counts}");
-    for name in ["answers only a newer server sends", "prefaces", "servers talked to", "kept inputs replayed"] {
+    for name in ["answers only a newer server sends", "prefaces", "servers talked to", "kept inputs replayed"]
+    {
         assert!(counts.get(name) > 0, "{name}: {counts}");
     }
     let each = counts.get("answers to hostile connections") / counts.get("hostile connections");

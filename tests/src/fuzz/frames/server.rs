@@ -163,7 +163,9 @@ async fn hostile(outside: &Outside, node: NodeId, bytes: &[u8], vanishes: bool) 
         if tired.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
-        if !sent.get() && let Poll::Ready((result, _)) = socket.poll_sent(context) {
+        if !sent.get()
+            && let Poll::Ready((result, _)) = socket.poll_sent(context)
+        {
             sent.set(true);
             if result.is_err() || vanishes {
                 return Poll::Ready(());

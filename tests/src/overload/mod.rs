@@ -1,0 +1,15 @@
+//! Overload and abuse of one node: real servers on loopback, and clients that ask too much of them.
+//!
+//! [`OVERLOAD`] offers ten times what the server sustains.
+
+mod line;
+mod meter;
+mod open_loop;
+mod small;
+mod tenfold;
+
+pub use line::{Line, Sip, opening};
+pub use meter::{Held, files_in, raise_descriptors};
+pub use open_loop::{OpenLoop, Pace, Round};
+pub use small::Small;
+pub use tenfold::{Bounds, OVERLOAD, tenfold};
