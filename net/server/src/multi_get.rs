@@ -61,6 +61,9 @@ struct Gathering<E: ServerEnv> {
 
 /// Answers a MULTI_GET.
 pub(crate) fn multi_get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, request: &MultiGet<'_>) {
+    if core.checked_namespace(&ticket, request.namespace).is_none() {
+        return;
+    }
     let count = request.keys.len() as usize;
     if count > core.options.batch_ops_max as usize {
         return core.refuse(&ticket, &Refusal::too_large("multi-get", count, core.options.batch_ops_max));

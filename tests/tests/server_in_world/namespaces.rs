@@ -4,7 +4,9 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use pinion_protocol::{ErrorCode, KeyRequest, NamespaceOptions, Put, Request, Response, Ttl, Write};
+use pinion_protocol::{
+    ErrorCode, KeyRequest, Keys, ListBuf, MultiGet, NamespaceOptions, Put, Request, Response, Ttl, Write,
+};
 
 use super::client::{Client, TestNode, write};
 use super::{counter, in_worlds, info, key};
@@ -43,6 +45,10 @@ fn namespaces_are_known_and_forgotten_by_all_cores_at_once() {
                 let get = Request::Get(KeyRequest { namespace, key: &key(index) });
                 assert_eq!(client.call(&get).await.error().code, ErrorCode::NoSuchNamespace);
             }
+            let mut keys = ListBuf::<Keys>::new();
+            (1..3).for_each(|index| keys.push(&key(index).as_slice()).unwrap());
+            let many = Request::MultiGet(MultiGet { namespace, keys: keys.list() });
+            assert_eq!(client.call(&many).await.error().code, ErrorCode::NoSuchNamespace);
         }
         assert_eq!(one.call(&Request::NamespaceDrop("books")).await.error().code, ErrorCode::NoSuchNamespace);
         assert_eq!(one.call(&Request::NamespaceDrop("default")).await.error().code, ErrorCode::BadRequest);
