@@ -1,7 +1,7 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{fuzz, overload, rig};
+use crate::{fuzz, overload, rig, server_histories};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
@@ -10,6 +10,8 @@ pub const CLASSES: &[Class] = &[
     rig::POWER_CUT,
     rig::TORN,
     overload::OVERLOAD,
+    // Servers in the world.
+    server_histories::SERVER_HISTORIES,
     // Bytes from outside.
     fuzz::FUZZ_FRAMES,
 ];
