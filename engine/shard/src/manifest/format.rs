@@ -10,6 +10,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::framing::{HeaderFault, HeaderKind};
 use crate::identity::Identity;
 use crate::log::LogPosition;
+use crate::stamp::HybridTime;
 use crate::table::TableMeta;
 
 /// Frames start on multiples of this, whatever the device: the step of a search for frames.
@@ -188,6 +189,7 @@ const REMOVE_TABLE: u8 = 2;
 const LOG_RELEASED: u8 = 3;
 const NEXT_FILE: u8 = 4;
 const COMPACT_CURSOR: u8 = 5;
+const CLOCK_CEILING: u8 = 6;
 
 /// Appends an edit's bytes.
 pub(super) fn put_edit(out: &mut Vec<u8>, edit: &Edit) {
@@ -213,6 +215,10 @@ pub(super) fn put_edit(out: &mut Vec<u8>, edit: &Edit) {
             out.extend_from_slice(&[COMPACT_CURSOR, *level]);
             put_position(out, &position.borrow());
         }
+        Edit::ClockCeiling { time } => {
+            out.push(CLOCK_CEILING);
+            out.extend_from_slice(&time.0.to_le_bytes());
+        }
     }
 }
 
@@ -224,6 +230,7 @@ pub(super) fn decode_edit(from: &mut Decoder<'_>) -> Option<Edit> {
         LOG_RELEASED => Edit::LogReleased { position: LogPosition(from.u64()?) },
         NEXT_FILE => Edit::NextFile { number: from.u64()? },
         COMPACT_CURSOR => Edit::CompactCursor { level: from.u8()?, position: from.position()? },
+        CLOCK_CEILING => Edit::ClockCeiling { time: HybridTime(from.u64()?) },
         _ => return None,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::key::OwnedPosition;
 use crate::log::LogPosition;
+use crate::stamp::HybridTime;
 use crate::table::TableMeta;
 
 const ADDED_TWICE: &str = "a table that is live is added";
@@ -43,6 +44,12 @@ pub enum Edit {
         /// The end of what it took last.
         position: OwnedPosition,
     },
+    /// The hybrid clock has been used up to here: what these edits drop is dead by this time. Never
+    /// goes back.
+    ClockCeiling {
+        /// The shard's clock starts no earlier.
+        time: HybridTime,
+    },
 }
 
 /// The sum of all edits.
@@ -54,6 +61,8 @@ pub struct ManifestState {
     pub log_released: LogPosition,
     /// The least file number that was never used.
     pub next_file: u64,
+    /// The clock starts no earlier.
+    pub clock_ceiling: HybridTime,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +129,7 @@ impl ManifestState {
                 Edit::CompactCursor { level, position } => {
                     self.cursors.insert(*level, position.clone());
                 }
+                Edit::ClockCeiling { time } => self.clock_ceiling = self.clock_ceiling.max(*time),
             }
         }
         Ok(())
@@ -135,6 +145,8 @@ impl ManifestState {
             .map(|(level, position)| Edit::CompactCursor { level: *level, position: position.clone() });
         let tables =
             self.tables().map(|(level, run, meta)| Edit::AddTable { level, run, meta: meta.clone() });
-        fixed.into_iter().chain(cursors).chain(tables)
+        let clock = Edit::ClockCeiling { time: self.clock_ceiling };
+        let clock = (self.clock_ceiling > HybridTime::default()).then_some(clock);
+        fixed.into_iter().chain(clock).chain(cursors).chain(tables)
     }
 }

@@ -5,7 +5,7 @@ use crate::identity::DatabaseId;
 use crate::key::{NamespaceId, OwnedPosition, Partition};
 use crate::log::LogPosition;
 use crate::namespaces::TableNamespaces;
-use crate::stamp::Stamp;
+use crate::stamp::{HybridTime, Stamp};
 use crate::table::TableMeta;
 use crate::testing::{Op, TestEnv, assert_golden};
 
@@ -78,13 +78,19 @@ fn edits_survive_a_crash_and_add_up() {
         manifest.apply(&[Edit::RemoveTable { number: 2 }, moved, cursor]).await.unwrap();
         manifest.apply(&[Edit::RemoveTable { number: 1 }, Edit::NextFile { number: 50 }]).await.unwrap();
         let back = Edit::LogReleased { position: LogPosition::ZERO };
-        manifest.apply(&[back, Edit::NextFile { number: 4 }]).await.unwrap();
+        let (late, early) = (HybridTime(9), HybridTime(8));
+        manifest.apply(&[Edit::ClockCeiling { time: late }]).await.unwrap();
+        manifest
+            .apply(&[back, Edit::NextFile { number: 4 }, Edit::ClockCeiling { time: early }])
+            .await
+            .unwrap();
     });
     env.crash();
     let state = reopened(&env).unwrap();
     let tables: Vec<_> = state.tables().map(|(level, run, meta)| (level, run, meta.number)).collect();
     assert_eq!(tables, [(1, 0, 2), (0, 3, 3)]);
     assert_eq!((state.log_released, state.next_file), (LogPosition::new(3, 8), 50));
+    assert_eq!(state.clock_ceiling, HybridTime(9));
     assert_eq!(state.cursors(), [None, Some(position(b"m"))]);
     // Nothing was written by opening.
     let writes = env.count(Op::Write);
@@ -270,7 +276,8 @@ fn the_format_is_frozen() {
         let cursor = Edit::CompactCursor { level: 1, position: position(b"m") };
         let released = Edit::LogReleased { position: LogPosition::new(1, 4096) };
         manifest.apply(&[add(7), add(8), released, Edit::NextFile { number: 12 }]).await.unwrap();
-        manifest.apply(&[Edit::RemoveTable { number: 7 }, cursor]).await.unwrap();
+        let clock = Edit::ClockCeiling { time: HybridTime(0x0102_0304_0506_0708) };
+        manifest.apply(&[Edit::RemoveTable { number: 7 }, cursor, clock]).await.unwrap();
     });
     let content = env.content(manifest_path(&env));
     let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;

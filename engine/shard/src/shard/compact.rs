@@ -9,6 +9,9 @@
 //! * an expired value likewise; before that it becomes a tombstone of the same stamp;
 //! * every record of a dropped namespace.
 //!
+//! The clock that this is judged by becomes durable with the job's result: if a crash took it back,
+//! late writes that a dropped tombstone stood against would be accepted again.
+//!
 //! Order as in the flush: tables synced -> directory synced -> manifest durable -> inputs removed.
 //! The intent of a job lives in memory only: a crash leaves orphans, removed at the next open.
 
@@ -199,6 +202,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             meta: table.meta().clone(),
         }));
         edits.push(Edit::CompactCursor { level: level(job.from), position: job.cursor.clone() });
+        let judged_by = HybridTime::from_millis(self.clock_ms());
+        if judged_by > self.ceiling_durable.get() {
+            edits.push(Edit::ClockCeiling { time: judged_by });
+        }
         let written = if job.work == Work::Merge { added.as_slice() } else { &[] };
         self.install(written, &edits).await?;
 

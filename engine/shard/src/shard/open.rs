@@ -209,7 +209,7 @@ fn inner<E: Env, W: Waiter>(
 ) -> Inner<E, W> {
     let stamp_floor = version.stamp_max();
     Inner {
-        clock: RefCell::new(HybridClock::new(origin, stamp_floor.time)),
+        clock: RefCell::new(HybridClock::new(origin, stamp_floor.time.max(state.clock_ceiling))),
         ceiling_durable: Cell::new(HybridTime::default()),
         stamp_floor: Cell::new(stamp_floor),
         log: std::cell::OnceCell::new(),

@@ -289,3 +289,26 @@ fn writes_behind_damage_that_stops_compaction_are_told_of_it() {
     assert!(shard.stats().failed.is_none());
     assert!(get(&env, &shard, "fill-000100").unwrap().is_some());
 }
+
+#[test]
+fn what_was_dropped_by_a_clock_stays_dropped_when_a_crash_takes_the_clock_back() {
+    let env = TestEnv::new(41);
+    let shard = open(&env);
+    let wall_ms = shard.clock_ms();
+    let first = client_stamp(HybridTime::from_millis(wall_ms));
+    write_with(&env, &shard, "key", put(b"old"), first).unwrap();
+    write(&env, &shard, "key", Operation::Delete).unwrap();
+    // The wall clock jumps; by it the tombstone may go, and nothing is written any more.
+    env.set_wall_ms(wall_ms + 300_000);
+    env.block_on(shard.settle()).unwrap();
+    let tombstones: u64 = shard.stats().levels.iter().map(|level| level.tombstones).sum();
+    assert_eq!(tombstones, 0, "the tombstone is gone");
+    env.kill();
+    env.crash();
+    drop(shard);
+    env.set_wall_ms(wall_ms + 1_000);
+    let shard = open(&env);
+    let late = write_with(&env, &shard, "key", put(b"old"), first);
+    assert!(matches!(late, Err(Error::StampTooOld { .. })), "{late:?}");
+    assert_eq!(get(&env, &shard, "key").unwrap(), None);
+}
