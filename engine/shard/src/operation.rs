@@ -162,7 +162,8 @@ pub struct Written {
     pub expiry_ms: u64,
     /// The new integer (`Add`) or the new length (`Append`, `SetRange`); 0 otherwise.
     pub number: i64,
-    /// For a batch in which some operations were superseded: their indexes, ascending.
+    /// For a batch in which some operations were superseded: their indexes, ascending. Of several
+    /// operations on one key the last speaks for all.
     pub superseded: Vec<u32>,
 }
 

@@ -46,6 +46,8 @@ struct Standing {
     superseded: Vec<u32>,
     /// This very version does: the batch is repeated.
     applied: Vec<u32>,
+    /// The newest of the versions that stand in the way.
+    newest: Stamp,
 }
 
 impl Standing {
@@ -443,6 +445,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     ) {
         let last = last_of_each_key(operations);
         let staged = |index: &usize| last.contains(index) && !standing.holds(*index as u32);
+        // Those that were left out are not told apart at publication either.
+        let superseded = || {
+            let indexes = standing.superseded.iter().copied();
+            indexes.filter(|index| last.contains(&(*index as usize))).collect::<Vec<u32>>()
+        };
         let indexes: Vec<usize> = (0..operations.len()).filter(staged).collect();
         let records: Vec<(&Key<'_>, RecordView<'_>)> = indexes
             .iter()
@@ -463,10 +470,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let repeated = !standing.applied.is_empty();
             let written = Written {
                 effect: if repeated { Effect::Applied } else { Effect::Superseded },
-                stamp,
+                stamp: if repeated { stamp } else { standing.newest },
                 expiry_ms: 0,
                 number: 0,
-                superseded: standing.superseded.clone(),
+                superseded: superseded(),
             };
             return self.answer_by_memory(written, durability, waiter);
         }
@@ -489,7 +496,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             waiter,
             batch: Some(Box::new(StagedBatch {
                 operations: indexes.iter().map(|index| *index as u32).collect(),
-                superseded: standing.superseded.clone(),
+                superseded: superseded(),
             })),
             answer: None,
         };
@@ -539,7 +546,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         for (index, (operation, found)) in operations.iter().zip(found).enumerate() {
             let present = self.newest_in_memory(&operation.key, |record| record.stamp).max(*found);
             match present.map(|present| present.cmp(&stamp)) {
-                Some(Ordering::Greater) => standing.superseded.push(index as u32),
+                Some(Ordering::Greater) => {
+                    standing.superseded.push(index as u32);
+                    standing.newest = standing.newest.max(present.unwrap_or_default());
+                }
                 Some(Ordering::Equal) => standing.applied.push(index as u32),
                 Some(Ordering::Less) | None => {}
             }
