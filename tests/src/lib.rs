@@ -1,13 +1,14 @@
 //! The in-memory world, crash rigs and end-to-end tests.
 //!
-//! [`world`] runs whole nodes in one thread on virtual time; [`server_histories`] has clients ask a
-//! server in it and judges the answers by [`linear`]; [`process`] runs the real binary, [`rig`] puts it
-//! under fire and [`overload`] asks too much of it; [`fuzz`] throws bytes at whatever decodes them;
-//! [`trials`] counts what all of it withstands. The rules of the repository itself are checked by
-//! `tests/tidy.rs`.
+//! [`world`] runs whole nodes in one thread on virtual time; [`model`] compares the engine in it with
+//! a map, and [`server_histories`] has clients ask a server in it and judges the answers by [`linear`];
+//! [`process`] runs the real binary, [`rig`] puts it under fire and [`overload`] asks too much of it;
+//! [`fuzz`] throws bytes at whatever decodes them; [`trials`] counts what all of it withstands. The
+//! rules of the repository itself are checked by `tests/tidy.rs`.
 
 pub mod fuzz;
 pub mod linear;
+pub mod model;
 pub mod overload;
 pub mod process;
 pub mod rig;

@@ -1,10 +1,12 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{fuzz, overload, rig, server_histories};
+use crate::{fuzz, model, overload, rig, server_histories};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
+    // The engine in the simulated world.
+    model::MODEL,
     // Real servers.
     rig::KILL,
     rig::POWER_CUT,
