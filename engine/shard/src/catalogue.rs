@@ -31,6 +31,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) const CATALOGUE_NAMES: [&str; 2] = ["CATALOGUE", "CATALOGUE.2"];
 
 const CATALOGUE: HeaderKind = HeaderKind { name: "CATALOGUE", magic: *b"PNCA", version: 1, bytes: 48 };
+/// More changes than there can have been, and room to count on.
+const SEQUENCE_MAX: u64 = 1 << 62;
 const CATALOGUE_BYTES_MAX: u64 = 1 << 20;
 
 /// One namespace.
@@ -252,7 +254,8 @@ impl Catalogue {
         let numbered = self.live.last().is_some_and(|last| last.id.0 < self.next_id);
         let default =
             self.live.first().is_some_and(|first| first.id.0 == 0 && first.name == DEFAULT_NAMESPACE);
-        (from.rest().is_empty() && ordered && numbered && default).then_some(())
+        let counts_on = self.sequence <= SEQUENCE_MAX;
+        (from.rest().is_empty() && ordered && numbered && default && counts_on).then_some(())
     }
 }
 
@@ -283,9 +286,12 @@ impl<E: Env> CatalogueFile<E> {
         let mut same = true;
         for name in CATALOGUE_NAMES {
             let path = dir.join(name);
-            let decoded = match read_whole(env, &path, CATALOGUE_BYTES_MAX).await? {
-                Some(bytes) => Catalogue::decode(&bytes, &path),
-                None => Err(missing(&path)),
+            let decoded = match read_whole(env, &path, CATALOGUE_BYTES_MAX).await {
+                Ok(Some(bytes)) => Catalogue::decode(&bytes, &path),
+                Ok(None) => Err(missing(&path)),
+                // A copy of a size that it cannot have is as bad as one that fails its checksum.
+                Err(error @ Error::Damaged(_)) => Err(error),
+                Err(error) => return Err(error),
             };
             same &= decoded.as_ref().is_ok_and(|found| newest.as_ref().is_none_or(|newest| newest == found));
             match decoded {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pinion_env::Env;
 
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::identity::{DatabaseId, Identity};
 use crate::key::{PARTITIONS_MAX, PARTITIONS_MIN};
@@ -21,6 +21,8 @@ const META: HeaderKind = HeaderKind { name: "META", magic: *b"PNME", version: 1,
 const META_BYTES_MAX: u64 = 64 << 10;
 /// The hash that placement, filters and checksums use. A directory that names another is refused.
 const HASH_NAME: &[u8; 16] = b"xxh3-64\0\0\0\0\0\0\0\0\0";
+/// More than a directory can have been opened, and room to count on.
+const INCARNATION_MAX: u64 = 1 << 62;
 /// A shard has at least this many partitions.
 const PARTITIONS_PER_SHARD_MIN: u32 = 16;
 
@@ -93,6 +95,16 @@ impl Meta {
             return Err(Error::WrongFormat { file: file.to_path_buf(), reason });
         }
         Self::check(meta.partitions, meta.shards)?;
+        if meta.incarnation > INCARNATION_MAX {
+            return Err(Corruption {
+                file: file.to_path_buf(),
+                offset: 56,
+                what: "incarnation",
+                expected: format!("at most {INCARNATION_MAX}"),
+                found: meta.incarnation.to_string(),
+            }
+            .into());
+        }
         Ok(meta)
     }
 
@@ -102,10 +114,14 @@ impl Meta {
     /// The error of a copy if no copy is sound; [`Error::WrongFormat`] always, since a newer build's
     /// directory must not be written to.
     pub fn newest(copies: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> Result<Option<Self>> {
+        Self::newest_of(copies.into_iter().map(|(path, bytes)| Self::decode(&bytes, &path)))
+    }
+
+    fn newest_of(copies: impl IntoIterator<Item = Result<Self>>) -> Result<Option<Self>> {
         let mut newest: Option<Self> = None;
         let mut fault = None;
-        for (path, bytes) in copies {
-            match Self::decode(&bytes, &path) {
+        for copy in copies {
+            match copy {
                 Ok(meta) if newest.is_none_or(|newest| newest.incarnation < meta.incarnation) => {
                     newest = Some(meta);
                 }
@@ -125,11 +141,15 @@ impl Meta {
         let mut copies = Vec::new();
         for name in META_NAMES {
             let path = dir.join(name);
-            if let Some(bytes) = read_whole(env, &path, META_BYTES_MAX).await? {
-                copies.push((path, bytes));
+            match read_whole(env, &path, META_BYTES_MAX).await {
+                Ok(Some(bytes)) => copies.push(Self::decode(&bytes, &path)),
+                Ok(None) => {}
+                // A copy of a size that it cannot have is as bad as one that fails its checksum.
+                Err(error @ Error::Damaged(_)) => copies.push(Err(error)),
+                Err(error) => return Err(error),
             }
         }
-        Self::newest(copies)
+        Self::newest_of(copies)
     }
 
     /// Replaces both copies, one after the other.
