@@ -269,17 +269,18 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 }
                 self.put(version, job.to, &retention, &position, &record, output);
                 // Older places under the same key are passed over with it.
-                let same: Vec<usize> = (best + 1..places.len())
-                    .filter(|index| {
-                        places[*index].current().is_some_and(|(other, older)| {
-                            assert!(
-                                other != position || !older.supersedes(&record),
-                                "a newer place holds a newer stamp"
-                            );
-                            other == position
-                        })
-                    })
-                    .collect();
+                let mut same = Vec::new();
+                for (index, place) in places.iter().enumerate().skip(best + 1) {
+                    match place.current() {
+                        Some((other, older)) if other == position => {
+                            if older.supersedes(&record) {
+                                return Err(out_of_place(&places[best], &record, &older));
+                            }
+                            same.push(index);
+                        }
+                        _ => {}
+                    }
+                }
                 for index in same {
                     self.counters.records_dropped.add(1);
                     places[index].next().await?;
@@ -367,6 +368,19 @@ fn places_of<E: Env>(version: &Version<E>, job: &Job) -> Vec<PlaceCursor<E>> {
         .filter(|tables| !tables.is_empty())
         .map(PlaceCursor::sequential)
         .collect()
+}
+
+/// A newer place must hold a newer stamp: reads stop at the first record they find. Records that
+/// break it were not written by an engine, and must not be rewritten as if they were.
+fn out_of_place<E: Env>(place: &PlaceCursor<E>, record: &RecordView<'_>, older: &RecordView<'_>) -> Error {
+    Corruption {
+        file: place.table().map_or_else(Default::default, |table| table.path().to_path_buf()),
+        offset: 0,
+        what: "stamp of a record",
+        expected: format!("one above {:?}, which an older place holds", older.stamp),
+        found: format!("{:?}", record.stamp),
+    }
+    .into()
 }
 
 /// The place that stands on the first position; of equal ones the newest.

@@ -34,6 +34,11 @@ impl<E: Env> PlaceCursor<E> {
         self.cursor.as_ref()?.current()
     }
 
+    /// The table it stands in.
+    pub(super) fn table(&self) -> Option<&Rc<Table<E>>> {
+        self.cursor.as_ref().map(TableCursor::table)
+    }
+
     /// Goes to the first record at or after `position`.
     pub(super) async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
         let index = self.tables.partition_point(|table| table.meta().last.borrow() < *position);
