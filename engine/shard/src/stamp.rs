@@ -66,6 +66,10 @@ pub struct HybridTime(pub u64);
 impl HybridTime {
     const COUNTER_BITS: u32 = 16;
 
+    /// Later than any that is ever issued (some 4,400 years after 1970), with room to go on counting.
+    /// Stored times beyond it were not written by an engine.
+    pub const LAST: Self = Self(u64::MAX >> 1);
+
     /// The first time of a millisecond.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis << Self::COUNTER_BITS)

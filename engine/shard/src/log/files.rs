@@ -22,7 +22,7 @@ use std::time::Duration;
 use pinion_env::{AlignedBuf, Env, File, OpenMode, TaskClass, WriteMode};
 
 use super::format::{BLOCKS_START, Binding, SegmentHeader};
-use super::{LogOptions, LogStats};
+use super::{LogOptions, LogStats, SEGMENT_ID_MAX};
 use crate::error::{Error, Result};
 use crate::small_file::{TEMPORARY_SUFFIX, is_no_space, remove_if_there};
 
@@ -62,7 +62,9 @@ impl LogFile {
         match name.strip_suffix(".log") {
             Some(stem) => match stem.strip_prefix("spare-") {
                 Some(digits) if number(digits).is_some() => Self::Spare,
-                _ => number(stem).filter(|id| *id > 0).map_or(Self::Foreign, Self::Segment),
+                _ => number(stem)
+                    .filter(|id| (1..=SEGMENT_ID_MAX).contains(id))
+                    .map_or(Self::Foreign, Self::Segment),
             },
             None if name.ends_with(TEMPORARY_SUFFIX) => Self::Temporary,
             None => Self::Foreign,
@@ -379,7 +381,8 @@ mod tests {
     #[test]
     fn names_are_told_apart() {
         assert_eq!(LogFile::of(&segment_name(7)), LogFile::Segment(7));
-        assert_eq!(LogFile::of(&segment_name(u32::MAX)), LogFile::Segment(u32::MAX));
+        assert_eq!(LogFile::of(&segment_name(SEGMENT_ID_MAX)), LogFile::Segment(SEGMENT_ID_MAX));
+        assert_eq!(LogFile::of(&segment_name(u32::MAX)), LogFile::Foreign);
         assert_eq!(LogFile::of(&spare_name(7)), LogFile::Spare);
         assert_eq!(LogFile::of("segment.tmp"), LogFile::Temporary);
         for foreign in ["0000000000.log", "9999999999.log", "1.log", "spare-1.log", "+000000001.log", "notes"]

@@ -71,6 +71,9 @@ impl fmt::Display for LogPosition {
     }
 }
 
+/// The greatest id of a segment: no log gets there, and ids beyond it are those of no segment of ours.
+pub(crate) const SEGMENT_ID_MAX: u32 = u32::MAX - (1 << 20);
+
 /// One operation of a record as the log keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogOp<'a> {

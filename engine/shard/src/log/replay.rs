@@ -40,6 +40,9 @@ use crate::stamp::{HybridTime, Stamp};
 /// The log's directory within the shard's.
 pub const LOG_DIR: &str = "wal";
 
+/// More blocks than a log can have, and room to count on.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// What to do about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayMode {
@@ -367,6 +370,15 @@ impl<E: Env> LogReplay<E> {
             };
             return Err(self.corruption(fault).into());
         }
+        let bounds = [
+            ("number of a block", NUMBER_MAX, header.number),
+            ("clock ceiling of a block", HybridTime::LAST.0, header.clock_ceiling.0),
+        ];
+        for (what, expected, found) in bounds {
+            if found > expected {
+                return Err(self.corruption(BlockFault::Elsewhere { what, expected, found }).into());
+            }
+        }
         self.check_ops(&header, at)?;
         self.next_number = Some(header.number + 1);
         self.end = self.end.max(header.end());
@@ -388,6 +400,11 @@ impl<E: Env> LogReplay<E> {
         for _ in 0..header.records {
             let head = RecordHead::decode(&block[next..]).expect("the record was checked");
             let record = &block[next..next + head.bytes as usize];
+            if head.stamp.time > HybridTime::LAST {
+                let (what, expected, found) = ("stamp of a record", HybridTime::LAST.0, head.stamp.time.0);
+                let fault = BlockFault::Record { at: next as u32, what, expected, found };
+                return Err(self.corruption(fault).into());
+            }
             if !Ops::new(&record[RECORD_HEADER_BYTES..], head.ops).are_sound() {
                 let what = "operations of a record";
                 let (expected, found) = (u64::from(head.ops), record.len() as u64);

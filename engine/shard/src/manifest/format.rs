@@ -4,7 +4,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::Edit;
+use super::{Edit, MANIFEST_NUMBER_MAX};
 use crate::codec::{Decoder, put_position};
 use crate::error::{Corruption, Error, Result};
 use crate::framing::{HeaderFault, HeaderKind};
@@ -259,6 +259,12 @@ pub(super) fn decode_current(bytes: &[u8], binding: &Binding, file: &Path) -> Re
             file: file.to_path_buf(),
             reason: format!("it belongs to another database or shard (shard {shard} of it)"),
         });
+    }
+    if manifest > MANIFEST_NUMBER_MAX {
+        let (expected, found) = (format!("at most {MANIFEST_NUMBER_MAX}"), manifest.to_string());
+        return Err(
+            Corruption { file: file.to_path_buf(), offset: 32, what: "manifest", expected, found }.into()
+        );
     }
     Ok(manifest)
 }

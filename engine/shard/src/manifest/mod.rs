@@ -42,12 +42,16 @@ const SNAPSHOT_FRAME_BYTES: usize = 64 << 10;
 const CURRENT_NAME: &str = "CURRENT";
 const MANIFEST_PREFIX: &str = "MANIFEST-";
 
+/// The greatest number of a manifest that is taken for ours: its names have ten digits.
+const MANIFEST_NUMBER_MAX: u64 = 9_999_999_998;
+
 fn manifest_name(number: u64) -> String {
     format!("{MANIFEST_PREFIX}{number:010}")
 }
 
 fn manifest_number(name: &str) -> Option<u64> {
-    name.strip_prefix(MANIFEST_PREFIX)?.parse().ok().filter(|number| manifest_name(*number) == name)
+    let number = name.strip_prefix(MANIFEST_PREFIX)?.parse().ok()?;
+    (number <= MANIFEST_NUMBER_MAX && manifest_name(number) == name).then_some(number)
 }
 
 /// The open manifest. One task at a time applies edits.

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::key::OwnedPosition;
-use crate::log::LogPosition;
+use crate::log::{LogPosition, SEGMENT_ID_MAX};
 use crate::stamp::HybridTime;
 use crate::table::TableMeta;
 
 const ADDED_TWICE: &str = "a table that is live is added";
+const NO_ROOM: &str = "a number that nothing can count on from";
 const NOT_LIVE: &str = "a table that is not live is removed";
+
+/// The greatest number of a file or a run.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// One change of a shard's files. Edits applied together become durable together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +69,19 @@ pub struct ManifestState {
     pub clock_ceiling: HybridTime,
 }
 
+/// Whether what counts on from an edit's numbers can count on. No shard ever gets near these bounds.
+fn has_room(edit: &Edit) -> bool {
+    match edit {
+        Edit::AddTable { run, meta, .. } => {
+            meta.number <= NUMBER_MAX && *run <= NUMBER_MAX && meta.stamp_max.time <= HybridTime::LAST
+        }
+        Edit::NextFile { number } => *number <= NUMBER_MAX,
+        Edit::LogReleased { position } => position.segment() <= SEGMENT_ID_MAX,
+        Edit::ClockCeiling { time } => *time <= HybridTime::LAST,
+        Edit::RemoveTable { .. } | Edit::CompactCursor { .. } => true,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LiveTable {
     level: u8,
@@ -111,6 +128,9 @@ impl ManifestState {
     /// table that is live, removing one that is not.
     pub(super) fn apply(&mut self, edits: &[Edit]) -> Result<(), &'static str> {
         for edit in edits {
+            if !has_room(edit) {
+                return Err(NO_ROOM);
+            }
             match edit {
                 Edit::AddTable { level, run, meta } => {
                     let table = LiveTable { level: *level, run: *run, meta: meta.clone() };
