@@ -1,6 +1,7 @@
 //! Fuzzing without coverage: broad generators, exact oracles, and many trials.
 //!
-//! [`frames`] throws bytes at everything that reads from a socket. Inputs are made three ways:
+//! [`frames`] throws bytes at everything that reads from a socket, [`storage`] at everything that
+//! reads from a disk. Inputs are made three ways:
 //! valid messages, mutations of them that keep most of their structure ([`mutate`]), and garbage.
 //! What feedback by coverage would find is reached by construction instead: lengths at and beside
 //! their limits, counts that lie, and fix-ups after a mutation so that the code behind the first
@@ -12,5 +13,8 @@
 pub mod corpus;
 pub mod frames;
 pub mod mutate;
+pub mod storage;
 
 pub use frames::FUZZ_FRAMES;
+pub use storage::files::FUZZ_FILES;
+pub use storage::flips::BIT_FLIPS;

@@ -14,6 +14,8 @@ pub const CLASSES: &[Class] = &[
     overload::OVERLOAD,
     // Servers in the world.
     server_histories::SERVER_HISTORIES,
-    // Bytes from outside.
+    // Bytes from outside, and from a disk.
     fuzz::FUZZ_FRAMES,
+    fuzz::BIT_FLIPS,
+    fuzz::FUZZ_FILES,
 ];

@@ -21,3 +21,35 @@ fn no_frame_breaks_a_decoder_or_a_server() {
     let each = counts.get("answers to hostile connections") / counts.get("hostile connections");
     assert!(each > 2, "hostile connections get {each} answers each: they are refused too early");
 }
+
+#[test]
+fn no_damage_of_one_place_makes_an_answer_wrong() {
+    let counts = Class::submit("bit-flips");
+    for name in ["flips of the sweep", "flips anywhere", "misdirected blocks", "stale blocks"] {
+        assert!(counts.get(name) > 0, "{name}: {counts}");
+    }
+    // Some damage is refused at once, some met by an answer, some lies where nothing reads.
+    for name in ["refused at opening", "answers that were errors", "opened again after working on"] {
+        assert!(counts.get(name) > 100, "{name}: {counts}");
+    }
+    assert!(counts.get("answers right") > 2 * counts.get("answers that were errors"), "{counts}");
+    // The rule that lets the last write go applies to the last block of one of the directories only.
+    let lost = counts.get("unproven last writes lost");
+    assert!(lost > 0 && lost < counts.get("answers right") / 100, "{counts}");
+    assert_eq!(counts.get("answers of deceived shards"), 0, "{counts}");
+}
+
+#[test]
+fn no_file_makes_the_engine_panic() {
+    let counts = Class::submit("fuzz-files");
+    let kinds =
+        ["blocks changed and sealed", "blocks changed", "sizes changed", "files replaced", "files added"];
+    for name in kinds.into_iter().chain(["refused at opening", "answers that were errors", "answers right"]) {
+        assert!(counts.get(name) > 100, "{name}: {counts}");
+    }
+    assert!(
+        counts.get("answers of deceived shards") > 1_000,
+        "sealed blocks are refused too early: {counts}"
+    );
+    assert!(counts.get("kept inputs replayed") > 20, "{counts}");
+}

@@ -1,13 +1,18 @@
-//! What a peer sends bounds what decoding it allocates, whatever its headers claim.
+//! What is received or stored bounds what decoding it allocates, whatever its headers claim.
 //!
-//! Counted by an allocator that counts per thread, on a sample of the streams of `fuzz-frames`.
+//! Counted by an allocator that counts per thread, on a sample of what the classes try.
 
 use pinion_protocol::{Frames, GATHERED_BYTES_KEPT_MAX, Request, Response};
 use pinion_tests::fuzz::corpus;
 use pinion_tests::fuzz::frames::{Chunks, Streams};
+use pinion_tests::fuzz::storage::files;
+use pinion_tests::fuzz::storage::image::{Image, images};
+use pinion_tests::trials::Counts;
 use pinion_tests::world::Random;
 
 const STREAMS: u64 = 30_000;
+
+const FILE_INPUTS: u64 = 400;
 
 /// The buffer holds at most twice what came; while it grows, the smaller one before it is there too.
 const TIMES_RECEIVED_MAX: u64 = 3;
@@ -89,4 +94,24 @@ fn a_long_frame_is_forgotten_when_it_was_read() {
     });
     assert_eq!(frames.gathered_frames(), 1);
     assert!(cost.bytes_current <= GATHERED_BYTES_KEPT_MAX as i64, "{} bytes are kept", cost.bytes_current);
+}
+
+#[test]
+fn files_explain_what_opening_and_reading_them_takes() {
+    // The world, the engine's buffers and caches, and two copies of the largest file that is made.
+    const BYTES_MAX: u64 = 8 << 20;
+    let stored = |image: &Image| image.files.values().map(|file| file.bytes).sum::<u64>();
+    let largest = images().iter().map(stored).max().expect("there are images");
+    let mut counts = Counts::default();
+    files::kept();
+    let mut peak = 0;
+    for seed in 0..FILE_INPUTS {
+        let cost = allocation_counter::measure(|| files::one(seed, &mut counts));
+        assert!(cost.bytes_max <= BYTES_MAX, "{} bytes for the input of seed {seed}", cost.bytes_max);
+        peak = peak.max(cost.bytes_max);
+    }
+    println!(
+        "{FILE_INPUTS} inputs of about {largest} bytes at most, at most {peak} bytes held by one: {counts}"
+    );
+    assert!(counts.get("blocks changed and sealed") > FILE_INPUTS / 4, "{counts}");
 }
