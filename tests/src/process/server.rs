@@ -149,6 +149,32 @@ impl Server {
         self.process.signal(Signal::TERM);
     }
 
+    /// Stops all its threads with SIGSTOP and waits until they have.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+        let start = Instant::now();
+        while !self.is_paused() {
+            assert!(start.elapsed() < PATIENCE, "the server does not stop");
+            thread::sleep(LOOK_DELAY);
+        }
+    }
+
+    /// Lets it go on after [`Server::pause`].
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Whether every thread is stopped.
+    fn is_paused(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process lives");
+        let stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+        // A thread that has just ended is not one that runs.
+        stats.flatten().all(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
+    }
+
     /// Kills it with SIGKILL and waits for its end.
     pub fn kill(self) {
         drop(self);

@@ -136,7 +136,7 @@ fn cut_once(
     let until = 1 + random.below(ACKNOWLEDGED_MAX);
     let is_stop = random.below(STOP_CUT_EVERY) == 0;
     let clients = Oracle::clients(&server);
-    let (server, acknowledged) = oracle.write_while(Rules::CUT, clients, |progress| {
+    let (server, written) = oracle.write_while(Rules::CUT, clients, |progress| {
         progress.wait_for(until);
         count_storage(&watcher, counts);
         if is_stop {
@@ -149,6 +149,6 @@ fn cut_once(
         progress.wait_until(|progress| progress.have_all_ended());
         server
     });
-    counts.add("acknowledged writes", acknowledged);
+    counts.add("acknowledged writes", written.acknowledged);
     Server::kill(server);
 }

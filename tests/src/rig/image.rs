@@ -96,7 +96,7 @@ pub(super) struct ImageDisk {
     mount: Option<Mount>,
     device: LoopDevice,
     at: PathBuf,
-    _place: Place,
+    place: Place,
 }
 
 impl ImageDisk {
@@ -109,11 +109,19 @@ impl ImageDisk {
         let device = LoopDevice::attach(&image, sector_bytes)?;
         format(&device)?;
         let mount = Some(Mount::new(&device, at.clone())?);
-        Ok(Self { mount, device, at, _place: place })
+        Ok(Self { mount, device, at, place })
     }
 
     pub(super) fn mount(&self) -> &Mount {
         self.mount.as_ref().expect("it is mounted but for a moment in `remount`")
+    }
+
+    pub(super) fn device(&self) -> &LoopDevice {
+        &self.device
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The power returns.

@@ -79,12 +79,12 @@ fn life(seed: u64, in_memory: bool, counts: &mut Counts) {
 fn kill_under_load(server: Server, oracle: &mut Oracle, until: u64, counts: &mut Counts) {
     let watcher = server.client();
     let clients = Oracle::clients(&server);
-    let ((), acknowledged) = oracle.write_while(Rules::KILLED, clients, |progress| {
+    let ((), written) = oracle.write_while(Rules::KILLED, clients, |progress| {
         progress.wait_for(until);
         count_storage(&watcher, counts);
         server.kill();
     });
-    counts.add("acknowledged writes", acknowledged);
+    counts.add("acknowledged writes", written.acknowledged);
 }
 
 /// Adds what the server's storage has done since its start.

@@ -18,12 +18,15 @@ mod kill;
 mod machine;
 mod oracle;
 mod place;
+mod stopped;
+mod throttle;
 mod torn;
 mod volatile;
 
 pub use cuts::POWER_CUT;
 pub use kill::KILL;
-pub use oracle::{Oracle, Progress, Rules};
+pub use oracle::{Oracle, Progress, Rules, WrittenMeanwhile};
+pub use stopped::STOPPED;
 pub use torn::TORN;
 
 use crate::trials::{Counts, Trials};

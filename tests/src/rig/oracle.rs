@@ -14,7 +14,6 @@ use pinion_client::{Error, ErrorCode, Outcome, ScanRange, WriteBatch, Written};
 
 use crate::process::{PATIENCE, Random, Server};
 
-const WRITERS: u64 = 8;
 /// Single keys and groups of one writer.
 const KEYS: u64 = 60;
 const GROUPS: u64 = 6;
@@ -66,6 +65,7 @@ fn ends_when_failed(error: &Error) -> bool {
 #[derive(Debug, Default)]
 pub struct Progress {
     acknowledged: AtomicU64,
+    in_doubt: AtomicU64,
     ended: AtomicU64,
     stop: AtomicBool,
     failed: AtomicBool,
@@ -84,7 +84,7 @@ impl Progress {
 
     /// Whether all writers have stopped.
     pub fn have_all_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst) == WRITERS
+        self.ended.load(Ordering::SeqCst) == Oracle::WRITERS
     }
 
     /// Waits for as many acknowledgements in all, or until a writer has stopped.
@@ -117,6 +117,15 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// What came of a time of writing.
+#[derive(Debug, Clone, Copy)]
+pub struct WrittenMeanwhile {
+    /// Writes that were acknowledged.
+    pub acknowledged: u64,
+    /// Writes of which nobody knows whether they happened.
+    pub in_doubt: u64,
+}
+
 /// Writers and what is known of their keys.
 #[derive(Debug)]
 pub struct Oracle {
@@ -124,18 +133,21 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// How many writers there are, each with at most one write under way.
+    pub const WRITERS: u64 = 8;
+
     /// Writers that have written nothing; what they will write follows from the seed.
     pub fn new(seed: u64) -> Self {
-        Self { writers: (0..WRITERS).map(|id| Writer::new(id, seed)).collect() }
+        Self { writers: (0..Oracle::WRITERS).map(|id| Writer::new(id, seed)).collect() }
     }
 
     /// A client for each writer, which gives up soon once the server is gone.
     pub fn clients(server: &Server) -> Vec<Client> {
-        (0..WRITERS).map(|_| server.hasty_client()).collect()
+        (0..Oracle::WRITERS).map(|_| server.hasty_client()).collect()
     }
 
     /// Lets all writers write, each with a client of its own, until `meanwhile` returns or the rules
-    /// end them. Gives what `meanwhile` gave, and how many writes were acknowledged.
+    /// end them. Gives what `meanwhile` gave, and what came of the writes.
     ///
     /// # Panics
     /// When a writer finds something wrong.
@@ -144,7 +156,7 @@ impl Oracle {
         rules: Rules,
         clients: Vec<Client>,
         meanwhile: impl FnOnce(&Progress) -> T,
-    ) -> (T, u64) {
+    ) -> (T, WrittenMeanwhile) {
         let progress = Progress::default();
         let result = thread::scope(|scope| {
             for (writer, client) in self.writers.iter_mut().zip(clients) {
@@ -159,14 +171,31 @@ impl Oracle {
             meanwhile(&progress)
         });
         let acknowledged = progress.acknowledged();
-        (result, acknowledged)
+        (result, WrittenMeanwhile { acknowledged, in_doubt: progress.in_doubt.into_inner() })
     }
 
-    /// Reads everything in three ways, which must agree, and compares it with what the writers know.
+    /// Reads everything after a restart and compares it with what the writers know. What was found
+    /// must stay.
     ///
     /// # Panics
     /// When anything acknowledged is missing, or anything is there that must not be.
     pub fn verify(&mut self, client: &Client) {
+        let found = self.read(client);
+        self.writers.iter_mut().for_each(|writer| writer.settle(&found, Certainty::Final));
+    }
+
+    /// Reads everything while writes that their clients gave up on may still be under way, and
+    /// compares it with what the writers know.
+    ///
+    /// # Panics
+    /// When anything acknowledged is missing, or anything is there that must not be.
+    pub fn look(&mut self, client: &Client) {
+        let found = self.read(client);
+        self.writers.iter_mut().for_each(|writer| writer.settle(&found, Certainty::Open));
+    }
+
+    /// Everything, read in three ways that must agree.
+    fn read(&self, client: &Client) -> Records {
         let mut scanned = Records::new();
         for record in client.scan(ScanRange::all()) {
             let record = record.expect("a scan after recovery");
@@ -189,7 +218,7 @@ impl Oracle {
             .filter_map(|(key, entry)| Some((key, entry?.value.to_vec())))
             .collect();
         assert!(got == scanned, "gets and scans differ");
-        self.writers.iter_mut().for_each(|writer| writer.settle(&got));
+        got
     }
 }
 
@@ -209,14 +238,23 @@ struct Slot {
     attempted: Vec<u64>,
 }
 
+/// Whether writes in doubt may still happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    Final,
+    Open,
+}
+
 impl Slot {
-    /// The write that explains what was found, which stands from now on.
-    fn settle(&mut self, name: &str, explains: impl Fn(u64) -> bool) {
+    /// Looks for the write that explains what was found. If nothing is open it stands from now on.
+    fn settle(&mut self, name: &str, certainty: Certainty, explains: impl Fn(u64) -> bool) {
         let candidates = self.attempted.iter().rev().chain([&self.acknowledged]);
         let found = candidates.copied().find(|number| explains(*number));
         let lost = || panic!("{name}: what stands there is not from the window {self:?}");
-        self.acknowledged = found.unwrap_or_else(lost);
-        self.attempted.clear();
+        let found = found.unwrap_or_else(lost);
+        if certainty == Certainty::Final {
+            *self = Self { acknowledged: found, attempted: Vec::new() };
+        }
     }
 }
 
@@ -296,6 +334,7 @@ impl Writer {
                 Err(error) => {
                     if error.outcome() != Outcome::NotApplied {
                         known.attempted.push(number);
+                        progress.in_doubt.fetch_add(1, Ordering::SeqCst);
                         let failed = error.code() == Some(ErrorCode::StorageFailed);
                         progress.failed.fetch_or(failed, Ordering::SeqCst);
                     }
@@ -340,17 +379,17 @@ impl Writer {
     }
 
     /// Compares what stands under the writer's keys with what may stand there.
-    fn settle(&mut self, found: &Records) {
+    fn settle(&mut self, found: &Records, certainty: Certainty) {
         let (mut keys, mut groups) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.groups));
         for (slot, known) in keys.iter_mut().enumerate() {
             let key = self.key(slot as u64);
-            known.settle(&key.escape_ascii().to_string(), |number| {
+            known.settle(&key.escape_ascii().to_string(), certainty, |number| {
                 found.get(&key) == self.content(number, 0).as_ref()
             });
         }
         for (slot, known) in groups.iter_mut().enumerate() {
             let name = format!("group {slot} of writer {}", self.id);
-            known.settle(&name, |number| {
+            known.settle(&name, certainty, |number| {
                 (0..GROUP_KEYS).all(|part| {
                     found.get(&self.group_key(slot as u64, part)) == self.content(number, part).as_ref()
                 })
@@ -389,7 +428,7 @@ mod tests {
         for chosen in 0..3 {
             let (mut writer, numbers) = in_doubt();
             let found = shown(&writer, numbers[chosen]);
-            writer.settle(&found);
+            writer.settle(&found, Certainty::Final);
             assert_eq!(writer.keys[3].acknowledged, numbers[chosen]);
             assert!(writer.keys[3].attempted.is_empty());
         }
@@ -400,7 +439,7 @@ mod tests {
     fn a_lost_write_is_found() {
         let (mut writer, _) = in_doubt();
         let found = shown(&writer, 0);
-        writer.settle(&found);
+        writer.settle(&found, Certainty::Final);
     }
 
     #[test]
@@ -414,6 +453,6 @@ mod tests {
             (writer.group_key(2, part), writer.content(number, part).expect("chosen for its values"))
         });
         let half = half.collect();
-        writer.settle(&half);
+        writer.settle(&half, Certainty::Final);
     }
 }

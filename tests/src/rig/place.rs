@@ -56,6 +56,11 @@ impl Place {
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     }
+
+    /// Its name, which no other place has.
+    pub(super) fn name(&self) -> &str {
+        self.dir.path().file_name().and_then(|name| name.to_str()).expect("our names are text")
+    }
 }
 
 /// Memory, where there is a file system in it.

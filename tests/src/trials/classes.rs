@@ -11,6 +11,7 @@ pub const CLASSES: &[Class] = &[
     rig::KILL,
     rig::POWER_CUT,
     rig::TORN,
+    rig::STOPPED,
     overload::OVERLOAD,
     // Servers in the world.
     server_histories::SERVER_HISTORIES,

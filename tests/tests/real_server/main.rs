@@ -16,3 +16,4 @@ mod python;
 mod refusals;
 mod restart;
 mod stop;
+mod stopped;
