@@ -12,12 +12,15 @@
 //! how far the server had come at a given moment does not.
 
 mod cuts;
+mod faults;
 mod fuse;
 mod image;
 mod kill;
 mod machine;
 mod oracle;
+mod pass_through;
 mod place;
+mod real_faults;
 mod stopped;
 mod throttle;
 mod torn;
@@ -26,6 +29,7 @@ mod volatile;
 pub use cuts::POWER_CUT;
 pub use kill::KILL;
 pub use oracle::{Oracle, Progress, Rules, WrittenMeanwhile};
+pub use real_faults::REAL_FAULTS;
 pub use stopped::STOPPED;
 pub use torn::TORN;
 

@@ -66,6 +66,7 @@ fn ends_when_failed(error: &Error) -> bool {
 pub struct Progress {
     acknowledged: AtomicU64,
     in_doubt: AtomicU64,
+    errors: AtomicU64,
     ended: AtomicU64,
     stop: AtomicBool,
     failed: AtomicBool,
@@ -75,6 +76,16 @@ impl Progress {
     /// Writes acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Writes answered with an error so far.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::SeqCst)
+    }
+
+    /// Whether a write was answered with a failed storage and an unknown outcome.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Whether a writer has stopped: something ended it.
@@ -332,6 +343,7 @@ impl Writer {
                     progress.acknowledged.fetch_add(1, Ordering::SeqCst);
                 }
                 Err(error) => {
+                    progress.errors.fetch_add(1, Ordering::SeqCst);
                     if error.outcome() != Outcome::NotApplied {
                         known.attempted.push(number);
                         progress.in_doubt.fetch_add(1, Ordering::SeqCst);

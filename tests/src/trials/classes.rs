@@ -12,6 +12,7 @@ pub const CLASSES: &[Class] = &[
     rig::POWER_CUT,
     rig::TORN,
     rig::STOPPED,
+    rig::REAL_FAULTS,
     overload::OVERLOAD,
     // Servers in the world.
     server_histories::SERVER_HISTORIES,

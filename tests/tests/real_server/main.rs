@@ -6,6 +6,7 @@
 mod bench;
 mod cli;
 mod damage;
+mod faults;
 mod full_disk;
 mod idle;
 mod kill_loop;
