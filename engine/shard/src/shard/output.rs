@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::manifest::Edit;
 use crate::operation::Waiter;
 use crate::record::RecordView;
-use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path};
+use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path, write_error};
 
 /// How often a full disk is looked at, in milliseconds.
 const SPACE_RETRY_MS: u64 = 500;
@@ -197,7 +197,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let installed = async {
             if !tables.is_empty() {
                 let dir = self.table_dir();
-                self.env.sync_dir(&dir).await.map_err(|error| Error::io(dir, error))?;
+                // Not an error of reading: names that may not be durable stop the shard.
+                self.env.sync_dir(&dir).await.map_err(|error| write_error(&dir, &error))?;
             }
             self.apply_edits(edits).await
         };

@@ -45,6 +45,7 @@ pub use block::Block;
 pub use cursor::{ReadStyle, TableCursor};
 pub use filter::FilterWidth;
 pub use meta::TableMeta;
+pub(crate) use output::write_error;
 pub use reader::Table;
 pub use unit::BlockUnit;
 pub use verify::{TableVerifier, VerifyReport, verify_table};

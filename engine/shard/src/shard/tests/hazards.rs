@@ -312,3 +312,22 @@ fn what_was_dropped_by_a_clock_stays_dropped_when_a_crash_takes_the_clock_back()
     assert!(matches!(late, Err(Error::StampTooOld { .. })), "{late:?}");
     assert_eq!(get(&env, &shard, "key").unwrap(), None);
 }
+
+#[test]
+fn a_failed_sync_of_the_table_directory_stops_the_shard_in_flush_and_compaction() {
+    // The first are of flushes, then they alternate with compactions.
+    for skip in 0..16 {
+        let env = TestEnv::new(40);
+        let shard = open(&env);
+        env.fail(Op::SyncDir, "shard/table", skip, 1, ErrorKind::Other);
+        let failed = (0..4_000).find_map(|number| {
+            write(&env, &shard, &format!("key-{:03}", number % 300), put(&[1; 560])).err()
+        });
+        assert!(matches!(failed, Some(Error::StorageFailed(_))), "{skip}: {failed:?}");
+        assert!(shard.stats().failed.is_some(), "{skip}");
+        env.heal();
+        env.crash();
+        let shard = open(&env);
+        assert_eq!(get(&env, &shard, "key-000").unwrap().as_deref(), Some(&[1; 560][..]), "{skip}");
+    }
+}
