@@ -266,6 +266,10 @@ impl<T> Connection<T> {
         if let Phase::Greeting { .. } = self.phase {
             return self.greeted(header, body);
         }
+        if header.request_id == 0 && header.is_error() {
+            // Not to one of our requests: why the server is about to close.
+            return self.fail(wire::farewell(header, body));
+        }
         let (index, generation) = (header.request_id as u32, (header.request_id >> 32) as u32);
         let known = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
         let Some(slot) = known else {

@@ -199,6 +199,16 @@ pub(crate) fn broken(error: &ProtocolError) -> Error {
     Error::Protocol { outcome: Outcome::NotApplied, message: error.to_string() }
 }
 
+/// The error that a server sends with request id 0 before it closes: it could not, or would not, read
+/// what we sent.
+pub(crate) fn farewell(header: &Header, body: &[u8]) -> Error {
+    match Response::decode(header, body) {
+        Ok(Response::Error { error, .. }) => refused(&error),
+        Ok(_) => nonsense("an answer to a request that was not made"),
+        Err(error) => broken(&error),
+    }
+}
+
 /// As [`broken`], found by this crate.
 pub(crate) fn nonsense(what: &str) -> Error {
     Error::Protocol { outcome: Outcome::NotApplied, message: what.to_owned() }

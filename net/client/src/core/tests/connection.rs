@@ -46,6 +46,21 @@ fn answers_are_matched_by_request_id_in_any_order() {
 }
 
 #[test]
+fn an_error_to_no_request_says_why_the_server_closes() {
+    let mut pair = Pair::greeted(1);
+    pair.submit("sent", get("a"));
+    pair.submit("waiting", get("b"));
+    assert_eq!(pair.seen().len(), 1);
+    let error = ErrorReply::new(ErrorCode::Overloaded, "too much");
+    pair.answer(0, &Response::Error { opcode: 0, error });
+    for (name, result) in pair.finished() {
+        let error = result.unwrap_err();
+        assert!(error.is_retryable(), "{name}: {error:?}");
+        assert!(error.to_string().contains("too much"), "{name}: {error}");
+    }
+}
+
+#[test]
 fn an_answer_may_come_in_pieces() {
     let mut pair = Pair::greeted(10);
     pair.submit("get", get("a"));
