@@ -126,6 +126,11 @@ impl Frames {
         }
     }
 
+    /// The header of the frame that waits for its rest, if all of it has come.
+    pub fn waiting_header(&self) -> Option<Header> {
+        if self.handed_out { None } else { Header::read(&self.gathered).ok().flatten() }
+    }
+
     /// Bytes that wait for the rest of their frame.
     pub fn waiting_bytes(&self) -> usize {
         if self.handed_out { 0 } else { self.gathered.len() }
@@ -205,10 +210,15 @@ mod tests {
         }
         assert_eq!(frames.next_frame(&mut rest), Ok(None));
         assert_eq!((frames.waiting_bytes(), frames.gathered_frames()), (20, 0));
+        assert_eq!(frames.waiting_header(), None);
         let tail = ping(b"three");
         let mut rest = &tail[20..];
+        assert_eq!(frames.next_frame(&mut &rest[..15]), Ok(None));
+        assert_eq!(frames.waiting_header().map(|header| header.request_id), Some(1));
+        rest = &rest[15..];
         assert!(frames.next_frame(&mut rest).unwrap().is_some());
         assert_eq!((frames.waiting_bytes(), frames.gathered_frames()), (0, 1));
+        assert_eq!(frames.waiting_header(), None);
     }
 
     #[test]

@@ -30,9 +30,18 @@ pub struct Limits {
     /// Bytes of answers that may wait on one connection before its requests are left unread; reading
     /// goes on below half of it. One answer may exceed it.
     pub connection_out_bytes_max: u32,
+    /// Bytes of answers that may wait on all connections of a core together. Connections share it
+    /// evenly; when it is full, reads get `OVERLOADED` and connections whose peers take nothing are
+    /// closed. One answer, what all reads under way bring, and for 5 s the sends of those that were
+    /// closed may exceed it.
+    pub core_out_bytes_max: u64,
+    /// How long a peer may take nothing of a send while `core_out_bytes_max` is full, in
+    /// milliseconds.
+    pub send_stall_ms_max: u32,
     /// Largest frame in bytes, in both directions.
     pub frame_bytes_max: u32,
-    /// Bytes that all connections of a core may hold in frames that are not complete yet.
+    /// Bytes that all connections of a core may hold in frames that are not complete yet. Beyond it
+    /// the one goes that has been incomplete for longest.
     pub core_gather_bytes_max: u64,
     /// Requests of one core that may await their answers; beyond it new ones get `OVERLOADED`.
     pub core_requests_max: u32,
@@ -65,6 +74,8 @@ impl Default for Limits {
             connections_max: 16_384,
             connection_requests_max: 1_024,
             connection_out_bytes_max: 1 << 20,
+            core_out_bytes_max: 256 << 20,
+            send_stall_ms_max: 2_000,
             frame_bytes_max: 20 << 20,
             core_gather_bytes_max: 256 << 20,
             core_requests_max: 65_536,
@@ -113,6 +124,7 @@ impl ServerConfig {
             ("connections_max", limits.connections_max, 1),
             ("connection_requests_max", limits.connection_requests_max, 1),
             ("connection_out_bytes_max", limits.connection_out_bytes_max, 4_096),
+            ("send_stall_ms_max", limits.send_stall_ms_max, 1),
             ("frame_bytes_max", limits.frame_bytes_max, 16 << 10),
             ("core_requests_max", limits.core_requests_max, 1),
             ("core_reads_max", limits.core_reads_max, 1),
@@ -126,6 +138,12 @@ impl ServerConfig {
             if value < least {
                 return Err(Error::BadConfig(format!("{name} of {value} is below {least}")));
             }
+        }
+        if limits.core_out_bytes_max < u64::from(limits.connection_out_bytes_max) {
+            return Err(Error::BadConfig(format!(
+                "core_out_bytes_max of {} is below connection_out_bytes_max of {}",
+                limits.core_out_bytes_max, limits.connection_out_bytes_max
+            )));
         }
         if !self.partitions.is_power_of_two()
             || !(pinion_engine::PARTITIONS_MIN..=pinion_engine::PARTITIONS_MAX).contains(&self.partitions)

@@ -54,6 +54,16 @@ pub(crate) struct Connection {
     hello_until: Cell<Option<Monotonic>>,
     /// To be closed at once.
     doomed: Cell<bool>,
+    /// Bytes of answers that are being sent, and since when.
+    pub(crate) sending_bytes: Cell<usize>,
+    pub(crate) sending_since: Cell<Monotonic>,
+    /// What of the bytes that wait here is in the core's sum (see `pressure`).
+    pub(crate) counted_bytes: Cell<usize>,
+    /// Bytes of a frame that is not complete, and when it began.
+    pub(crate) gathered_bytes: Cell<usize>,
+    pub(crate) gathering_since: Cell<Monotonic>,
+    /// Its incomplete frame has to go.
+    evicted: Cell<bool>,
 }
 
 impl Connection {
@@ -108,6 +118,24 @@ impl Connection {
         }
     }
 
+    /// Bytes of answers that wait or are being sent.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.out.borrow().len() + self.sending_bytes.get()
+    }
+
+    /// Its incomplete frame has to go: the connection's task is to say so and to end.
+    pub(crate) fn evict(&self) {
+        self.evicted.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether [`Connection::evict`] was called.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
     pub(crate) fn is_doomed(&self) -> bool {
         self.doomed.get()
     }
@@ -153,6 +181,12 @@ impl Connections {
             awake: Cell::new(false),
             hello_until: Cell::new(None),
             doomed: Cell::new(false),
+            sending_bytes: Cell::new(0),
+            sending_since: Cell::default(),
+            counted_bytes: Cell::new(0),
+            gathered_bytes: Cell::new(0),
+            gathering_since: Cell::default(),
+            evicted: Cell::new(false),
         });
         entry.connection = Some(Rc::clone(&connection));
         self.open.set(self.open.get() + 1);

@@ -89,7 +89,7 @@ pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_>) {
     if core.requests() > core.limits().core_requests_max {
         return core.refuse_overloaded(ticket, "too many requests are under way");
     }
-    if core.refuse_late(ticket, *now) {
+    if core.refuse_late(ticket, *now) || core.refuse_full(ticket) {
         return;
     }
     if let Some(key) = get {

@@ -20,6 +20,7 @@ use crate::forward::{Awaited, Outboxes};
 use crate::layout::Layout;
 use crate::message::{Message, NodeFacts, ServerEnv, Token};
 use crate::namespaces::{CatalogueQueue, NamespaceTable};
+use crate::pressure::Pressure;
 use crate::refusal::{MAP_EPOCH, Refusal};
 use crate::write::WriteWaiter;
 
@@ -109,8 +110,7 @@ pub(crate) struct Core<E: ServerEnv> {
     requests: Cell<u32>,
     /// Reads of tables under way.
     reads: Cell<u32>,
-    /// Bytes of frames that are not complete yet, over all connections.
-    pub(crate) gathered_bytes: Cell<u64>,
+    pub(crate) pressure: Pressure,
     pub(crate) phase: Cell<Phase>,
     pub(crate) drained_cores: Cell<u16>,
     pub(crate) closed_cores: Cell<u16>,
@@ -148,7 +148,7 @@ impl<E: ServerEnv> Core<E> {
             stamp_seen: Cell::default(),
             requests: Cell::new(0),
             reads: Cell::new(0),
-            gathered_bytes: Cell::new(0),
+            pressure: Pressure::default(),
             phase: Cell::new(Phase::Serving),
             drained_cores: Cell::new(0),
             closed_cores: Cell::new(0),
@@ -216,6 +216,7 @@ impl<E: ServerEnv> Core<E> {
                         }
                         encode(&mut out);
                     }
+                    self.count_out(connection);
                     connection.finish(ticket.class, ticket.received);
                     connection.touch();
                 });

@@ -101,6 +101,10 @@ counters! {
     frames_gathered,
     /// Connections closed because what they sent was no frame.
     frames_bad,
+    /// Incomplete frames that had to go because all of them were too many bytes.
+    gathers_evicted,
+    /// Connections closed because their peers took nothing while too many answers waited.
+    connections_stuck,
     /// Answers given.
     answers,
     /// Answers that were errors.

@@ -137,6 +137,7 @@ impl<E: ServerEnv> Core<E> {
     /// An answer has come back.
     pub(crate) fn on_answer(self: &Rc<Self>, token: Token, frame: Vec<u8>) {
         match self.awaited.take(token) {
+            Some(Waiting::Whole(ticket)) if self.refuse_full(&ticket) => self.give_buffer(frame),
             Some(Waiting::Whole(ticket)) => self.answer_frame(&ticket, frame),
             Some(Waiting::Part(taker)) => taker(self, frame),
             // A stale token, or an answer of the wrong kind: nobody waits for it.

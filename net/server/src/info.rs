@@ -73,6 +73,8 @@ impl<E: ServerEnv> Core<E> {
             core: self.index,
             connections: u64::from(self.connections.open()),
             requests: u64::from(self.requests()),
+            answer_bytes: self.pressure.answer_bytes(),
+            gathered_bytes: self.pressure.gathered_bytes(),
             counters: self.counters.values(),
             latencies: self.latencies.copy(),
             shards: self.shards().map(|(number, shard)| (number, numbers(&shard.stats()))).collect(),
@@ -128,6 +130,8 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.number("namespaces", core.namespaces.borrow().live().len() as u64);
     json.number("connections", reports.iter().map(|report| report.connections).sum::<u64>());
     json.number("requests", reports.iter().map(|report| report.requests).sum::<u64>());
+    json.number("answer_bytes", reports.iter().map(|report| report.answer_bytes).sum::<u64>());
+    json.number("gathered_bytes", reports.iter().map(|report| report.gathered_bytes).sum::<u64>());
     put_limits(&mut json, core);
     put_sums(&mut json, "counters", reports.iter().map(|report| &report.counters));
     put_sums(
@@ -159,6 +163,8 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
     json.number("core", report.core);
     json.number("connections", report.connections);
     json.number("requests", report.requests);
+    json.number("answer_bytes", report.answer_bytes);
+    json.number("gathered_bytes", report.gathered_bytes);
     put_sums(json, "counters", std::iter::once(&report.counters));
     json.begin_object(Some("latency_ns"));
     for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies) {
@@ -184,6 +190,8 @@ fn put_limits<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>) {
     json.number("connections_max", limits.connections_max);
     json.number("connection_requests_max", limits.connection_requests_max);
     json.number("connection_out_bytes_max", limits.connection_out_bytes_max);
+    json.number("core_out_bytes_max", limits.core_out_bytes_max);
+    json.number("send_stall_ms_max", limits.send_stall_ms_max);
     json.number("frame_bytes_max", limits.frame_bytes_max);
     json.number("core_gather_bytes_max", limits.core_gather_bytes_max);
     json.number("core_requests_max", limits.core_requests_max);

@@ -30,6 +30,7 @@ mod multi_get;
 mod namespaces;
 mod node;
 mod opening;
+mod pressure;
 mod read;
 mod refusal;
 mod scan;

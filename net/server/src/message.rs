@@ -90,6 +90,8 @@ pub(crate) struct HandedOff<H> {
     pub(crate) handoff: H,
     /// All that was received: preface, HELLO and whatever followed.
     pub(crate) received: Vec<u8>,
+    /// How many cores have passed it on because they were full; HELLO asks for any.
+    pub(crate) passed: u16,
 }
 
 /// A request on its way to the core that owns its shard.
@@ -113,6 +115,9 @@ pub(crate) struct CoreReport {
     pub(crate) core: u16,
     pub(crate) connections: u64,
     pub(crate) requests: u64,
+    /// Bytes of answers that wait, and of frames that are not complete.
+    pub(crate) answer_bytes: u64,
+    pub(crate) gathered_bytes: u64,
     pub(crate) counters: Vec<(&'static str, u64)>,
     pub(crate) latencies: Vec<Histogram<u64>>,
     /// Shard number, and the engine's numbers by name.

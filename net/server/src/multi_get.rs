@@ -20,6 +20,7 @@ use crate::coordinator::Place;
 use crate::core::{Core, CoreShard, Ticket};
 use crate::counters::add;
 use crate::message::ServerEnv;
+use crate::pressure::AnswerBytes;
 use crate::read::OwnedKey;
 use crate::refusal::{Refusal, version_of};
 
@@ -51,6 +52,8 @@ struct Gathering<E: ServerEnv> {
     values: RefCell<Vec<u8>>,
     /// Bytes of values that the answer may have.
     values_bytes_max: usize,
+    /// What `values` holds counts as waiting answers.
+    held: AnswerBytes<E>,
     /// Parts under way, and one while the request is being taken apart.
     waiting: Cell<u32>,
     /// The first part that failed decides for all.
@@ -74,6 +77,7 @@ pub(crate) fn multi_get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, reques
         ticket,
         items: RefCell::new(vec![Item::NotRead; count]),
         values: RefCell::new(core.take_buffer()),
+        held: AnswerBytes::new(core),
         values_bytes_max: (core.limits().frame_bytes_max as usize).saturating_sub(around),
         waiting: Cell::new(1),
         failed: RefCell::default(),
@@ -126,7 +130,7 @@ impl<E: ServerEnv> Gathering<E> {
     fn keep(&self, index: u32, version: Version, expiry_ms: u64, value: &[u8]) {
         let mut values = self.values.borrow_mut();
         let start = values.len();
-        if start + value.len() > self.values_bytes_max {
+        if start + value.len() > self.values_bytes_max || !self.held.grow(value.len()) {
             return;
         }
         values.extend_from_slice(value);
@@ -236,7 +240,9 @@ impl<E: ServerEnv> Gathering<E> {
             return self.core.refuse(&self.ticket, &refusal);
         }
         if !items.is_empty() && items.iter().all(|item| matches!(item, Item::NotRead)) {
-            return self.core.refuse_overloaded(&self.ticket, "too many reads are under way");
+            return self
+                .core
+                .refuse_overloaded(&self.ticket, "too many reads, or bytes of answers, are under way");
         }
         let mut list = ListBuf::<Values>::with_buffer(self.core.take_buffer());
         for item in items {

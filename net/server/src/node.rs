@@ -274,7 +274,7 @@ async fn serve<E: ServerEnv>(
             Message::Connection(connection) => {
                 add(&core.counters.connections_adopted, 1);
                 let socket = core.env.adopt(connection.handoff);
-                opening::start(&core, socket, Some(connection.received));
+                opening::start(&core, socket, Some((connection.received, connection.passed)));
             }
             Message::Request(request) => core.on_forwarded(request),
             Message::Answer { token, frame } => core.on_answer(token, frame),

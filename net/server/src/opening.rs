@@ -2,7 +2,8 @@
 //!
 //! What is received is asked for chunk by chunk until HELLO is whole, so that nothing is in flight
 //! then and the socket can move to the wanted core, which answers. If that core does not keep up
-//! with its messages the connection stays, the answer says where, and requests are forwarded.
+//! with its messages the connection stays, the answer says where, and requests are forwarded. A
+//! connection for any core goes on from a core that is full to the next, until one has room.
 //!
 //! Limits: HELLO has a deadline and a longest frame; connections beyond the limit are told so after
 //! their HELLO, and beyond [`REFUSALS_MAX`] of those dropped unheard.
@@ -35,9 +36,9 @@ const REFUSALS_MAX: u32 = 64;
 /// Names the core that a client does not care about.
 const ANY_CORE: u16 = u16::MAX;
 
-/// Takes in a connection. `received` is what came with it from another core, `None` if it was
-/// accepted here.
-pub(crate) fn start<E: ServerEnv>(core: &Rc<Core<E>>, socket: E::Socket, received: Option<Vec<u8>>) {
+/// Takes in a connection. `handed` is what came with it from another core and how many cores have
+/// passed it on, `None` if it was accepted here.
+pub(crate) fn start<E: ServerEnv>(core: &Rc<Core<E>>, socket: E::Socket, handed: Option<(Vec<u8>, u16)>) {
     if core.phase.get() != Phase::Serving
         || core.connections.open() >= core.connections_max().saturating_add(REFUSALS_MAX)
     {
@@ -45,17 +46,19 @@ pub(crate) fn start<E: ServerEnv>(core: &Rc<Core<E>>, socket: E::Socket, receive
         return;
     }
     let connection = core.connections.insert();
+    core.share_out();
     let until = core.env.now().after(Duration::from_millis(u64::from(core.limits().hello_ms_max)));
     connection.expect_hello(until);
     watch_hellos(core);
     let task_core = Rc::clone(core);
     core.env.spawn(TaskClass::Foreground, async move {
         let id = connection.id;
-        if let Some(mut session) = open(&task_core, &connection, socket, received).await {
+        if let Some(mut session) = open(&task_core, &connection, socket, handed).await {
             poll_fn(|context| session.turn(context)).await;
             session.end();
         }
         task_core.connections.remove(id);
+        task_core.share_out();
     });
 }
 
@@ -136,10 +139,10 @@ async fn open<E: ServerEnv>(
     core: &Rc<Core<E>>,
     connection: &Rc<Connection>,
     socket: E::Socket,
-    handed: Option<Vec<u8>>,
+    handed: Option<(Vec<u8>, u16)>,
 ) -> Option<Session<E>> {
     let adopted = handed.is_some();
-    let mut received = handed.unwrap_or_default();
+    let (mut received, passed) = handed.unwrap_or_default();
     let opening = loop {
         match read_opening(&received) {
             Ok(Some(opening)) => break Ok(opening),
@@ -178,9 +181,16 @@ async fn open<E: ServerEnv>(
     if core.phase.get() != Phase::Serving {
         return refusing(socket, &Refusal::SHUTTING_DOWN);
     }
-    let passes_on = !adopted && opening.wanted_core != core.index && opening.wanted_core < core.layout.cores;
-    let socket = if passes_on {
-        match hand_off(core, socket, opening.wanted_core, received) {
+    let cores = core.layout.cores;
+    // Counted where a connection stays, itself included.
+    let full = core.connections.open() > core.connections_max();
+    let next = if opening.wanted_core < cores {
+        (!adopted && opening.wanted_core != core.index).then_some((opening.wanted_core, cores))
+    } else {
+        (full && passed + 1 < cores).then_some(((core.index + 1) % cores, passed + 1))
+    };
+    let socket = if let Some((next, passed)) = next {
+        match hand_off(core, socket, next, received, passed) {
             Ok(()) => return None,
             // The other core does not keep up with its messages: the connection stays here, and
             // the answer says so.
@@ -192,8 +202,7 @@ async fn open<E: ServerEnv>(
     } else {
         socket
     };
-    // Counted where a connection stays, itself included.
-    if core.connections.open() > core.connections_max() {
+    if full {
         add(&core.counters.connections_refused, 1);
         return refusing(socket, &Refusal::TOO_MANY_CONNECTIONS);
     }
@@ -212,8 +221,9 @@ fn hand_off<E: ServerEnv>(
     socket: E::Socket,
     wanted: u16,
     received: Vec<u8>,
+    passed: u16,
 ) -> Result<(), (E::Socket, Vec<u8>)> {
-    let message = Message::Connection(HandedOff { handoff: socket.hand_off(), received });
+    let message = Message::Connection(HandedOff { handoff: socket.hand_off(), received, passed });
     match core.env.send(usize::from(wanted), CoreMessage(message)) {
         Ok(()) => {
             add(&core.counters.connections_handed_off, 1);

@@ -47,6 +47,8 @@ fn look_up<E: ServerEnv>(
         let result: Result<_> = shard.get(&key.borrow()).await;
         drop(place);
         match result {
+            // Others have come meanwhile.
+            Ok(_) if core.refuse_full(&ticket) => {}
             Ok(found) => answer(&core, &ticket, found.as_ref().map(|found| found.view())),
             Err(error) => core.refuse(&ticket, &Refusal::engine(&error)),
         }

@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::core::{Core, CoreShard, ReplyTo, Ticket};
 use crate::message::ServerEnv;
+use crate::pressure::AnswerBytes;
 use crate::refusal::{Refusal, version_of};
 
 /// Where a scan goes on.
@@ -138,7 +139,7 @@ fn plan<E: ServerEnv>(core: &Core<E>, scan: &Scan<'_>) -> Result<Page, Refusal<'
 }
 
 async fn read_page<E: ServerEnv>(
-    core: &Core<E>,
+    core: &Rc<Core<E>>,
     ticket: &Ticket,
     shard: &CoreShard<E>,
     scan: &Scan<'_>,
@@ -171,6 +172,7 @@ async fn read_page<E: ServerEnv>(
         },
     };
     let mut sink = PageSink {
+        held: AnswerBytes::new(core),
         records: ListBuf::with_buffer(core.take_buffer()),
         records_max: within(scan.limit, core.options.scan_records_max),
         bytes_max: within(scan.bytes_max, core.options.scan_bytes_max) as usize,
@@ -242,7 +244,9 @@ fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Gathers a page.
-struct PageSink<'a> {
+struct PageSink<'a, E: ServerEnv> {
+    /// What `records` holds counts as waiting answers.
+    held: AnswerBytes<E>,
     records: ListBuf<Records>,
     records_max: u32,
     bytes_max: usize,
@@ -251,7 +255,7 @@ struct PageSink<'a> {
     tag: Option<&'a [u8]>,
 }
 
-impl ScanSink for PageSink<'_> {
+impl<E: ServerEnv> ScanSink for PageSink<'_, E> {
     fn push(&mut self, user: &[u8], record: RecordView<'_>) -> bool {
         if self.tag.is_some_and(|wanted| tag(user) != wanted) {
             return true;
@@ -259,6 +263,7 @@ impl ScanSink for PageSink<'_> {
         let bytes = if self.keys_only { &[] } else { record.value };
         let full = self.records.len() >= self.records_max
             || self.records.bytes() + user.len() + bytes.len() > self.bytes_max;
+        let full = full || !self.held.grow(user.len() + bytes.len());
         if full && !self.records.is_empty() {
             return false;
         }

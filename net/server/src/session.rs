@@ -6,7 +6,7 @@
 //!
 //! Limits: a connection with too many requests or too many bytes outstanding is left unread
 //! (mid-chunk if need be: the rest of the chunk is copied aside) until half of the bytes have
-//! left. A turn takes at most `turn_chunks_max` chunks and `turn_requests_max` requests.
+//! left. What all connections may hold together is the subject of `pressure`. A turn takes at most `turn_chunks_max` chunks and `turn_requests_max` requests.
 //!
 //! Small gets spend most of their time waiting for memory. Requests that come together have all of
 //! theirs asked for first; a get that comes alone is put off until the other connections that have
@@ -35,8 +35,9 @@ pub(crate) struct Session<E: ServerEnv> {
     connection: Rc<Connection>,
     socket: E::Socket,
     frames: Frames,
-    /// What [`Session::frames`] held when it was last counted into the core's sum.
-    gathered_bytes: usize,
+    /// Frames that [`Session::frames`] had gathered when its bytes were last counted: another number
+    /// means that another frame is incomplete now.
+    gathered_frames: u64,
     /// Received, but not dealt with: too much was outstanding, or it is put off to the next turn.
     stash: Vec<u8>,
     stash_received: Monotonic,
@@ -44,7 +45,6 @@ pub(crate) struct Session<E: ServerEnv> {
     reading: bool,
     paused: bool,
     sending: bool,
-    sending_bytes: usize,
     /// The list that the send in flight gives back: one allocation for the connection's life.
     send_list: Vec<Vec<u8>>,
 }
@@ -70,13 +70,12 @@ impl<E: ServerEnv> Session<E> {
             connection: Rc::clone(connection),
             socket,
             frames: Frames::new(core.limits().frame_bytes_max),
-            gathered_bytes: 0,
+            gathered_frames: 0,
             stash: Vec::new(),
             stash_received: Monotonic::default(),
             reading: true,
             paused: false,
             sending: false,
-            sending_bytes: 0,
             send_list: Vec::new(),
         }
     }
@@ -116,6 +115,9 @@ impl<E: ServerEnv> Session<E> {
         self.connection.run(context.waker());
         if self.sending && !self.poll_sent(context) {
             return Poll::Ready(());
+        }
+        if self.connection.is_evicted() && self.reading {
+            self.give_up_gathering();
         }
         let limits = self.core.limits();
         let mut turn =
@@ -225,7 +227,7 @@ impl<E: ServerEnv> Session<E> {
                 }
             }
         }
-        self.count_gathered();
+        self.count_gathered(received);
         if self.reading { bytes.len() - rest.len() } else { bytes.len() }
     }
 
@@ -270,27 +272,40 @@ impl<E: ServerEnv> Session<E> {
         refusal.put(opcode, request_id, self.core.stamp_seen.get(), &mut out);
     }
 
-    /// Keeps the core's sum of bytes in incomplete frames; ends the connection when it is over.
-    fn count_gathered(&mut self) {
+    /// Keeps the core's sum of bytes in incomplete frames. Somebody's frame has to go when it is over
+    /// the bound: perhaps this one.
+    fn count_gathered(&mut self, received: Monotonic) {
         let gathered = self.frames.waiting_bytes();
-        if gathered == self.gathered_bytes {
-            return;
+        let frames = self.frames.gathered_frames();
+        let another = self.connection.gathered_bytes.get() == 0 || frames != self.gathered_frames;
+        self.gathered_frames = frames;
+        if gathered != self.connection.gathered_bytes.get() {
+            self.core.count_gathered(&self.connection, gathered, another.then_some(received));
         }
-        let sum = self.core.gathered_bytes.get() + gathered as u64 - self.gathered_bytes as u64;
-        self.core.gathered_bytes.set(sum);
-        if gathered > self.gathered_bytes && sum > self.core.limits().core_gather_bytes_max && self.reading {
-            add(&self.core.counters.overloaded, 1);
-            let retry_ms = self.core.limits().overload_retry_ms;
-            self.give_up(&Refusal::overloaded("too many bytes of incomplete frames", retry_ms));
+        if self.connection.is_evicted() && self.reading {
+            self.give_up_gathering();
         }
-        self.gathered_bytes = gathered;
+    }
+
+    /// The incomplete frame has to go: says so to whoever sent it, if its header has come.
+    fn give_up_gathering(&mut self) {
+        let header = self.frames.waiting_header();
+        let (opcode, request_id) = header.map_or((0, 0), |header| (header.opcode, header.request_id));
+        add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
+        self.frames = Frames::new(self.core.limits().frame_bytes_max);
+        self.stash = Vec::new();
+        self.reading = false;
+        add(&self.core.counters.overloaded, 1);
+        let retry_ms = self.core.limits().overload_retry_ms;
+        let refusal = Refusal::overloaded("too many bytes of incomplete frames", retry_ms);
+        let mut out = self.connection.out.borrow_mut();
+        refusal.put(opcode, request_id, self.core.stamp_seen.get(), &mut out);
     }
 
     /// Whether too much is outstanding to take more requests; once paused, until half has left.
     fn is_over(&self, paused: bool) -> bool {
         let limits = self.core.limits();
-        let out = self.connection.out.borrow().len() + self.sending_bytes;
-        let out_max = limits.connection_out_bytes_max as usize;
+        let (out, out_max) = (self.connection.held_bytes(), self.core.out_share());
         self.connection.requests.get() >= limits.connection_requests_max
             || out > if paused { out_max / 2 } else { out_max }
     }
@@ -311,7 +326,8 @@ impl<E: ServerEnv> Session<E> {
         });
         add(&self.core.counters.sends, 1);
         self.sending = true;
-        self.sending_bytes = out.len();
+        self.connection.sending_bytes.set(out.len());
+        self.connection.sending_since.set(now);
         let mut list = std::mem::take(&mut self.send_list);
         list.push(out);
         self.socket.start_send(list);
@@ -320,9 +336,9 @@ impl<E: ServerEnv> Session<E> {
     /// Looks after the send in flight. False when it failed.
     fn poll_sent(&mut self, context: &mut Context<'_>) -> bool {
         let Poll::Ready((result, mut buffers)) = self.socket.poll_sent(context) else { return true };
-        add(&self.core.counters.sent_bytes, self.sending_bytes as u64);
+        add(&self.core.counters.sent_bytes, self.connection.sending_bytes.take() as u64);
+        self.core.count_out(&self.connection);
         self.sending = false;
-        self.sending_bytes = 0;
         buffers.drain(..).for_each(|buffer| self.core.give_buffer(buffer));
         self.send_list = buffers;
         result.is_ok()
@@ -330,7 +346,7 @@ impl<E: ServerEnv> Session<E> {
 
     /// Gives back what the connection holds of the core.
     pub(crate) fn end(self) {
-        self.core.gathered_bytes.set(self.core.gathered_bytes.get() - self.gathered_bytes as u64);
+        self.core.forget_bytes(&self.connection);
         add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
         self.core.give_buffer(self.connection.out.take());
     }

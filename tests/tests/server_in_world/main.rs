@@ -3,6 +3,7 @@
 
 mod client;
 mod namespaces;
+mod pressure;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;

@@ -102,6 +102,8 @@ settings! {
         connections_max: u32,
         connection_requests_max: u32,
         connection_out_bytes_max: u32,
+        core_out_bytes_max: u64,
+        send_stall_ms_max: u32,
         frame_bytes_max: u32,
         core_gather_bytes_max: u64,
         core_requests_max: u32,
