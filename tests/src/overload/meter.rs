@@ -10,6 +10,8 @@ pub struct Held {
     pub memory_bytes: u64,
     /// Open file descriptors.
     pub descriptors: u64,
+    /// Those that are sockets.
+    pub sockets: u64,
 }
 
 impl Held {
@@ -22,8 +24,14 @@ impl Held {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         let kib = line.trim().strip_suffix("kB").expect("the unit of the kernel").trim();
         let memory_bytes = kib.parse::<u64>().expect("a number") << 10;
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count() as u64;
-        Self { memory_bytes, descriptors }
+        let (mut descriptors, mut sockets) = (0, 0);
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").flatten() {
+            descriptors += 1;
+            // One that has been closed meanwhile is none.
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            sockets += u64::from(target.to_string_lossy().starts_with("socket:"));
+        }
+        Self { memory_bytes, descriptors, sockets }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Overload and abuse of one node: real servers on loopback, and clients that ask too much of them.
 //!
-//! [`OVERLOAD`] offers ten times what the server sustains.
+//! [`OVERLOAD`] offers ten times what the server sustains; [`ABUSE`] has idle crowds, slow readers and
+//! writers, half-open frames, clients that vanish or never read.
 
+mod abuse;
 mod line;
 mod meter;
 mod open_loop;
 mod small;
 mod tenfold;
 
+pub use abuse::{ABUSE, Bystander};
 pub use line::{Line, Sip, opening};
 pub use meter::{Held, files_in, raise_descriptors};
 pub use open_loop::{OpenLoop, Pace, Round};

@@ -14,6 +14,7 @@ pub const CLASSES: &[Class] = &[
     rig::STOPPED,
     rig::REAL_FAULTS,
     overload::OVERLOAD,
+    overload::ABUSE,
     // Servers in the world.
     server_histories::SERVER_HISTORIES,
     // Bytes from outside, and from a disk.
