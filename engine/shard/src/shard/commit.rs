@@ -94,7 +94,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     /// Publishes and answers what the log has made durable.
-    async fn publish_durable(&self) {
+    pub(super) async fn publish_durable(&self) {
         loop {
             let (mut published, mut looked_ahead) = (0, 0);
             while let Some((durability, write)) = self.next_durable() {
@@ -167,7 +167,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     fn next_durable(&self) -> Option<(Durability, PendingWrite<W>)> {
-        self.pending.borrow_mut().pop(self.durable.get())
+        self.pending.borrow_mut().pop(self.durable.get(), self.ceiling_durable.get())
     }
 
     /// Makes one write visible and answers it. A batch becomes visible under one sequence number.

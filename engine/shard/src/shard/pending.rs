@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use crate::log::LogPosition;
 use crate::memtable::EntryRef;
 use crate::operation::{Durability, Waiter, Written};
-use crate::stamp::Stamp;
+use crate::stamp::{HybridTime, Stamp};
 
 /// A staged record: in which memtable, and where in it.
 #[derive(Debug, Clone, Copy)]
@@ -104,10 +104,18 @@ impl<W: Waiter> Pending<W> {
         self.queue(durability).writes.push_back(write);
     }
 
-    /// The next write that may be published now that the log is durable up to `durable`.
-    /// Its entries are taken with [`Pending::pop_entry`].
-    pub(super) fn pop(&mut self, durable: LogPosition) -> Option<(Durability, PendingWrite<W>)> {
-        if let Some(write) = self.buffered.writes.pop_front() {
+    /// The next write that may be published now that the log is durable up to `durable` and its
+    /// clock up to `ceiling`. Its entries are taken with [`Pending::pop_entry`].
+    ///
+    /// A buffered write waits for the clock: a crash may take the write, but its stamp, once told,
+    /// is never given to another.
+    pub(super) fn pop(
+        &mut self,
+        durable: LogPosition,
+        ceiling: HybridTime,
+    ) -> Option<(Durability, PendingWrite<W>)> {
+        let told = |write: &mut PendingWrite<W>| write.stamp.time <= ceiling || write.position <= durable;
+        if let Some(write) = self.buffered.writes.pop_front_if(told) {
             return Some((Durability::Buffered, write));
         }
         if self.sync.writes.front()?.position > durable {

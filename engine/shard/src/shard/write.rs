@@ -318,7 +318,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                     let written =
                         Written { effect, stamp: present, expiry_ms, number: 0, superseded: Vec::new() };
                     return match in_memory {
-                        Some(_) => self.answer_by_memory(written, options.durability, waiter),
+                        Some(_) => {
+                            self.answer_by_memory(written, self.is_visible(key), options.durability, waiter)
+                        }
                         None => waiter.complete(Ok(written)),
                     };
                 }
@@ -350,7 +352,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             Err(failed) => {
                 self.counters.conditions_failed.add(1);
                 if is_by_memory {
-                    self.answer_by_memory(failed, options.durability, waiter);
+                    self.answer_by_memory(failed, self.is_visible(key), options.durability, waiter);
                 } else {
                     waiter.complete(Ok(failed));
                 }
@@ -475,7 +477,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 number: 0,
                 superseded: superseded(),
             };
-            return self.answer_by_memory(written, durability, waiter);
+            let is_visible = operations.iter().all(|operation| self.is_visible(&operation.key));
+            return self.answer_by_memory(written, is_visible, durability, waiter);
         }
         let ops: Vec<LogOp<'_>> = records.iter().map(|(key, record)| log_op(key, record)).collect();
         let position = match self.log().append(stamp, &ops) {
@@ -558,10 +561,15 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     /// Answers a write that changed nothing by what was found in memory. That may not be durable
-    /// yet: then the answer waits for the log, or a crash could take what it was given for.
-    fn answer_by_memory(&self, written: Written, durability: Durability, waiter: W) {
+    /// yet: then the answer waits for the log, or a crash could take what it was given for. A buffered
+    /// one waits if readers do not see yet what it tells of, or if the stamp that it tells could be
+    /// given again after a crash.
+    fn answer_by_memory(&self, written: Written, is_visible: bool, durability: Durability, waiter: W) {
         let position = self.appended.get();
-        if durability == Durability::Buffered || position <= self.durable.get() {
+        let is_enough = durability == Durability::Buffered
+            && is_visible
+            && written.stamp.time <= self.ceiling_durable.get();
+        if is_enough || position <= self.durable.get() {
             return waiter.complete(Ok(written));
         }
         let write = PendingWrite {
@@ -575,6 +583,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             answer: Some(Box::new(written)),
         };
         self.pending.borrow_mut().push(Durability::Sync, write);
+    }
+
+    /// Whether nothing is pending under a key: readers see the newest version there is.
+    fn is_visible(&self, key: &Key<'_>) -> bool {
+        self.pending.borrow().entries_of(key.hash).next().is_none()
     }
 
     fn begin_lookup(&self) -> Result<()> {

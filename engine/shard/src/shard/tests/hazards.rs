@@ -3,8 +3,8 @@
 //! awkward moments, logs that only grow.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use super::*;
 
@@ -311,6 +311,37 @@ fn what_was_dropped_by_a_clock_stays_dropped_when_a_crash_takes_the_clock_back()
     let late = write_with(&env, &shard, "key", put(b"old"), first);
     assert!(matches!(late, Err(Error::StampTooOld { .. })), "{late:?}");
     assert_eq!(get(&env, &shard, "key").unwrap(), None);
+
+/// Found by the storage histories: a buffered write was answered, a crash took it, and the clock,
+/// which the log had not been told of for a while, gave its stamp to another write.
+#[test]
+fn a_stamp_that_was_told_is_never_given_again() {
+    let present = Operation::PutIf { condition: Condition::Absent, value: b"x", lifetime: Lifetime::Forever };
+    for (seed, finds_pending) in [(42, false), (43, true)] {
+        let env = TestEnv::new(seed);
+        let shard = open(&env);
+        env.settle();
+        env.advance(Duration::from_secs(1));
+        let wall_ms = env.wall_ms();
+        let buffered = WriteOptions { durability: Durability::Buffered, ..WriteOptions::default() };
+        let pending = finds_pending.then(|| start(&shard, "lost", put(b"value"), WriteOptions::default()));
+        let operation = if finds_pending { present } else { put(b"value") };
+        let mut answer = start(&shard, "lost", operation, buffered);
+        // Publication has its turn before the log has.
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(shard.inner.publish_durable()).poll(&mut context).is_pending());
+        let told = match Pin::new(&mut answer).poll(&mut context) {
+            Poll::Ready(written) => Some(written.unwrap().stamp),
+            Poll::Pending => None,
+        };
+        drop((shard, pending));
+        env.crash();
+        env.set_wall_ms(wall_ms - 500);
+        let shard = open(&env);
+        assert_eq!(get(&env, &shard, "lost").unwrap(), None);
+        let next = write(&env, &shard, "next", put(b"value")).unwrap().stamp;
+        assert!(told.is_none_or(|told| told < next), "{next:?} is not after {told:?}");
+    }
 }
 
 #[test]
