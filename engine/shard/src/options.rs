@@ -2,6 +2,8 @@
 //!
 //! Everything is small enough to be set in a test, so that a short history flushes and compacts.
 
+use pinion_env::PAGE_BYTES;
+
 use crate::error::{Error, Result};
 
 /// The largest value a configuration may allow.
@@ -28,12 +30,16 @@ pub struct Options {
     pub log_spare_segments_max: u32,
     /// Writes that may be pending.
     pub pending_ops_max: u32,
+    /// Room for edits in a manifest file; a full one is followed by the next.
+    pub manifest_edit_bytes: u32,
 
     /// A memtable is frozen at this size, overhead included. One is written to, at most two wait
     /// to be flushed.
     pub memtable_bytes: u64,
     /// Target size of a table.
     pub table_bytes: u64,
+    /// Bytes of one write to a table, whole pages.
+    pub table_write_bytes: u32,
     /// Target size of the first level below the flushed runs.
     pub level_base_bytes: u64,
     /// Each level is this many times as large as the one above.
@@ -81,8 +87,10 @@ impl Default for Options {
             log_block_bytes_max: 1 << 20,
             log_spare_segments_max: 2,
             pending_ops_max: 65_536,
+            manifest_edit_bytes: 1 << 20,
             memtable_bytes: 64 << 20,
             table_bytes: 16 << 20,
+            table_write_bytes: 128 << 10,
             level_base_bytes: 256 << 20,
             level_growth: 8,
             runs_max: 4,
@@ -156,6 +164,9 @@ impl Options {
                 "a value or batch of {largest} bytes does not fit log_segment_bytes of {}",
                 self.log_segment_bytes
             ));
+        }
+        if self.table_write_bytes == 0 || !self.table_write_bytes.is_multiple_of(PAGE_BYTES as u32) {
+            return bad(format!("table_write_bytes of {} is not whole pages", self.table_write_bytes));
         }
         if self.level_growth < 2 || self.runs_max == 0 || self.step_records_max == 0 {
             return bad("level_growth is at least 2; runs_max and step_records_max at least 1".into());

@@ -34,8 +34,8 @@ use crate::identity::Identity;
 use crate::small_file::{is_no_space, remove_if_there, replace_whole};
 use format::{Binding, FRAME_HEADER_BYTES, FrameKind, encode_current, put_edit, put_frame};
 
-/// A manifest has room for this much beside its snapshot.
-const EDIT_BYTES_MAX: usize = 1 << 20;
+/// A manifest has room for one frame of edits and its mark, and for as much again.
+const ROOM_BYTES_MIN: usize = 16 << 10;
 /// Snapshots are written in frames of about this size.
 const SNAPSHOT_FRAME_BYTES: usize = 64 << 10;
 
@@ -63,6 +63,8 @@ pub struct Manifest<E: Env> {
     /// The greatest number any manifest file may have.
     last_number: u64,
     file: Option<OpenManifest<E::File>>,
+    /// Room that a file has beside its snapshot.
+    edit_bytes: u32,
     failure: Option<Arc<str>>,
 }
 
@@ -77,12 +79,19 @@ struct OpenManifest<F> {
 }
 
 impl<E: Env> Manifest<E> {
-    /// Reads the manifest of the shard in `dir`, or makes the first one of a new shard.
+    /// Reads the manifest of the shard in `dir`, or makes the first one of a new shard. Files made
+    /// from now on have room for `edit_bytes` beside their snapshot, or for the first edits if those
+    /// are larger.
     ///
     /// # Errors
     /// [`Error::Damaged`] with file and offset, also if CURRENT is missing where tables or log
     /// segments are; [`Error::WrongFormat`] for a newer version or another shard's files.
-    pub async fn open(env: &E, dir: &Path, identity: Identity) -> Result<(Self, ManifestState)> {
+    pub async fn open(
+        env: &E,
+        dir: &Path,
+        identity: Identity,
+        edit_bytes: u32,
+    ) -> Result<(Self, ManifestState)> {
         let binding = Binding::new(&identity);
         let found = read::read(env, dir, &binding).await?;
         let is_new = found.state.is_none();
@@ -94,6 +103,7 @@ impl<E: Env> Manifest<E> {
             state: state.clone(),
             last_number: found.last_number,
             file: None,
+            edit_bytes,
             failure: None,
         };
         if is_new {
@@ -177,7 +187,7 @@ impl<E: Env> Manifest<E> {
         remove_if_there(&self.env, path).await?;
         let unit_bytes = self.env.space(&self.dir).await?.block_bytes;
         let content = self.encode_snapshot(number, unit_bytes as usize).await;
-        let room = EDIT_BYTES_MAX.max(2 * body_bytes + (64 << 10));
+        let room = (self.edit_bytes as usize).max(2 * body_bytes + ROOM_BYTES_MIN);
         let file_bytes = page_round_up(content.bytes.len() + room);
         let file = self.env.open(path, OpenMode::CreateNew).await?;
         let mut buffer = AlignedBuf::zeroed(SNAPSHOT_FRAME_BYTES);

@@ -42,12 +42,14 @@ fn meta(number: u64) -> TableMeta {
     }
 }
 
+const EDIT_BYTES: u32 = 1 << 20;
+
 fn add(number: u64) -> Edit {
     Edit::AddTable { level: 0, run: number, meta: meta(number) }
 }
 
 async fn open(env: &TestEnv) -> Result<(Manifest<TestEnv>, ManifestState)> {
-    Manifest::open(env, Path::new(DIR), identity()).await
+    Manifest::open(env, Path::new(DIR), identity(), EDIT_BYTES).await
 }
 
 /// Applies `count` edits from file number `first` on.
@@ -253,7 +255,7 @@ fn a_lost_current_and_foreign_files_are_refused() {
     let env = TestEnv::new(1);
     apply(&env, 1, 1);
     let foreign = Identity { shard: 3, ..identity() };
-    let refused = env.block_on(Manifest::open(&env, Path::new(DIR), foreign)).map(|_| ());
+    let refused = env.block_on(Manifest::open(&env, Path::new(DIR), foreign, EDIT_BYTES)).map(|_| ());
     assert!(matches!(refused, Err(Error::WrongFormat { .. })));
     env.block_on(async {
         env.create_dir(Path::new("/wal")).await.unwrap();

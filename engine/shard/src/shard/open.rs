@@ -60,7 +60,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         }
         env.sync_dir(&dir).await.map_err(|error| Error::io(&dir, error))?;
 
-        let (manifest, state) = Manifest::open(&env, &dir, identity).await?;
+        let (manifest, state) = Manifest::open(&env, &dir, identity, options.manifest_edit_bytes).await?;
         let (version, last_run) = open_tables(&env, &dir, identity, &state).await?;
         remove_orphans(&env, &dir, &version).await?;
         let mut replay = LogReplay::open(&env, &dir, identity, (&options).into(), state.log_released).await?;

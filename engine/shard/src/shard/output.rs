@@ -118,7 +118,8 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
         if let Some(held) = self.held.take() {
             self.finish_table().await?;
             let shard = self.shard;
-            let options = TableOptions { filter: self.filter, ..TableOptions::default() };
+            let write_bytes = shard.options.table_write_bytes as usize;
+            let options = TableOptions { filter: self.filter, write_bytes, ..TableOptions::default() };
             let number = shard.next_file_number();
             let dir = shard.table_dir();
             self.numbers.push(number);

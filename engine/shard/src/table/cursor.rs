@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use pinion_env::{AlignedBuf, Env};
+use pinion_env::{AlignedBuf, Env, page_round_up};
 
 use super::WINDOW_BYTES;
 use super::block::{Block, BlockShape, BlockView};
@@ -220,8 +220,9 @@ impl<E: Env> TableCursor<E> {
             let bytes = (window_end - handle.page) as usize * pinion_env::PAGE_BYTES;
             let mut buffer = std::mem::take(&mut self.window);
             self.window_pages = (0, 0);
-            if buffer.capacity() < bytes || buffer.capacity() > WINDOW_BYTES.max(bytes) {
-                buffer = AlignedBuf::zeroed(bytes.max(WINDOW_BYTES));
+            let usual = WINDOW_BYTES.min(page_round_up(self.table.meta().file_bytes as usize)).max(bytes);
+            if buffer.capacity() < bytes || buffer.capacity() > usual {
+                buffer = AlignedBuf::zeroed(usual);
             }
             self.window = self.table.read_raw(handle.offset(), buffer, bytes).await?;
             self.window_pages = (handle.page, window_end);

@@ -1,6 +1,7 @@
 //! The file a table is written into: whole pages, front to back, in large unsynced writes.
 //!
-//! Bytes are gathered in aligned buffers of 128 KiB; full ones wait until [`Output::write_out`].
+//! Bytes are gathered in aligned buffers, 128 KiB by default; full ones wait until
+//! [`Output::write_out`].
 //! What waits is bounded by what the caller appends between two calls.
 
 use std::collections::VecDeque;
@@ -10,7 +11,6 @@ use std::path::Path;
 use pinion_env::{AlignedBuf, Env, File, PAGE_BYTES, WriteMode};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::WINDOW_BYTES;
 use crate::error::{Error, Result};
 
 /// Buffers kept for reuse.
@@ -28,10 +28,10 @@ pub(crate) struct Output<E: Env> {
 }
 
 impl<E: Env> Output<E> {
-    pub(crate) fn new(file: E::File, seed: u64) -> Self {
+    pub(crate) fn new(file: E::File, seed: u64, write_bytes: usize) -> Self {
         Self {
             file,
-            current: AlignedBuf::zeroed(WINDOW_BYTES),
+            current: AlignedBuf::zeroed(write_bytes),
             filled: 0,
             ready: VecDeque::new(),
             free: Vec::new(),
@@ -68,7 +68,7 @@ impl<E: Env> Output<E> {
             self.filled += count;
             bytes = later;
             if self.filled == self.current.capacity() {
-                let fresh = self.free.pop().unwrap_or_else(|| AlignedBuf::zeroed(WINDOW_BYTES));
+                let fresh = self.free.pop().unwrap_or_else(|| AlignedBuf::zeroed(self.current.capacity()));
                 self.ready.push_back(std::mem::replace(&mut self.current, fresh));
                 self.filled = 0;
             }

@@ -16,7 +16,7 @@ use crate::stamp::Stamp;
 use crate::testing::{Op, TestEnv};
 
 const SMALL: TableOptions =
-    TableOptions { filter: FilterWidth::Sixteen, unit: Some(BlockUnit::Four), part_records_max: 40 };
+    TableOptions { filter: FilterWidth::Sixteen, unit: Some(BlockUnit::Four), part_records_max: 40, write_bytes: WINDOW_BYTES };
 
 fn cache() -> Rc<BlockCache> {
     Rc::new(BlockCache::new(1 << 20, 1))
@@ -119,7 +119,7 @@ fn tables_of_all_options_answer_alike() {
             for unit in [None, Some(BlockUnit::Four), Some(BlockUnit::Eight), Some(BlockUnit::Sixteen)] {
                 for part_records_max in [1, 100, PART_RECORDS_MAX] {
                     number += 1;
-                    let options = TableOptions { filter, unit, part_records_max };
+                    let options = TableOptions { filter, unit, part_records_max, ..SMALL };
                     let meta = write(&env, number, &records, options).await.unwrap();
                     check_reads(&env, &meta, &records).await;
                 }
@@ -156,7 +156,7 @@ proptest! {
     ) {
         let env = TestEnv::new(1);
         env.block_on(async {
-            let options = TableOptions { unit, part_records_max, filter: FilterWidth::Eight };
+            let options = TableOptions { unit, part_records_max, filter: FilterWidth::Eight, ..SMALL };
             let meta = write(&env, 1, &records, options).await.unwrap();
             check_reads(&env, &meta, &records).await;
         });
@@ -365,7 +365,7 @@ fn the_golden_table_is_read_back() {
 }
 
 const GOLDEN_OPTIONS: TableOptions =
-    TableOptions { filter: FilterWidth::Eight, unit: None, part_records_max: 20 };
+    TableOptions { filter: FilterWidth::Eight, unit: None, part_records_max: 20, write_bytes: 8 << 10 };
 
 fn golden_records() -> Records {
     let mut records = mixed(30, 30);

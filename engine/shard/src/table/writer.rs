@@ -3,7 +3,7 @@
 //! [`TableWriter::add`] never waits. It gathers the first records to choose the block unit, then
 //! fills blocks; a full block is sealed into the output, and a full part's index is built. The
 //! caller calls [`TableWriter::write_out`] whenever [`TableWriter::is_full_enough_to_write`] says
-//! so, which bounds what waits in memory to 128 KiB, the hashes of a part and one record. There
+//! so, which bounds what waits in memory to one write, the hashes of a part and one record. There
 //! the part's filter is built, between yields: sorting and building the filter of at most 4,096
 //! keys are the longest pieces of work here.
 //!
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use pinion_env::{Env, OpenMode, PAGE_BYTES};
 
+use super::WINDOW_BYTES;
 use super::block_builder::{BlockBuilder, record_bytes};
 use super::filter::{self, FilterWidth};
 use super::format::{BLOCK_HEADER_BYTES, BlockPlace, BlockType, Footer, Section, SectionKind, seal_block};
@@ -45,11 +46,18 @@ pub struct TableOptions {
     pub unit: Option<BlockUnit>,
     /// Records per part, 1 to [`PART_RECORDS_MAX`]. A part ends at a block's border.
     pub part_records_max: usize,
+    /// Bytes of one write, whole pages.
+    pub write_bytes: usize,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { filter: FilterWidth::Sixteen, unit: None, part_records_max: PART_RECORDS_MAX }
+        Self {
+            filter: FilterWidth::Sixteen,
+            unit: None,
+            part_records_max: PART_RECORDS_MAX,
+            write_bytes: WINDOW_BYTES,
+        }
     }
 }
 
@@ -123,7 +131,7 @@ impl<E: Env> TableWriter<E> {
             number,
             seed,
             options,
-            output: Output::new(file, seed),
+            output: Output::new(file, seed, options.write_bytes),
             sample: options.unit.is_none().then(Sample::default),
             unit: options.unit.unwrap_or(BlockUnit::Four),
             block: BlockBuilder::default(),
@@ -161,7 +169,7 @@ impl<E: Env> TableWriter<E> {
         self.output.has_ready() || self.wants_filter()
     }
 
-    /// Writes what is complete, unsynced, in writes of 128 KiB, and builds the filter of a part
+    /// Writes what is complete, unsynced, in writes of `write_bytes`, and builds the filter of a part
     /// that is complete.
     ///
     /// # Errors
