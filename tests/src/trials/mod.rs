@@ -16,8 +16,9 @@ mod classes;
 mod counts;
 mod result;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, Once};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,26 @@ const FAILURES_MAX: usize = 8;
 
 /// How often a long run says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// The command that runs this thread's trial again.
+    static REPLAY: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Has every panic of a trial followed by the line that replays it. A hook, because where a panic
+/// aborts (release builds) nothing runs after it.
+fn say_how_to_replay() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panicked| {
+            before(panicked);
+            if let Some(replay) = REPLAY.take() {
+                eprintln!("replay: {replay}");
+            }
+        }));
+    });
+}
 
 /// One class of trials.
 #[derive(Debug)]
@@ -113,6 +134,7 @@ impl Trials {
         let failures = Mutex::new(Vec::new());
         let begun = Instant::now();
         let said = Mutex::new(begun);
+        say_how_to_replay();
         let work = || {
             let mut counts = Counts::default();
             while !stop.load(Ordering::Relaxed) {
@@ -122,8 +144,8 @@ impl Trials {
                 }
                 let seed = self.first_seed.wrapping_add(index);
                 let mut one = Counts::default();
+                REPLAY.set(Some(self.replay(seed)));
                 if catch_unwind(AssertUnwindSafe(|| trial(seed, &mut one))).is_err() {
-                    eprintln!("replay: {}", self.replay(seed));
                     let mut failures = failures.lock().expect("nothing panics while it holds this list");
                     failures.push(seed);
                     stop.fetch_or(failures.len() >= FAILURES_MAX, Ordering::Relaxed);
