@@ -1,7 +1,7 @@
 //! The in-memory world, crash rigs and end-to-end tests.
 //!
-//! [`world`] runs whole nodes in one thread on virtual time; [`model`] compares the engine in it with
-//! a map, and [`server_histories`] has clients ask a server in it and judges the answers by [`linear`];
+//! [`world`] runs whole nodes in one thread on virtual time; [`storage`] takes the engine in it through
+//! kills and power cuts, [`model`] compares it with a map, and [`server_histories`] has clients ask a server in it and judges the answers by [`linear`];
 //! [`process`] runs the real binary, [`rig`] puts it under fire and [`overload`] asks too much of it;
 //! [`fuzz`] throws bytes at whatever decodes them; [`trials`] counts what all of it withstands. The
 //! rules of the repository itself are checked by `tests/tidy.rs`.
@@ -14,5 +14,6 @@ pub mod process;
 pub mod rig;
 pub mod served;
 pub mod server_histories;
+pub mod storage;
 pub mod trials;
 pub mod world;

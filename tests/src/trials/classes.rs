@@ -1,11 +1,12 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{fuzz, model, overload, rig, server_histories};
+use crate::{fuzz, model, overload, rig, server_histories, storage};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
     // The engine in the simulated world.
+    storage::STORAGE_CRASH,
     model::MODEL,
     // Real servers.
     rig::KILL,

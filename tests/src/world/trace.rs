@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 /// What happened. The two numbers noted with a step say to whom and how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -76,13 +78,7 @@ impl Trace {
 
     /// Content that moved: what a step's numbers do not show.
     pub(super) fn content(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
-        }
-        for byte in rest {
-            self.mix(u64::from(*byte));
-        }
+        self.mix(xxh3_64(bytes));
     }
 
     pub(super) fn hash(&self) -> u64 {

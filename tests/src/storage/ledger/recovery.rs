@@ -1,0 +1,200 @@
+//! What a crash left: one moment of the log must explain all of it.
+
+use super::attempt::{Attempt, Event, Fate, Number};
+use super::views::Explained;
+use super::{Entry, Ledger, Moment, Seen};
+use pinion_engine::{HybridTime, Stamp};
+
+/// What a crash took.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Writes whose fate was open and that are there.
+    pub kept: u64,
+    /// Writes that were never answered and are not there.
+    pub lost: u64,
+    /// Buffered writes that were answered and are not there.
+    pub lost_buffered: u64,
+    /// Writes of which nothing tells.
+    pub untold: u64,
+}
+
+impl Ledger {
+    /// The shard was opened again after a crash, its clock stands at `clock`, and its keys show
+    /// `seen`.
+    ///
+    /// # Panics
+    /// When no prefix of the log explains that.
+    pub(crate) fn recovered(&mut self, seen: &[Option<Seen>], moment: Moment, clock: HybridTime) -> Recovered {
+        if clock < self.kept_time {
+            self.fail(self.kept_last, &format!("its time is later than the clock, {:x}", clock.0));
+        }
+        self.now += 1;
+        for key in &mut self.keys {
+            (key.seen, key.hidden_at) = (Stamp::ZERO, 0);
+        }
+        let ends = self.possible_ends();
+        let mut fits = vec![true; ends.len()];
+        for (key, seen) in seen.iter().enumerate() {
+            self.narrow_ends(key, seen.as_ref(), moment, &ends, &mut fits);
+        }
+        let mut fitting = ends.iter().zip(&fits).filter(|(_, fits)| **fits).map(|(end, _)| *end);
+        let Some(first) = fitting.next() else { self.fail_recovery(seen, moment, &ends) };
+        let last = fitting.last().unwrap_or(first);
+        let owners: Vec<Option<usize>> = seen
+            .iter()
+            .enumerate()
+            .map(|(key, seen)| {
+                let seen = seen.as_ref()?;
+                let explained = self.explain_end(key, Some(seen), moment, last);
+                explained.places.first().copied()
+            })
+            .collect();
+        for (key, place) in owners.iter().enumerate() {
+            let (Some(place), Some(seen)) = (place, &seen[key]) else { continue };
+            let number = self.keys[key].entries[*place].number;
+            self.own_stamp(number, seen.stamp);
+            self.note_outcome(key, *place, seen);
+        }
+        let recovered = self.settle(first, last, &owners);
+        for (key, place) in owners.into_iter().enumerate() {
+            self.settle_key(key, place, seen[key].as_ref(), moment);
+        }
+        recovered
+    }
+
+    /// Where the log may end: after all that must survive; one moment of each stretch in which
+    /// nothing changes.
+    fn possible_ends(&self) -> Vec<Event> {
+        let attempts = &self.attempts[self.settled..];
+        // A repeat may have been answered by what it repeats: it is no part of the log then.
+        let kept = attempts.iter().filter(|attempt| attempt.durable && attempt.repeats.is_none());
+        let first = kept.map(|attempt| attempt.issued).max().unwrap_or(0);
+        let doubtful = attempts.iter().filter(|attempt| self.is_doubtful(attempt));
+        let mut ends: Vec<Event> = doubtful
+            .flat_map(|attempt| [attempt.issued, attempt.entered])
+            .filter(|end| *end > first && *end != Event::MAX)
+            .collect();
+        ends.push(first);
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
+
+    fn is_doubtful(&self, attempt: &Attempt) -> bool {
+        !attempt.durable && matches!(attempt.fate, Fate::Open | Fate::Applied | Fate::Superseded)
+    }
+
+    /// Crosses out the ends of the log that do not explain what a key shows.
+    fn narrow_ends(
+        &self,
+        key: usize,
+        seen: Option<&Seen>,
+        moment: Moment,
+        ends: &[Event],
+        fits: &mut [bool],
+    ) {
+        let entries = self.keys[key].entries.iter().map(|entry| &self.attempts[entry.number]);
+        let doubtful = entries.filter(|attempt| self.is_doubtful(attempt));
+        let mut changes: Vec<Event> =
+            doubtful.flat_map(|attempt| [attempt.issued, attempt.entered]).collect();
+        changes.sort_unstable();
+        let mut passed = None;
+        let mut explained = false;
+        for (end, fits) in ends.iter().zip(fits) {
+            let before = changes.partition_point(|change| change <= end);
+            if passed != Some(before) {
+                passed = Some(before);
+                explained = !self.explain_end(key, seen, moment, *end).is_none();
+            }
+            *fits &= explained;
+        }
+    }
+
+    /// What explains a key if the log ends there.
+    fn explain_end(&self, key: usize, seen: Option<&Seen>, moment: Moment, end: Event) -> Explained {
+        let possible = |attempt: &Attempt| attempt.durable || attempt.issued <= end;
+        let certain = |entry: &Entry, attempt: &Attempt| {
+            attempt.has_effect() && !entry.superseded && (attempt.durable || attempt.entered <= end)
+        };
+        self.explain(key, seen, moment, possible, certain)
+    }
+
+    /// Decides what can be decided about the writes that the crash left open, now that the log is
+    /// known to end between `first` and `last`.
+    fn settle(&mut self, first: Event, last: Event, owners: &[Option<usize>]) -> Recovered {
+        let mut recovered = Recovered::default();
+        let found: Vec<Number> = owners
+            .iter()
+            .enumerate()
+            .filter_map(|(key, place)| place.map(|place| self.keys[key].entries[place].number))
+            .collect();
+        for number in self.settled..self.attempts.len() {
+            let attempt = &self.attempts[number];
+            if !self.is_doubtful(attempt) {
+                continue;
+            }
+            let was_applied = attempt.fate == Fate::Applied;
+            let is_there = attempt.has_effect() && attempt.entered <= first;
+            if found.contains(&number) || is_there {
+                self.attempts[number].fate = Fate::Applied;
+                self.attempts[number].answered = self.attempts[number].answered.min(self.now);
+                self.keep(number);
+                recovered.kept += 1;
+            } else if attempt.issued > last {
+                recovered.lost += u64::from(!was_applied);
+                recovered.lost_buffered += u64::from(was_applied);
+                self.attempts[number].fate = Fate::Void;
+            } else {
+                recovered.untold += 1;
+                self.attempts[number].fate = Fate::Maybe;
+            }
+        }
+        self.settled = self.attempts.len();
+        recovered
+    }
+
+    /// Forgets what the check has made impossible under a key.
+    fn settle_key(&mut self, key: usize, owner: Option<usize>, seen: Option<&Seen>, moment: Moment) {
+        match (owner, seen) {
+            (Some(place), Some(seen)) => {
+                let entry = self.keys[key].entries[place].clone();
+                let state = &mut self.keys[key];
+                state.entries = vec![Entry { superseded: false, ..entry }];
+                state.seen = seen.stamp;
+            }
+            _ => {
+                self.note_expired(key, moment);
+                let attempts = &self.attempts;
+                let state = &mut self.keys[key];
+                state.entries.retain(|entry| attempts[entry.number].fate != Fate::Void);
+                for entry in &mut state.entries {
+                    entry.dead = true;
+                }
+                state.hidden_at = moment.began;
+            }
+        }
+    }
+
+    fn fail_recovery(&self, seen: &[Option<Seen>], moment: Moment, ends: &[Event]) -> ! {
+        // The end that explains most says best what is wrong.
+        let unexplained = |end: Event| -> Vec<usize> {
+            let keys = seen.iter().enumerate();
+            keys.filter(|(key, seen)| self.explain_end(*key, seen.as_ref(), moment, end).is_none())
+                .map(|(key, _)| key)
+                .collect()
+        };
+        let best = ends.iter().map(|end| (*end, unexplained(*end))).min_by_key(|(_, keys)| keys.len());
+        let (end, keys) = best.expect("there is an end before everything that is open");
+        let keys: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{}\n  shows {}", self.describe(*key), Seen::brief(seen[*key].as_ref())))
+            .collect();
+        let kept = self.attempts.iter().rposition(|attempt| attempt.durable);
+        let kept = kept.map(|number| (number, &self.attempts[number]));
+        panic!(
+            "no prefix of the log explains what was recovered ({moment:?}, ends {ends:?}); \
+             with its end at {end} these keys are wrong:\n{}\nthe last write that must be there: {kept:?}",
+            keys.join("\n")
+        );
+    }
+}
