@@ -185,9 +185,7 @@ impl Draw<'_> {
             (0, _) => Condition::Absent,
             (1, _) | (_, None) => Condition::Present,
             (2, Some(stamp)) => Condition::VersionIs(stamp),
-            (_, Some(stamp)) if self.one_in(3) => {
-                Condition::VersionIs(Stamp { origin: Origin(77), ..stamp })
-            }
+            (_, Some(stamp)) if self.one_in(3) => Condition::VersionIs(Stamp { origin: Origin(77), ..stamp }),
             (_, Some(stamp)) => Condition::VersionIs(stamp),
         };
         let action = if self.one_in(3) { Action::Delete } else { self.put_on(key, 0) };

@@ -386,17 +386,15 @@ impl Story {
         true
     }
 
-    fn write(
-        self: &Rc<Self>,
-        shard: &Shard<SimEnv, Told>,
-        actions: &[(usize, Action)],
-        request: Request,
-    ) {
+    fn write(self: &Rc<Self>, shard: &Shard<SimEnv, Told>, actions: &[(usize, Action)], request: Request) {
         let clock = shard.hybrid_time();
         let number = self.ledger.borrow_mut().issue(actions.to_vec(), request, clock);
         let told = Told { story: Rc::clone(self), number };
-        let options =
-            WriteOptions { durability: request.durability, stamp: request.proposed, ..WriteOptions::default() };
+        let options = WriteOptions {
+            durability: request.durability,
+            stamp: request.proposed,
+            ..WriteOptions::default()
+        };
         let key = |index: usize| self.shape.keys[index].key(self.shape.partitions);
         if request.batch {
             let operations: Vec<BatchOperation<'_>> = actions

@@ -159,7 +159,9 @@ fn check_counts(counts: &Counts, histories: u64) {
         let wanted = histories / HISTORIES_PER_FAULT;
         assert!(counts.get(&name) >= wanted, "fewer than {wanted} times {name}: {counts}");
     }
-    for name in ["crashes during recovery", "buffered writes lost", "writes in flight that were kept", "run twice"] {
+    for name in
+        ["crashes during recovery", "buffered writes lost", "writes in flight that were kept", "run twice"]
+    {
         assert!(counts.get(name) > 0, "no {name}: {counts}");
     }
 }

@@ -58,7 +58,8 @@ pub(crate) struct Weights {
 impl Weights {
     /// In the order of the fields.
     pub(crate) fn all(&self) -> [u64; 11] {
-        let Self { put, delete, stamped, repeat, conditional, update, batch, get, scan, flush, pause } = *self;
+        let Self { put, delete, stamped, repeat, conditional, update, batch, get, scan, flush, pause } =
+            *self;
         [put, delete, stamped, repeat, conditional, update, batch, get, scan, flush, pause]
     }
 }

@@ -15,8 +15,12 @@ use crate::record::RecordView;
 use crate::stamp::Stamp;
 use crate::testing::{Op, TestEnv};
 
-const SMALL: TableOptions =
-    TableOptions { filter: FilterWidth::Sixteen, unit: Some(BlockUnit::Four), part_records_max: 40, write_bytes: WINDOW_BYTES };
+const SMALL: TableOptions = TableOptions {
+    filter: FilterWidth::Sixteen,
+    unit: Some(BlockUnit::Four),
+    part_records_max: 40,
+    write_bytes: WINDOW_BYTES,
+};
 
 fn cache() -> Rc<BlockCache> {
     Rc::new(BlockCache::new(1 << 20, 1))

@@ -39,9 +39,9 @@ impl Ledger {
         let plausible = match error {
             Error::Overloaded { .. } => true,
             Error::StampAhead => attempt.proposed.is_some_and(|stamp| stamp.millis() > self.wall_ms),
-            Error::StampTooOld { .. } => attempt.proposed.is_some_and(|stamp| {
-                stamp.millis() + self.retry_window_ms < self.clock_ms_max()
-            }),
+            Error::StampTooOld { .. } => attempt
+                .proposed
+                .is_some_and(|stamp| stamp.millis() + self.retry_window_ms < self.clock_ms_max()),
             Error::BadOperation(_) | Error::TooLarge { .. } if attempt.actions[0].1.is_update() => {
                 let (key, entry) = self.entry_of(number, 0);
                 self.effects(key, entry, &mut Vec::new()).may_not_fit
@@ -225,4 +225,3 @@ impl Ledger {
         (key, &self.keys[key].entries[place])
     }
 }
-

@@ -29,7 +29,12 @@ pub(super) struct Effects {
 
 impl Ledger {
     /// What an entry leaves if it is the newest: every possibility; `None` if there are too many.
-    pub(super) fn outcomes(&self, key: usize, entry: &Entry, visited: &mut Vec<Number>) -> Option<Vec<Outcome>> {
+    pub(super) fn outcomes(
+        &self,
+        key: usize,
+        entry: &Entry,
+        visited: &mut Vec<Number>,
+    ) -> Option<Vec<Outcome>> {
         let attempt = &self.attempts[entry.number];
         match &attempt.actions[entry.action].1 {
             Action::Put { value, lifetime } => {
@@ -155,9 +160,9 @@ impl Ledger {
             Action::Add(operand) => {
                 let number = match outcome {
                     None => Some(0),
-                    Some(_) => std::str::from_utf8(present)
-                        .ok()
-                        .and_then(|text| text.parse::<i64>().ok().filter(|number| number.to_string() == text)),
+                    Some(_) => std::str::from_utf8(present).ok().and_then(|text| {
+                        text.parse::<i64>().ok().filter(|number| number.to_string() == text)
+                    }),
                 };
                 match number.and_then(|number| number.checked_add(*operand)) {
                     Some(sum) => sum.to_string().into_bytes(),

@@ -205,9 +205,9 @@ impl Ledger {
     /// Newest stamp that was read or answered under a key; `None` if there is none.
     pub(crate) fn newest_stamp(&self, key: usize) -> Option<Stamp> {
         let entries = self.keys[key].entries.iter();
-        let known = entries.map(|entry| &self.attempts[entry.number]).filter(|attempt| {
-            attempt.is_stamped() && matches!(attempt.fate, Fate::Applied | Fate::Open)
-        });
+        let known = entries
+            .map(|entry| &self.attempts[entry.number])
+            .filter(|attempt| attempt.is_stamped() && matches!(attempt.fate, Fate::Applied | Fate::Open));
         known.map(|attempt| attempt.low).max()
     }
 
@@ -406,14 +406,17 @@ impl Ledger {
     fn describe(&self, key: usize) -> String {
         use std::fmt::Write as _;
         let state = &self.keys[key];
-        let mut text = format!("key {key} {}, seen {:?}, nothing at {}", state.label, state.seen, state.hidden_at);
+        let mut text =
+            format!("key {key} {}, seen {:?}, nothing at {}", state.label, state.seen, state.hidden_at);
         for entry in &state.entries {
             let attempt = &self.attempts[entry.number];
             let action = attempt.actions[entry.action].1.brief();
             let outcomes = if let Outcomes::Known(outcomes) = &entry.outcomes { &outcomes[..] } else { &[] };
             let outcomes: Vec<String> = outcomes
                 .iter()
-                .map(|outcome| format!(" -> {} expiry {:?}", attempt::brief(&outcome.value), outcome.expiry_ms))
+                .map(|outcome| {
+                    format!(" -> {} expiry {:?}", attempt::brief(&outcome.value), outcome.expiry_ms)
+                })
                 .collect();
             let outcomes = outcomes.concat();
             let _ = write!(

@@ -24,7 +24,12 @@ impl Ledger {
     ///
     /// # Panics
     /// When no prefix of the log explains that.
-    pub(crate) fn recovered(&mut self, seen: &[Option<Seen>], moment: Moment, clock: HybridTime) -> Recovered {
+    pub(crate) fn recovered(
+        &mut self,
+        seen: &[Option<Seen>],
+        moment: Moment,
+        clock: HybridTime,
+    ) -> Recovered {
         if clock < self.kept_time {
             self.fail(self.kept_last, &format!("its time is later than the clock, {:x}", clock.0));
         }
