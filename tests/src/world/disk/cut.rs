@@ -6,7 +6,7 @@
 use crate::world::random::Random;
 
 /// Chances are out of this many.
-const CERTAIN: u16 = 256;
+pub(super) const CERTAIN: u16 = 256;
 
 /// How a power cut deals with what was not yet durable. Chances are out of 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct PowerCut {
     pub sector_torn: u16,
     /// That a pending sector is left with random bytes.
     pub sector_garbled: u16,
-    /// That a file loses some or all of a growth that was not synced.
+    /// That a file loses some or all of a growth that was not synced; if certain, then all of it.
     pub size_cut: u16,
     /// That a creation, rename or removal that was not synced has not happened.
     pub name_dropped: u16,

@@ -17,7 +17,7 @@ use std::sync::Weak;
 
 use pinion_env::{PAGE_BYTES, page_round_up};
 
-use super::cut::PowerCut;
+use super::cut::{CERTAIN, PowerCut};
 use super::tally::{Outcome, Tally};
 use crate::world::random::Random;
 
@@ -206,7 +206,8 @@ impl Content {
                 let sector = SECTOR_BYTES as u64;
                 let grown = (self.bytes - self.durable_bytes).div_ceil(sector);
                 // Often all of the growth; some file systems remember a part of it.
-                let left = if random.one_in(2) { 0 } else { random.below(grown) };
+                let all = cut.size_cut >= CERTAIN || random.one_in(2);
+                let left = if all { 0 } else { random.below(grown) };
                 self.resize(self.durable_bytes + left * sector);
                 tally.add(Outcome::SizeCut, 1);
             } else {
