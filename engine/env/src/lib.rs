@@ -275,9 +275,9 @@ pub trait Socket: 'static {
     /// Waits for the send in flight and gives its buffers back for reuse. Pending when none is.
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)>;
 
-    /// Detaches the socket to be adopted by another core. Only while nothing is in flight: after a
-    /// [`Socket::poll_receive`] was ready and before anything else was asked, neither streaming nor
-    /// a send included.
+    /// Detaches the socket to be adopted by another core. Only while nothing is in flight: before
+    /// anything was asked, or after a [`Socket::poll_receive`] was ready and before anything else was
+    /// asked, neither streaming nor a send included.
     ///
     /// # Panics
     /// When an operation is in flight.

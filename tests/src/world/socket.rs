@@ -88,10 +88,9 @@ impl Socket for SimSocket {
 
     fn hand_off(self) -> SimHandoff {
         let stage = self.stage.get();
-        assert_eq!(
-            stage,
-            Stage::Answered,
-            "handed off only after a chunk asked for by itself and before anything else"
+        assert!(
+            matches!(stage, Stage::New | Stage::Answered),
+            "handed off only before anything was asked, or after a chunk asked for by itself: {stage:?}"
         );
         let shared = Rc::clone(&self.ends.shared);
         let abandoned = Arc::clone(&shared.links.abandoned);
