@@ -284,7 +284,7 @@ fn a_dropped_hand_off_closes_the_connection() {
 }
 
 #[test]
-#[should_panic(expected = "handed off only after a chunk asked for by itself")]
+#[should_panic(expected = "handed off only before anything was asked")]
 fn handing_off_a_streaming_socket_is_refused() {
     let world = World::new(1);
     let node = world.start_node(cores(1), |env: SimEnv| async move {
