@@ -14,6 +14,7 @@ pub const CLASSES: &[Class] = &[
     rig::TORN,
     rig::STOPPED,
     rig::REAL_FAULTS,
+    rig::REAL_FLIPS,
     overload::OVERLOAD,
     overload::ABUSE,
     // Servers in the world.

@@ -9,16 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use pinion_client::blocking::Client;
-use pinion_client::{ErrorCode, ScanRange};
-use pinion_tests::process::{Random, Rig, Server};
+use pinion_tests::process::{Random, Rig};
+use pinion_tests::rig::{Records, Template, check_answers, files, kind};
+use pinion_tests::trials::Class;
 
 use crate::log_file::{blocks, segment_path};
-
-/// Records in tables and then in the log only.
-const TABLE_RECORDS: u64 = 2_500;
-const LOG_RECORDS: u64 = 60;
-const SENTINEL: &[u8] = b"sentinel";
 
 /// Flips per file, at its front and anywhere in what is used of it.
 const FRONT_FLIPS: u64 = 2;
@@ -28,60 +23,14 @@ const FRONT_BYTES: u64 = 80;
 /// Tables and segments of which every kind of damage is tried.
 const FILES_PER_KIND: usize = 2;
 
-/// Keys that are asked for at once.
-const GET_MANY_KEYS: usize = 250;
-
-type Records = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// A directory as a kill left it, and what was acknowledged before.
-struct Template {
-    rig: Rig,
-    records: Records,
-}
-
-impl Template {
-    fn get() -> &'static Self {
-        static TEMPLATE: OnceLock<Template> = OnceLock::new();
-        TEMPLATE.get_or_init(Self::new)
-    }
-
-    fn new() -> Self {
-        let rig = Rig::with_shards(1).flag("partitions", "64");
-        let server = rig.start();
-        let client = server.client();
-        client.create_namespace("other", None).expect("a namespace is created");
-        let mut random = Random::new(7);
-        let mut records = Records::new();
-        let mut put = |range: std::ops::Range<u64>| {
-            for number in range {
-                let (key, value) =
-                    (format!("key {number}").into_bytes(), random.bytes(200 + number as usize % 400));
-                client.put(&key, value.clone()).expect("a put is acknowledged");
-                records.insert(key, value);
-            }
-        };
-        put(0..TABLE_RECORDS);
-        while Server::storage(&client, "tables") == 0 {
-            put(0..100);
-        }
-        put(TABLE_RECORDS..TABLE_RECORDS + LOG_RECORDS);
-        client.put(SENTINEL, "the last write").expect("a put is acknowledged");
-        records.insert(SENTINEL.to_vec(), b"the last write".to_vec());
-        server.kill();
-        Self { rig, records }
-    }
-
-    /// A server's rig on a copy of the directory.
-    fn copy(&self, name: &str) -> Rig {
-        let to = self.rig.beside(name);
-        copy_directory(self.rig.data(), &to);
-        self.rig.on(to)
-    }
+fn template() -> &'static Template {
+    static TEMPLATE: OnceLock<Template> = OnceLock::new();
+    TEMPLATE.get_or_init(|| Template::new().expect("there is a directory for temporary files"))
 }
 
 #[test]
 fn a_flipped_byte_never_makes_an_answer_wrong() {
-    let template = Template::get();
+    let template = template();
     let mut random = Random::new(0xf11b);
     let (mut flips, mut refused, mut damaged) = (0, 0, 0);
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
@@ -120,7 +69,8 @@ fn a_flipped_byte_never_makes_an_answer_wrong() {
                     assert!(refusal.log.contains(&name), "{what}: the error does not name it: {refusal}");
                 }
                 Ok(server) => {
-                    damaged += check_answers(&server.client(), &template.records, kind == "log", &what);
+                    damaged +=
+                        check_answers(&server.client(), &template.records, kind == "log", &name, &what);
                 }
             }
             fs::remove_dir_all(rig.data()).expect("the copy can be removed");
@@ -134,8 +84,14 @@ fn a_flipped_byte_never_makes_an_answer_wrong() {
 }
 
 #[test]
+fn a_flipped_bit_is_told_or_harmless_also_under_a_running_server() {
+    let counts = Class::submit("real-flips");
+    assert_eq!(counts.get("flips") + counts.get("skipped"), 10);
+}
+
+#[test]
 fn a_torn_tail_is_forgotten() {
-    let template = Template::get();
+    let template = template();
     let shard = shard_of(&template.rig);
     let last = *blocks(&shard).last().expect("the log has blocks");
     let end = last.offset + last.bytes;
@@ -147,24 +103,24 @@ fn a_torn_tail_is_forgotten() {
         let rig = template.copy(name);
         overwrite(&segment_path(&shard_of(&rig), last.segment), end, &tail);
         let server = rig.start();
-        assert_eq!(check_answers(&server.client(), &template.records, false, name), 0);
+        assert_eq!(check_answers(&server.client(), &template.records, false, "", name), 0);
         // Nothing of the tail comes back later either.
         server.client().put("after", "the tear").expect("a put is acknowledged");
         server.kill();
         let server = rig.start();
         assert_eq!(server.client().get("after").expect("a get").as_deref(), Some(&b"the tear"[..]));
-        check_answers(&server.client(), &with_after(&template.records), false, name);
+        check_answers(&server.client(), &with_after(&template.records), false, "", name);
     }
 
     // The last block itself torn off: nothing but what only it held is gone.
     let rig = template.copy("cut");
     overwrite(&segment_path(&shard_of(&rig), last.segment), last.offset + 100, &[0xEE; 64]);
-    check_answers(&rig.start().client(), &template.records, true, "cut");
+    check_answers(&rig.start().client(), &template.records, true, "", "cut");
 }
 
 #[test]
 fn damage_in_the_middle_of_the_log_is_refused_with_file_and_offset() {
-    let template = Template::get();
+    let template = template();
     let blocks = blocks(&shard_of(&template.rig));
     let proven: Vec<_> = blocks.iter().rev().skip(5).filter(|block| block.records > 0).take(3).collect();
     assert!(!proven.is_empty());
@@ -187,48 +143,6 @@ fn damage_in_the_middle_of_the_log_is_refused_with_file_and_offset() {
     }
 }
 
-/// Every answer is right or an error that says damage. How many were errors.
-fn check_answers(client: &Client, records: &Records, may_miss_sentinel: bool, what: &str) -> usize {
-    let mut errors = 0;
-    let all: Vec<_> = records.iter().collect();
-    for some in all.chunks(GET_MANY_KEYS) {
-        let found = match client.get_many(some.iter().map(|(key, _)| key)) {
-            Ok(found) => found.into_iter().map(|entry| Ok(entry.map(|entry| entry.value))).collect(),
-            // One of them: ask one by one.
-            Err(_) => some.iter().map(|(key, _)| client.get(key)).collect::<Vec<_>>(),
-        };
-        for ((key, value), found) in some.iter().zip(found) {
-            match found {
-                Ok(Some(found)) => assert!(found == *value, "{what}: {} is wrong", key.escape_ascii()),
-                Ok(None) => {
-                    let allowed = may_miss_sentinel && *key == SENTINEL;
-                    assert!(allowed, "{what}: {} is missing", key.escape_ascii());
-                }
-                Err(error) => {
-                    assert_eq!(error.code(), Some(ErrorCode::Damaged), "{what}: {error}");
-                    errors += 1;
-                }
-            }
-        }
-    }
-    let mut scanned = Records::new();
-    for record in client.scan(ScanRange::all()) {
-        match record {
-            Ok(record) => drop(scanned.insert(record.key.to_vec(), record.value.to_vec())),
-            Err(error) => {
-                assert_eq!(error.code(), Some(ErrorCode::Damaged), "{what}: {error}");
-                errors += 1;
-            }
-        }
-    }
-    assert!(scanned.iter().all(|record| records.get(record.0) == Some(record.1)), "{what}: a scan is wrong");
-    if errors == 0 {
-        let missing = records.len() - scanned.len();
-        assert!(missing == 0 || (may_miss_sentinel && missing == 1), "{what}: a scan misses {missing}");
-    }
-    errors
-}
-
 fn with_after(records: &Records) -> Records {
     let mut records = records.clone();
     records.insert(b"after".to_vec(), b"the tear".to_vec());
@@ -237,47 +151,6 @@ fn with_after(records: &Records) -> Records {
 
 fn shard_of(rig: &Rig) -> PathBuf {
     rig.data().join("shard-0000")
-}
-
-/// What a file is, by its name.
-fn kind(name: &str) -> String {
-    let kinds = [("MANIFEST", "MANIFEST"), ("spare", "spare log")];
-    match kinds.iter().find(|(start, _)| name.starts_with(start)) {
-        Some((_, kind)) => (*kind).to_owned(),
-        None if name.ends_with(".log") => "log".to_owned(),
-        None if name.contains('.') && !name.ends_with(".2") => "table".to_owned(),
-        None => name.to_owned(),
-    }
-}
-
-/// The files below a directory, by their paths from there, in order.
-fn files(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut directories = vec![PathBuf::new()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(root.join(&directory)).expect("our directories can be read") {
-            let entry = entry.expect("our directories can be read");
-            let path = directory.join(entry.file_name());
-            if entry.path().is_dir() { directories.push(path) } else { found.push(path) }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn copy_directory(from: &Path, to: &Path) {
-    if to.exists() {
-        fs::remove_dir_all(to).expect("an old copy can be removed");
-    }
-    for file in files(from) {
-        let target = to.join(&file);
-        fs::create_dir_all(target.parent().expect("a file lies in a directory")).expect("there is room");
-        fs::copy(from.join(&file), target).expect("there is room");
-    }
-    // Directories without files count too.
-    for part in ["wal", "table", "quarantine"] {
-        fs::create_dir_all(to.join("shard-0000").join(part)).expect("there is room");
-    }
 }
 
 fn overwrite(path: &Path, offset: usize, bytes: &[u8]) {
