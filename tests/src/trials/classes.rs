@@ -17,6 +17,7 @@ pub const CLASSES: &[Class] = &[
     rig::REAL_FLIPS,
     overload::OVERLOAD,
     overload::ABUSE,
+    overload::SOAK,
     // Servers in the world.
     server_histories::SERVER_HISTORIES,
     // Bytes from outside, and from a disk.
