@@ -12,6 +12,8 @@
 //! It also bounds jobs: the base level holds at most about `level_base_bytes`, so even a small run
 //! that spans all keys meets only that much.
 
+use std::collections::BTreeSet;
+
 use super::picker::Job;
 use crate::key::OwnedPosition;
 use crate::namespaces::LiveNamespaces;
@@ -58,6 +60,9 @@ pub struct PickOptions<'a> {
     /// Tells the records of dropped namespaces, which may go at once. It must not know more than the
     /// job will go by.
     pub namespaces: &'a LiveNamespaces,
+    /// Numbers of tables that cannot be read: they stay as they are, and what lies above them stays
+    /// above.
+    pub quarantined: &'a BTreeSet<u64>,
     /// Jobs that were picked and whose results are not in the version yet.
     pub under_way: &'a [Job],
     /// Where the last job of each level ended ([`super::Job::cursor`]), by level; may be short.
@@ -103,9 +108,13 @@ impl<'a> Levels<'a> {
         // A base that is hardly larger than a run would be merged over and over.
         let floor = (options.level_base_bytes / growth).max(1);
         let mut targets = vec![u64::MAX; last + 1];
+        // Nothing can be merged into a level where a table in quarantine is in the way: runs end above
+        // all of these, in a level that takes what would else pile up as runs.
+        let damaged = (1..=last).find(|level| options.quarantines_any(self.level(*level)));
+        let lowest = damaged.map_or(last, |level| level - 1);
         let mut base = last;
         let mut target = largest;
-        while base > 1 && (base > uppermost || target > options.level_base_bytes) {
+        while base > 1 && (base > uppermost.min(lowest) || target > options.level_base_bytes) {
             base -= 1;
             target /= growth;
             targets[base] = target.max(floor);
@@ -114,9 +123,32 @@ impl<'a> Levels<'a> {
     }
 }
 
+impl PickOptions<'_> {
+    pub(super) fn quarantines(&self, table: &TableMeta) -> bool {
+        self.quarantined.contains(&table.number)
+    }
+
+    fn quarantines_any(&self, tables: &[&TableMeta]) -> bool {
+        !self.quarantined.is_empty() && tables.iter().any(|table| self.quarantines(table))
+    }
+
+    /// Bytes of a level's tables that can go nowhere: those in quarantine, and those above them.
+    pub(super) fn stuck_bytes(&self, levels: &Levels<'_>, level: usize) -> u64 {
+        if self.quarantined.is_empty() {
+            return 0;
+        }
+        let below = levels.level(level + 1);
+        let is_stuck = |table: &&&TableMeta| {
+            self.quarantines(table) || self.quarantines_any(touching(below, &table.first, &table.last))
+        };
+        levels.level(level).iter().filter(is_stuck).map(|table| table.file_bytes).sum()
+    }
+}
+
 /// How many bytes compaction would have to read to bring the version back into its shape: the
 /// excess of every place, times what it meets below, carried on downwards. Grows smoothly with
-/// what is written; 0 when nothing is due.
+/// what is written; 0 when nothing is due. What a table in quarantine holds up is no debt: compaction
+/// could not pay it, and writes would be refused for nothing.
 pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
     let shape = levels.shape(options);
     let excess_runs = (levels.runs.len() + 1).saturating_sub(options.runs_max.max(1));
@@ -126,7 +158,7 @@ pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
     let mut debt = options.level_base_bytes.saturating_mul(excess_runs.min(levels.runs.len()) as u64);
     debt = debt.saturating_add(carried);
     for level in shape.base..options.levels_max {
-        let bytes = levels.level_bytes(level) + carried;
+        let bytes = levels.level_bytes(level) - options.stuck_bytes(levels, level) + carried;
         carried = bytes.saturating_sub(shape.targets[level]);
         let below = levels.level_bytes(level + 1);
         let met = u128::from(carried) * u128::from(below) / u128::from(bytes.max(1));

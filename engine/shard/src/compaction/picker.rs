@@ -7,6 +7,12 @@
 //! `level_growth` tables. Large jobs are what makes long tails. Level 0 gives tables of its oldest
 //! run only; runs smaller than one table are taken whole and several together, since each of them
 //! would meet the same tables below.
+//!
+//! A table in quarantine is left where it is: it is no source and no target of a merge, so what lies
+//! above it there stays above it, and the order of places holds. It may go whole, and out of a run it
+//! may be put into a level as it is, since neither reads it. Runs are then merged into a level above
+//! it ([`super::levels`]), so that they do not pile up. Only when such levels run out (a table in
+//! quarantine in level 1) does what overlaps it stay in runs.
 
 use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};
@@ -80,7 +86,7 @@ impl<'a> Picker<'_, 'a> {
                 let dropped = table.namespaces.are_dropped(self.options.namespaces);
                 let dead =
                     || is_wholly_dead(table, self.options) && !self.levels.older_touches(run, level, table);
-                if (dropped || dead()) && self.is_free(&[table]) {
+                if (dropped || dead()) && self.is_idle(&[table]) {
                     return Some(job(Work::Drop, level, &[table], level, &[]));
                 }
             }
@@ -94,7 +100,8 @@ impl<'a> Picker<'_, 'a> {
         let mut scores = vec![(thousandths(runs as u64, self.options.runs_max.max(1) as u64), 0)];
         for level in self.shape.base..self.options.levels_max {
             // A level exactly at its target is fine; runs exactly at theirs are due.
-            let bytes = self.levels.level_bytes(level).saturating_sub(1);
+            let stuck = self.options.stuck_bytes(self.levels, level);
+            let bytes = (self.levels.level_bytes(level) - stuck).saturating_sub(1);
             scores.push((thousandths(bytes, self.shape.targets[level]), level));
         }
         scores.retain(|(score, _)| *score >= 1000);
@@ -114,6 +121,19 @@ impl<'a> Picker<'_, 'a> {
         }
         let starts = 0..oldest.tables.len();
         self.best_of(starts.map(|start| self.extended(0, &oldest.tables, start, self.shape.base)))
+            .or_else(|| self.put_aside(&oldest.tables))
+    }
+
+    /// Puts a table in quarantine of the oldest run into the deepest level that it may go to unread.
+    fn put_aside(&self, oldest: &[&'a TableMeta]) -> Option<Job> {
+        oldest.iter().copied().find_map(|table| {
+            let meets =
+                |level: &usize| !touching(self.levels.level(*level), &table.first, &table.last).is_empty();
+            let blocked = (1..=self.options.levels_max).find(meets);
+            let to = blocked.unwrap_or(self.options.levels_max + 1) - 1;
+            let job = (to > 0).then(|| job(Work::Move, 0, &[table], to, &[]))?;
+            (self.options.quarantines(table) && self.is_idle(&[table]) && !self.meets(&job)).then_some(job)
+        })
     }
 
     /// The oldest runs that together are no larger than a table.
@@ -121,7 +141,9 @@ impl<'a> Picker<'_, 'a> {
         let mut sources = Vec::new();
         for run in self.levels.runs.iter().rev() {
             let bytes = total_bytes(&sources) + total_bytes(&run.tables);
-            let fits = bytes <= self.options.table_bytes && sources.len() + run.tables.len() < INPUTS_MAX;
+            let fits = bytes <= self.options.table_bytes
+                && sources.len() + run.tables.len() < INPUTS_MAX
+                && self.is_free(&run.tables);
             if !sources.is_empty() && !fits {
                 break;
             }
@@ -189,7 +211,10 @@ impl<'a> Picker<'_, 'a> {
             // Small tables that follow each other grow together instead of piling up.
             let before = below.partition_point(|table| table.last < *first);
             let neighbour = &below[before.saturating_sub(1)..before];
-            if small && neighbour.iter().any(|table| table.file_bytes < self.options.table_bytes / 2) {
+            let grows = |table: &&TableMeta| {
+                table.file_bytes < self.options.table_bytes / 2 && !self.options.quarantines(table)
+            };
+            if small && neighbour.iter().any(grows) {
                 targets = neighbour;
             } else {
                 work = Work::Move;
@@ -241,8 +266,13 @@ impl<'a> Picker<'_, 'a> {
         })
     }
 
-    /// Whether no job under way uses any of the tables.
+    /// Whether all of the tables can be merged now.
     fn is_free(&self, tables: &[&TableMeta]) -> bool {
+        self.is_idle(tables) && !tables.iter().any(|table| self.options.quarantines(table))
+    }
+
+    /// Whether no job under way uses any of the tables.
+    fn is_idle(&self, tables: &[&TableMeta]) -> bool {
         let uses = |job: &Job, number| job.sources.contains(&number) || job.targets.contains(&number);
         !tables.iter().any(|table| self.options.under_way.iter().any(|job| uses(job, table.number)))
     }

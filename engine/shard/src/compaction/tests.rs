@@ -1,6 +1,6 @@
 //! A small LSM in memory that does what the picker says, checked after every job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -40,6 +40,7 @@ struct Lsm {
     levels: Vec<Vec<Table>>,
     cursors: Vec<OwnedPosition>,
     under_way: Vec<Job>,
+    quarantined: BTreeSet<u64>,
     next: u64,
     now_ms: u64,
     truth: BTreeMap<u16, Record>,
@@ -156,6 +157,7 @@ impl Lsm {
             now_ms: self.now_ms,
             drop_horizon: HybridTime::from_millis(self.horizon_ms()),
             namespaces: &self.namespaces,
+            quarantined: &self.quarantined,
             under_way: &self.under_way,
             cursors: &self.cursors,
         };
@@ -182,6 +184,8 @@ impl Lsm {
         let busy = self.under_way.iter().flat_map(|job| job.sources.iter().chain(&job.targets));
         let busy: Vec<u64> = busy.copied().collect();
         assert!(inputs.iter().all(|table| !busy.contains(&table.meta.number)), "a busy table was picked");
+        let unreadable = inputs.iter().any(|table| self.quarantined.contains(&table.meta.number));
+        assert!(job.work != Work::Merge || !unreadable, "a merge reads a table in quarantine");
         inputs
     }
 
@@ -257,6 +261,19 @@ impl Lsm {
                 "an older record comes back"
             );
         }
+    }
+
+    /// Puts one of the tables in quarantine.
+    fn damage(&mut self, choice: u16) {
+        let count = self.places().count();
+        let number = self.places().nth(usize::from(choice) % count.max(1)).map(|table| table.meta.number);
+        self.quarantined.extend(number);
+    }
+
+    /// Whether a table in quarantine stands in the uppermost level, so that runs may pile up.
+    fn has_no_level_left(&self) -> bool {
+        let first = self.levels.first().into_iter().flatten();
+        { first }.any(|table| self.quarantined.contains(&table.meta.number))
     }
 
     fn places(&self) -> impl Iterator<Item = &Table> {
@@ -341,6 +358,40 @@ proptest! {
             let dead = table.meta.tombstones + table.meta.expiring;
             prop_assert!(dead * 4 <= table.meta.records + 3, "{} of {} are dead", dead, table.meta.records);
         }
+    }
+
+    #[test]
+    fn tables_in_quarantine_stay_and_the_others_go_on(
+        flushes in flushes(),
+        damaged in proptest::collection::vec((0_usize..60, any::<u16>()), 1..4),
+        drop_after in 0_usize..90,
+    ) {
+        let mut lsm = Lsm::default();
+        for (index, (writes, jobs)) in flushes.into_iter().enumerate() {
+            lsm.flush(&writes);
+            if index == drop_after {
+                lsm.drop_namespaces(NAMESPACE_KEYS..3 * NAMESPACE_KEYS);
+            }
+            for (_, choice) in damaged.iter().filter(|(after, _)| *after == index) {
+                lsm.damage(*choice);
+            }
+            for _ in 0..jobs {
+                let Some(job) = lsm.pick() else { break };
+                lsm.run(&job);
+                lsm.check();
+            }
+        }
+        lsm.settle();
+        if !lsm.has_no_level_left() {
+            prop_assert!(lsm.runs.len() < 3, "{} runs pile up", lsm.runs.len());
+            prop_assert_eq!(lsm.debt(), 0);
+        }
+        // Whatever was damaged can be read again after a restart, or was replaced.
+        lsm.quarantined.clear();
+        lsm.settle();
+        prop_assert!(lsm.runs.len() < 3);
+        prop_assert_eq!(lsm.debt(), 0);
+        prop_assert!(!lsm.holds_dropped(), "a dropped namespace stays");
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             if !matches!(*self.state.borrow(), State::Open) {
                 return;
             }
-            let Some(job) = self.pick() else {
+            let job = self.pick();
+            self.compaction_rests.set(job.is_none());
+            let Some(job) = job else {
                 self.compaction_wanted.changed().await;
                 continue;
             };
@@ -95,25 +97,37 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 Ok(()) => {}
                 Err(Error::ShuttingDown) => return,
                 Err(error) if is_out_of_space(&error) => self.wait_for_space().await,
-                Err(Error::Damaged(corruption)) => return self.stop_compacting(corruption),
-                // Only writes and syncs stop a shard; what cannot be read is as good as damaged.
-                Err(Error::Io { file, error }) => {
-                    let what = "it cannot be read";
-                    let (expected, found) = ("its blocks".into(), error.to_string());
-                    return self
-                        .stop_compacting(Corruption { file, offset: 0, what, expected, found }.into());
-                }
+                Err(error) if self.quarantine(&job, &error) => {}
                 Err(error) => return self.fail(&error),
             }
         }
     }
 
-    /// Compaction ends here: reads of the damaged block say so, and writing rot on would sign it
-    /// anew.
-    fn stop_compacting(&self, corruption: Arc<Corruption>) {
+    /// Leaves the input of a job alone from now on that the job could not read: writing rot on would
+    /// sign it anew. False if the error is no input's: a table that was just written and does not
+    /// read back is a failed write.
+    fn quarantine(&self, job: &Job, error: &Error) -> bool {
+        let damage = match error {
+            Error::Damaged(damage) => Arc::clone(damage),
+            // Only writes and syncs stop a shard; what cannot be read is as good as damaged.
+            Error::Io { file, error } => Arc::new(Corruption {
+                file: file.clone(),
+                offset: 0,
+                what: "it cannot be read",
+                expected: "its blocks".into(),
+                found: error.to_string(),
+            }),
+            _ => return false,
+        };
+        let dir = self.table_dir();
+        let mut inputs = job.sources.iter().chain(&job.targets);
+        let Some(number) = inputs.find(|number| table_path(&dir, **number) == damage.file) else {
+            return false;
+        };
         self.counters.damaged.add(1);
-        self.damage.replace(Some(corruption));
-        self.jobs_ended.notify();
+        self.quarantine.borrow_mut().insert(*number, damage);
+        self.update_debt();
+        true
     }
 
     /// Looks for dead records from time to time, but only while there can be some.
@@ -134,9 +148,6 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     fn pick(&self) -> Option<Job> {
-        if self.damage.borrow().is_some() {
-            return None;
-        }
         self.with_levels(pick)
     }
 
@@ -146,7 +157,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let levels = version.levels_view();
         let now_ms = self.clock_ms();
         let cursors = self.compaction_cursors.borrow();
-        let namespaces = self.namespaces.borrow();
+        let (namespaces, quarantine) = (self.namespaces.borrow(), self.quarantine.borrow());
         let options = PickOptions {
             runs_max: self.options.runs_max as usize,
             levels_max: LEVELS_MAX,
@@ -156,6 +167,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             now_ms,
             drop_horizon: self.drop_horizon(now_ms),
             namespaces: &namespaces,
+            quarantined: quarantine.numbers(),
             // One job runs at a time: none is under way when the next is picked.
             under_way: &[],
             cursors: &cursors,
@@ -223,6 +235,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             Work::Merge => self.counters.compactions.add(1),
         }
         if job.work != Work::Move {
+            self.quarantine.borrow_mut().remove(&inputs);
             self.remove_files(&inputs).await;
         }
         Ok(())

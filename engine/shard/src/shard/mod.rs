@@ -23,6 +23,7 @@ mod output;
 mod owned;
 mod pending;
 mod place_cursor;
+mod quarantine;
 mod read;
 mod scan;
 mod stats;
@@ -35,7 +36,7 @@ mod write;
 pub use counters::ShardCounters;
 pub use read::{Found, NeedsRead};
 pub use scan::{ScanKind, ScanRange, ScanSink};
-pub use stats::{LevelStats, ShardStats};
+pub use stats::{LevelStats, QuarantinedTable, ShardStats};
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ use pinion_env::Env;
 
 use crate::cache::{BlockCache, RowCache};
 use crate::compaction::Pace;
-use crate::error::{Corruption, Error, Result};
+use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{NamespaceId, OwnedPosition};
 use crate::log::{Log, LogPosition};
@@ -59,6 +60,7 @@ use crate::stamp::{HybridClock, HybridTime, Stamp};
 use counters::Counters;
 use memtables::Memtables;
 use pending::Pending;
+use quarantine::Quarantine;
 use version::Version;
 
 /// A handle on one shard. Cheap to clone; stays on its core.
@@ -130,8 +132,9 @@ struct Inner<E: Env, W: Waiter> {
     flush_epoch: Cell<u64>,
     /// Where the last job of each level ended.
     compaction_cursors: RefCell<Vec<OwnedPosition>>,
-    /// Damage that compaction met: it stops there, because writing rot anew would sign it.
-    damage: RefCell<Option<Arc<Corruption>>>,
+    quarantine: RefCell<Quarantine>,
+    /// Compaction has found nothing to do.
+    compaction_rests: Cell<bool>,
     pace: RefCell<Pace>,
     block_cache: Rc<BlockCache>,
     row_cache: RefCell<RowCache>,

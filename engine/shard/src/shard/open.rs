@@ -230,7 +230,8 @@ fn inner<E: Env, W: Waiter>(
         compaction_cursors: RefCell::new(
             state.cursors().into_iter().map(Option::unwrap_or_default).collect(),
         ),
-        damage: RefCell::new(None),
+        quarantine: RefCell::default(),
+        compaction_rests: Cell::new(false),
         pace: RefCell::new(Pace::new(pace_options(&options), env.now())),
         block_cache: Rc::new(BlockCache::new(options.block_cache_bytes, env.random())),
         row_cache: RefCell::new(RowCache::new(options.row_cache_bytes as usize)),

@@ -1,9 +1,12 @@
 //! What a shard tells about itself.
 
+use std::sync::Arc;
+
 use pinion_env::Env;
 
 use super::counters::ShardCounters;
 use super::{Shard, State};
+use crate::error::Corruption;
 use crate::log::LogStats;
 use crate::operation::Waiter;
 
@@ -18,6 +21,17 @@ pub struct LevelStats {
     pub records: u64,
     /// Tombstones.
     pub tombstones: u64,
+}
+
+/// A table that compaction leaves alone because it is damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantinedTable {
+    /// Its level; 0 = a flushed run.
+    pub level: usize,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// Where and what.
+    pub damage: Arc<Corruption>,
 }
 
 /// A shard at one moment.
@@ -35,9 +49,11 @@ pub struct ShardStats {
     pub log: LogStats,
     /// Flushed runs (level 0) first, then levels 1 and deeper.
     pub levels: Vec<LevelStats>,
+    /// Tables that compaction leaves alone, and where they are damaged.
+    pub quarantine: Vec<QuarantinedTable>,
     /// Flushed runs.
     pub runs: u64,
-    /// Bytes that compaction still has to move.
+    /// Bytes that compaction still has to move. What a table in quarantine holds up does not count.
     pub compaction_debt_bytes: u64,
     /// Operations that wait for the log.
     pub pending_operations: u64,
@@ -57,7 +73,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let inner = &*self.inner;
         let version = inner.version.borrow().clone();
         let mut levels = vec![LevelStats::default(); version.levels.len() + 1];
-        let mut index_bytes = 0;
+        let (mut index_bytes, mut quarantine) = (0, Vec::new());
         for (level, table) in version.tables() {
             let meta = table.meta();
             let stats = &mut levels[level];
@@ -66,6 +82,10 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             stats.records += meta.records;
             stats.tombstones += meta.tombstones;
             index_bytes += table.resident_bytes() as u64;
+            if let Some(damage) = inner.quarantine.borrow().get(meta.number) {
+                let damage = Arc::clone(damage);
+                quarantine.push(QuarantinedTable { level, file_bytes: meta.file_bytes, damage });
+            }
         }
         let failed = match &*inner.state.borrow() {
             State::Failed(reason) => Some(reason.to_string()),
@@ -78,6 +98,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             counters: inner.counters.snapshot(),
             log: inner.log().stats(),
             levels,
+            quarantine,
             runs: version.runs.len() as u64,
             compaction_debt_bytes: inner.debt_bytes(),
             pending_operations: inner.pending.borrow().operations() as u64,

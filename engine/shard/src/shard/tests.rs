@@ -2,6 +2,7 @@
 
 mod hazards;
 mod namespaces;
+mod quarantine;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

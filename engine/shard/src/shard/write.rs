@@ -265,10 +265,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         self.make_room(operations, bytes)?;
         match self.pace.borrow_mut().admit(bytes as u64) {
             Verdict::Accept => Ok(()),
-            // Compaction stopped at damage: trying again would never help.
-            Verdict::Refuse { retry_after_ms } => Err(match &*self.damage.borrow() {
-                Some(corruption) => Error::Damaged(Arc::clone(corruption)),
-                None => Error::Overloaded { retry_after_ms },
+            Verdict::Refuse { retry_after_ms } => Err(match self.quarantine.borrow().first() {
+                // All that is left to do is stuck at damage: trying again would never help.
+                Some(damage) if self.compaction_rests.get() => Error::Damaged(Arc::clone(damage)),
+                _ => Error::Overloaded { retry_after_ms },
             }),
         }
     }

@@ -268,29 +268,6 @@ fn the_log_of_a_shard_that_is_hardly_written_stays_bounded() {
 }
 
 #[test]
-fn writes_behind_damage_that_stops_compaction_are_told_of_it() {
-    let env = TestEnv::new(39);
-    let shard = open(&env);
-    fill(&env, &shard, 60, 1);
-    let name = env.names("shard/table").swap_remove(0);
-    env.flip(format!("shard/table/{name}"), 2000, 1);
-    let refused = (0..20_000).find_map(|number| {
-        let user = format!("fill-{:06}", number % 500);
-        match env.block_on(start(&shard, &user, put(&[1; 560]), WriteOptions::default())) {
-            Ok(_) => None,
-            Err(Error::Overloaded { .. }) => {
-                env.block_on(env.sleep(Duration::from_millis(20)));
-                None
-            }
-            Err(error) => Some(error),
-        }
-    });
-    assert!(matches!(refused, Some(Error::Damaged(_))), "{refused:?}");
-    assert!(shard.stats().failed.is_none());
-    assert!(get(&env, &shard, "fill-000100").unwrap().is_some());
-}
-
-#[test]
 fn what_was_dropped_by_a_clock_stays_dropped_when_a_crash_takes_the_clock_back() {
     let env = TestEnv::new(41);
     let shard = open(&env);
