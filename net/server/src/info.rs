@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use hdrhistogram::Histogram;
-use pinion_engine::ShardStats;
+use pinion_engine::{QuarantinedTable, ShardStats};
 use pinion_protocol::{ErrorCode, Response, VERSION_HIGHEST, VERSION_LOWEST};
 
 use crate::core::{Core, Ticket};
@@ -69,6 +69,12 @@ impl<E: ServerEnv> Core<E> {
 
     /// What this core has counted.
     pub(crate) fn report(&self) -> CoreReport {
+        let (mut shards, mut quarantine) = (Vec::new(), Vec::new());
+        for (number, shard) in self.shards() {
+            let stats = shard.stats();
+            shards.push((number, numbers(&stats)));
+            quarantine.extend(stats.quarantine.into_iter().map(|table| (number, table)));
+        }
         CoreReport {
             core: self.index,
             connections: u64::from(self.connections.open()),
@@ -77,7 +83,8 @@ impl<E: ServerEnv> Core<E> {
             gathered_bytes: self.pressure.gathered_bytes(),
             counters: self.counters.values(),
             latencies: self.latencies.copy(),
-            shards: self.shards().map(|(number, shard)| (number, numbers(&shard.stats()))).collect(),
+            shards,
+            quarantine,
         }
     }
 }
@@ -104,6 +111,8 @@ fn numbers(stats: &ShardStats) -> Vec<(&'static str, u64)> {
         ("table_bytes", stats.levels.iter().map(|level| level.bytes).sum()),
         ("table_records", stats.levels.iter().map(|level| level.records).sum()),
         ("table_tombstones", stats.levels.iter().map(|level| level.tombstones).sum()),
+        ("quarantined_tables", stats.quarantine.len() as u64),
+        ("quarantined_bytes", stats.quarantine.iter().map(|table| table.file_bytes).sum()),
         ("runs", stats.runs),
         ("compaction_debt_bytes", stats.compaction_debt_bytes),
         ("pending_operations", stats.pending_operations),
@@ -139,6 +148,11 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
         "storage",
         reports.iter().flat_map(|report| &report.shards).map(|(_, numbers)| numbers),
     );
+    json.begin_array("quarantine");
+    for (shard, table) in reports.iter().flat_map(|report| &report.quarantine) {
+        put_quarantined(&mut json, *shard, table);
+    }
+    json.end_array();
     json.begin_object(Some("latency_ns"));
     for (index, class) in OperationClass::ALL.into_iter().enumerate() {
         let mut sum = empty_histogram();
@@ -156,6 +170,20 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.end_array();
     json.end_object();
     json.finish()
+}
+
+/// A damaged table, and where its damage is.
+fn put_quarantined(json: &mut JsonWriter, shard: u16, table: &QuarantinedTable) {
+    json.begin_object(None);
+    json.number("shard", shard);
+    json.number("level", table.level as u64);
+    json.number("file_bytes", table.file_bytes);
+    json.string("file", &table.damage.file.display().to_string());
+    json.number("offset", table.damage.offset);
+    json.string("what", table.damage.what);
+    json.string("expected", &table.damage.expected);
+    json.string("found", &table.damage.found);
+    json.end_object();
 }
 
 fn put_core(json: &mut JsonWriter, report: &CoreReport) {
@@ -249,6 +277,24 @@ mod tests {
         put_sums(&mut json, "none", lists[..0].iter());
         json.end_object();
         assert_eq!(json.finish(), format!("{{\"sum\":{{\"a\":3,\"b\":{}}},\"none\":{{}}}}", u64::MAX));
+    }
+
+    #[test]
+    fn a_damaged_table_is_told_with_file_and_offset() {
+        let damage = pinion_engine::Corruption {
+            file: "shard-3/table/07.table".into(),
+            offset: 8192,
+            what: "checksum of a block",
+            expected: "0x1".into(),
+            found: "0x2".into(),
+        };
+        let table = QuarantinedTable { level: 6, file_bytes: 4096, damage: damage.into() };
+        let mut json = JsonWriter::default();
+        put_quarantined(&mut json, 3, &table);
+        let text = json.finish();
+        for part in ["\"shard\":3,\"level\":6", "\"file\":\"shard-3/table/07.table\",\"offset\":8192"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use pinion_engine::Identity;
+use pinion_engine::{Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
 use pinion_protocol::Header;
 
@@ -122,4 +122,6 @@ pub(crate) struct CoreReport {
     pub(crate) latencies: Vec<Histogram<u64>>,
     /// Shard number, and the engine's numbers by name.
     pub(crate) shards: Vec<(u16, Vec<(&'static str, u64)>)>,
+    /// Shard number, and a table that compaction leaves alone.
+    pub(crate) quarantine: Vec<(u16, QuarantinedTable)>,
 }

@@ -107,16 +107,14 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     /// sign it anew. False if the error is no input's: a table that was just written and does not
     /// read back is a failed write.
     fn quarantine(&self, job: &Job, error: &Error) -> bool {
-        let damage = match error {
-            Error::Damaged(damage) => Arc::clone(damage),
-            // Only writes and syncs stop a shard; what cannot be read is as good as damaged.
-            Error::Io { file, error } => Arc::new(Corruption {
-                file: file.clone(),
-                offset: 0,
-                what: "it cannot be read",
-                expected: "its blocks".into(),
-                found: error.to_string(),
-            }),
+        let (damage, may_pass) = match error {
+            Error::Damaged(damage) => (Arc::clone(damage), false),
+            // Only writes and syncs stop a shard.
+            Error::Io { file, error } => {
+                let what = "it cannot be read";
+                let (expected, found) = ("its blocks".into(), error.to_string());
+                (Corruption { file: file.clone(), offset: 0, what, expected, found }.into(), true)
+            }
             _ => return false,
         };
         let dir = self.table_dir();
@@ -125,7 +123,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             return false;
         };
         self.counters.damaged.add(1);
-        self.quarantine.borrow_mut().insert(*number, damage);
+        if may_pass {
+            self.quarantine.borrow_mut().insert_unread(*number, damage, self.env.now());
+        } else {
+            self.quarantine.borrow_mut().insert(*number, damage);
+        }
         self.update_debt();
         true
     }
@@ -148,6 +150,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     fn pick(&self) -> Option<Job> {
+        self.quarantine.borrow_mut().release(self.env.now());
         self.with_levels(pick)
     }
 

@@ -6,8 +6,9 @@
 //! lies beneath the lost ones would come to light.
 //!
 //! It is known in memory only. The first job that meets the table after a restart finds the damage
-//! again, at the cost of that job; a table that can be read again (a device that failed for a while, a
-//! file that was put back) needs nobody to say so.
+//! again, at the cost of that job; a file that was put back needs nobody to say so. A table that the
+//! system could not read at all may be sound: it is tried again after [`READ_RETRY`], so that a device
+//! that fails for a while does not end compaction table by table.
 //!
 //! Limit: what is newer than such a table stays above it. That takes one level for every table in
 //! quarantine above another; when the last is taken (a table in quarantine in level 1, or one in a run
@@ -17,20 +18,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use pinion_env::Monotonic;
 
 use crate::error::Corruption;
+
+/// How long a table is left alone that the system could not read.
+pub(super) const READ_RETRY: Duration = Duration::from_secs(60);
 
 /// The tables in quarantine, and why.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
     numbers: BTreeSet<u64>,
     damage: BTreeMap<u64, Arc<Corruption>>,
+    /// Those that are tried again, and when.
+    unread: BTreeMap<u64, Monotonic>,
 }
 
 impl Quarantine {
+    /// A table is damaged.
     pub(super) fn insert(&mut self, number: u64, damage: Arc<Corruption>) {
         self.numbers.insert(number);
         self.damage.insert(number, damage);
+    }
+
+    /// A table cannot be read now.
+    pub(super) fn insert_unread(&mut self, number: u64, damage: Arc<Corruption>, now: Monotonic) {
+        self.insert(number, damage);
+        self.unread.insert(number, now.after(READ_RETRY));
+    }
+
+    /// Lets those out that it is time to try again.
+    pub(super) fn release(&mut self, now: Monotonic) {
+        if self.unread.values().any(|until| *until <= now) {
+            let due = self.unread.iter().filter(|(_, until)| **until <= now);
+            let due: Vec<u64> = due.map(|(number, _)| *number).collect();
+            self.remove(&due);
+        }
     }
 
     /// Forgets tables that are gone.
@@ -38,6 +63,7 @@ impl Quarantine {
         for number in numbers {
             self.numbers.remove(number);
             self.damage.remove(number);
+            self.unread.remove(number);
         }
     }
 

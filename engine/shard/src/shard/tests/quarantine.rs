@@ -181,3 +181,26 @@ fn a_table_that_can_be_read_again_is_merged_after_a_restart() {
     assert_eq!(quarantined(&shard), 0);
     assert!(!env.names("shard/table").iter().any(|name| damage.file.ends_with(name)));
 }
+
+#[test]
+fn tables_that_could_not_be_read_for_a_while_are_merged_again() {
+    let env = TestEnv::new(54);
+    let shard = open_with(&env, options()).unwrap();
+    let mut truth = Truth { values: BTreeMap::new(), lost: Vec::new() };
+    truth.values.extend((0..KEYS).map(|number| (number, None)));
+    truth.round(&env, &shard, 2);
+    env.block_on(shard.settle()).unwrap();
+    // Of one table only: one that was just written and does not read back is a failed write.
+    let name = env.names("shard/table").swap_remove(1);
+    env.fail(Op::Read, &name, 0, u64::MAX, ErrorKind::Other);
+    for round in 3..8 {
+        truth.round(&env, &shard, round);
+    }
+    assert!(quarantined(&shard) > 0 && shard.stats().failed.is_none());
+    env.heal();
+    env.advance(Duration::from_secs(61));
+    truth.round(&env, &shard, 8);
+    env.block_on(shard.settle()).unwrap();
+    assert_eq!(quarantined(&shard), 0);
+    truth.check(&env, &shard);
+}
