@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod linear;
 pub mod model;
 pub mod overload;
+pub mod planted;
 pub mod process;
 pub mod rig;
 pub mod served;

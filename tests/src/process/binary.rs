@@ -23,7 +23,7 @@ pub fn binary() -> &'static Path {
 ///
 /// # Panics
 /// When cargo lays out its directory in another way.
-pub(super) fn target_directory() -> PathBuf {
+pub(crate) fn target_directory() -> PathBuf {
     profile_directory().parent().expect("profiles lie in the target directory").to_owned()
 }
 

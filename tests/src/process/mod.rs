@@ -20,6 +20,7 @@ use pinion_runtime::online_cpus;
 use tempfile::TempDir;
 
 pub use binary::binary;
+pub(crate) use binary::target_directory;
 pub use random::Random;
 pub use raw::{RawAnswer, RawConnection};
 pub use server::{Refused, Server, Starting};
@@ -195,7 +196,7 @@ pub fn pinion(arguments: &[&str]) -> Command {
 
 /// A new directory on the file system that holds the build, which is rarely memory.
 pub fn temporary_directory() -> TempDir {
-    let parent = binary::target_directory().join("tmp");
+    let parent = target_directory().join("tmp");
     fs::create_dir_all(&parent).expect("the build's directory can be written");
     tempfile::Builder::new()
         .prefix("pinion-")

@@ -1,7 +1,7 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{fuzz, model, overload, rig, server_histories, storage};
+use crate::{fuzz, model, overload, planted, rig, server_histories, storage};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
@@ -24,4 +24,6 @@ pub const CLASSES: &[Class] = &[
     fuzz::FUZZ_FRAMES,
     fuzz::BIT_FLIPS,
     fuzz::FUZZ_FILES,
+    // The classes themselves.
+    planted::PLANTED,
 ];
