@@ -29,18 +29,18 @@ macro_rules! patch {
 
 /// Every planted bug.
 pub const PATCHES: &[Patch] = &[
-    patch!("acknowledged-before-durable", "storage-crash", 2000, "panicked"),
+    patch!("filter-forgets-a-key", "model", 200, "panicked"),
+    patch!("condition-ignores-pending", "server-histories", 600, "panicked"),
     patch!("tombstone-dropped-early", "model", 2000, "panicked"),
+    patch!("overwrite-keeps-old-row", "model", 1000, "panicked"),
+    patch!("late-write-not-looked-up", "model", 1000, "panicked"),
+    patch!("stale-replay-put-back", "model", 2000, "panicked"),
+    patch!("acknowledged-before-durable", "server-histories", 1000, "panicked"),
+    patch!("deadline-ignored", "server-histories", 600, "panicked"),
+    patch!("block-checksum-not-checked", "bit-flips", 2000, "panicked"),
     patch!("table-not-synced", "storage-crash", 2000, "panicked"),
     patch!("table-directory-not-synced", "storage-crash", 2000, "panicked"),
     patch!("log-written-unsynced", "storage-crash", 2000, "panicked"),
     patch!("log-released-too-far", "storage-crash", 2000, "panicked"),
-    patch!("late-write-not-looked-up", "storage-crash", 2000, "panicked"),
-    patch!("clock-ceiling-forgotten", "storage-crash", 2000, "panicked"),
-    patch!("stale-replay-put-back", "storage-crash", 2000, "panicked"),
-    patch!("block-checksum-not-checked", "bit-flips", 2000, "panicked"),
-    patch!("filter-forgets-a-key", "model", 2000, "panicked"),
-    patch!("overwrite-keeps-old-row", "model", 2000, "panicked"),
-    patch!("condition-ignores-pending", "server-histories", 500, "panicked"),
-    patch!("deadline-ignored", "server-histories", 500, "panicked"),
+    patch!("clock-ceiling-forgotten", "storage-crash", 4000, "panicked"),
 ];
