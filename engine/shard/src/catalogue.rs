@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use pinion_env::Env;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::codec::Decoder;
+use crate::codec::{COUNTED_MAX, Decoder};
 use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::key::NamespaceId;
@@ -31,8 +31,6 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) const CATALOGUE_NAMES: [&str; 2] = ["CATALOGUE", "CATALOGUE.2"];
 
 const CATALOGUE: HeaderKind = HeaderKind { name: "CATALOGUE", magic: *b"PNCA", version: 1, bytes: 48 };
-/// More changes than there can have been, and room to count on.
-const SEQUENCE_MAX: u64 = 1 << 62;
 const CATALOGUE_BYTES_MAX: u64 = 1 << 20;
 
 /// One namespace.
@@ -254,7 +252,7 @@ impl Catalogue {
         let numbered = self.live.last().is_some_and(|last| last.id.0 < self.next_id);
         let default =
             self.live.first().is_some_and(|first| first.id.0 == 0 && first.name == DEFAULT_NAMESPACE);
-        let counts_on = self.sequence <= SEQUENCE_MAX;
+        let counts_on = self.sequence <= COUNTED_MAX;
         (from.rest().is_empty() && ordered && numbered && default && counts_on).then_some(())
     }
 }

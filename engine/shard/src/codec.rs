@@ -6,6 +6,10 @@
 use crate::key::{NamespaceId, OwnedPosition, Partition, Position};
 use crate::stamp::Stamp;
 
+/// The greatest number that a file may say of something that is counted up: blocks, files, runs,
+/// changes, starts. More than there can have been, and room to count on.
+pub(crate) const COUNTED_MAX: u64 = 1 << 62;
+
 /// Reads fields from the front of a byte slice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decoder<'a> {

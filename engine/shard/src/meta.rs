@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pinion_env::Env;
 
+use crate::codec::COUNTED_MAX;
 use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::identity::{DatabaseId, Identity};
@@ -21,8 +22,6 @@ const META: HeaderKind = HeaderKind { name: "META", magic: *b"PNME", version: 1,
 const META_BYTES_MAX: u64 = 64 << 10;
 /// The hash that placement, filters and checksums use. A directory that names another is refused.
 const HASH_NAME: &[u8; 16] = b"xxh3-64\0\0\0\0\0\0\0\0\0";
-/// More than a directory can have been opened, and room to count on.
-const INCARNATION_MAX: u64 = 1 << 62;
 /// A shard has at least this many partitions.
 const PARTITIONS_PER_SHARD_MIN: u32 = 16;
 
@@ -95,12 +94,12 @@ impl Meta {
             return Err(Error::WrongFormat { file: file.to_path_buf(), reason });
         }
         Self::check(meta.partitions, meta.shards)?;
-        if meta.incarnation > INCARNATION_MAX {
+        if meta.incarnation > COUNTED_MAX {
             return Err(Corruption {
                 file: file.to_path_buf(),
                 offset: 56,
                 what: "incarnation",
-                expected: format!("at most {INCARNATION_MAX}"),
+                expected: format!("at most {COUNTED_MAX}"),
                 found: meta.incarnation.to_string(),
             }
             .into());

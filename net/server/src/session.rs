@@ -6,7 +6,8 @@
 //!
 //! Limits: a connection with too many requests or too many bytes outstanding is left unread
 //! (mid-chunk if need be: the rest of the chunk is copied aside) until half of the bytes have
-//! left. What all connections may hold together is the subject of `pressure`. A turn takes at most `turn_chunks_max` chunks and `turn_requests_max` requests.
+//! left. What all connections may hold together is the subject of `pressure`. A turn takes at most
+//! `turn_chunks_max` chunks and `turn_requests_max` requests.
 //!
 //! Small gets spend most of their time waiting for memory. Requests that come together have all of
 //! theirs asked for first; a get that comes alone is put off until the other connections that have

@@ -6,8 +6,9 @@
 //! frames, and a receiver that does not ask stops its sender.
 //!
 //! Bytes are never lost or reordered in a stream that lives, and a side that closes still delivers
-//! what it has started to send. How a stream may stop, break or fall silent: `link_faults`. When a process dies, what it had not delivered is cut off; the other side
-//! then sees the end of the stream, or a reset if the dead one had bytes it never took.
+//! what it has started to send. How a stream may stop, break or fall silent: `link_faults`. When a
+//! process dies, what it had not delivered is cut off; the other side then sees the end of the stream,
+//! or a reset if the dead one had bytes it never took.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

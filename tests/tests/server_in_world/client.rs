@@ -1,19 +1,13 @@
 //! A node in a world, and a plain client that speaks frames to it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
-
 use pinion_engine::Options;
-use pinion_env::NodeEnv;
 use pinion_protocol::{
     Frames, HEADER_BYTES, Header, Hello, KeyRequest, Opcode, Preface, Put, Request, Response, Ttl, Write,
     placement,
 };
-use pinion_server::{CoreMessage, EngineSizes, ServerConfig, serve_core};
-use pinion_tests::world::{ByteStream, NodeConfig, NodeId, SimEnv, SimHandoff, SimSocket, World};
-
-pub(crate) type Env = SimEnv<CoreMessage<SimHandoff>>;
+use pinion_server::{EngineSizes, ServerConfig};
+use pinion_tests::served::ServedNode;
+use pinion_tests::world::{ByteStream, NodeConfig, SimSocket, World};
 
 pub(crate) const PORT: u16 = 7600;
 pub(crate) const PARTITIONS: u32 = 64;
@@ -21,11 +15,7 @@ pub(crate) const PARTITIONS: u32 = 64;
 /// A world with one node of two cores and two shards in it.
 pub(crate) struct TestNode {
     pub(crate) world: World,
-    pub(crate) node: NodeId,
-    pub(crate) config: ServerConfig,
-    cores: Rc<RefCell<Vec<Env>>>,
-    /// What each core's `serve_core` returned.
-    pub(crate) results: Rc<RefCell<Vec<pinion_server::Result<()>>>>,
+    pub(crate) served: ServedNode,
 }
 
 /// Small enough that a short test flushes and compacts.
@@ -57,29 +47,14 @@ impl TestNode {
         config.limits.frame_bytes_max = 512 << 10;
         change(&mut config);
         let world = World::new(seed);
-        let (cores, results) = (Rc::default(), Rc::default());
-        let main = main(&config, &cores, &results);
-        let node = world.start_node(node_config(2), main);
-        Self { world, node, config, cores, results }
+        let machine = NodeConfig { cores: 2, port: PORT, disk_bytes: 1 << 30, ..NodeConfig::default() };
+        let served = ServedNode::start(&world, config, machine);
+        Self { world, served }
     }
 
     /// Starts the node again on its disk, with this many cores.
     pub(crate) fn restart(&self, cores: usize) {
-        self.cores.borrow_mut().clear();
-        self.results.borrow_mut().clear();
-        self.world.restart_node(
-            self.node,
-            node_config(cores),
-            main(&self.config, &self.cores, &self.results),
-        );
-    }
-
-    /// What SIGTERM does.
-    pub(crate) fn shut_down(&self) {
-        for env in &*self.cores.borrow() {
-            let sent = env.send(env.core(), CoreMessage::shutdown());
-            assert!(sent.is_ok(), "the queue has room");
-        }
+        self.served.restart(&self.world, cores);
     }
 
     /// Connects to a core.
@@ -93,31 +68,11 @@ impl TestNode {
     /// Connects and says nothing. Tries again while the node is starting.
     pub(crate) async fn connect_bare(&self) -> Client {
         loop {
-            match self.world.connect(self.node, PORT).await {
+            match self.world.connect(self.served.node, PORT).await {
                 Ok(socket) => return Client::new(socket),
                 Err(_) => self.world.sleep(std::time::Duration::from_millis(1)).await,
             }
         }
-    }
-}
-
-fn node_config(cores: usize) -> NodeConfig {
-    NodeConfig { cores, port: PORT, disk_bytes: 1 << 30, ..NodeConfig::default() }
-}
-
-fn main(
-    config: &ServerConfig,
-    cores: &Rc<RefCell<Vec<Env>>>,
-    results: &Rc<RefCell<Vec<pinion_server::Result<()>>>>,
-) -> impl Fn(Env) -> std::pin::Pin<Box<dyn Future<Output = ()>>> + use<> {
-    let (config, cores, results) = (Arc::new(config.clone()), Rc::clone(cores), Rc::clone(results));
-    move |env| {
-        cores.borrow_mut().push(env.clone());
-        let (config, results) = (Arc::clone(&config), Rc::clone(&results));
-        Box::pin(async move {
-            let result = serve_core(env, config, |_| {}).await;
-            results.borrow_mut().push(result);
-        })
     }
 }
 

@@ -409,7 +409,7 @@ fn an_answer_to_many_keys_says_what_did_not_fit() {
             keys.push(&key(index).as_slice()).unwrap();
         }
         let answer = client.call(&Request::MultiGet(MultiGet { namespace: 0, keys: keys.list() })).await;
-        assert!(answer.header.frame_bytes <= node.config.limits.frame_bytes_max);
+        assert!(answer.header.frame_bytes <= node.served.config.limits.frame_bytes_max);
         let Response::MultiGet(reply) = answer.response() else { panic!() };
         let found = reply.values.iter().filter(|item| matches!(item, ValueItem::Found(_))).count();
         let unread = reply.values.iter().filter(|item| *item == ValueItem::NotRead).count();
@@ -543,9 +543,9 @@ fn stopping_answers_what_is_under_way_and_keeps_it() {
                 .collect();
             client.stream.write_all(&frames).await.unwrap();
             let mut answers = vec![client.receive().await];
-            node.shut_down();
+            node.served.shut_down();
             answers.extend(client.receive_to_end().await);
-            node.world.ended(node.node).await;
+            node.world.ended(node.served.node).await;
             let mut acknowledged = Vec::new();
             for answer in &answers {
                 match answer.response() {
@@ -556,7 +556,7 @@ fn stopping_answers_what_is_under_way_and_keeps_it() {
             acknowledged
         });
         assert!(!acknowledged.is_empty());
-        assert!(node.results.borrow().iter().all(Result::is_ok), "{:?}", node.results);
+        assert!(node.served.results.borrow().iter().all(Result::is_ok), "{:?}", node.served.results);
 
         // Fewer cores than shards.
         node.restart(1);
@@ -566,8 +566,8 @@ fn stopping_answers_what_is_under_way_and_keeps_it() {
             for index in acknowledged {
                 assert_eq!(client.get(&key(index)).await.unwrap(), b"kept");
             }
-            node.shut_down();
-            node.world.ended(node.node).await;
+            node.served.shut_down();
+            node.world.ended(node.served.node).await;
         });
         // More cores than shards.
         node.restart(3);
@@ -585,11 +585,11 @@ fn a_second_shutdown_ends_at_once() {
     let node = TestNode::start(1, |_| {});
     node.world.run_until(async {
         let _client = node.connect(0).await;
-        node.shut_down();
-        node.shut_down();
-        node.world.ended(node.node).await;
+        node.served.shut_down();
+        node.served.shut_down();
+        node.world.ended(node.served.node).await;
     });
-    assert!(node.results.borrow().iter().all(Result::is_err));
+    assert!(node.served.results.borrow().iter().all(Result::is_err));
 }
 
 #[test]
@@ -614,8 +614,8 @@ fn too_many_connections_are_told_so() {
 #[test]
 fn a_node_that_cannot_start_says_why_on_every_core() {
     let node = TestNode::start(1, |config| config.shards = Some(5));
-    node.world.run_until(node.world.ended(node.node));
-    let results = node.results.borrow();
+    node.world.run_until(node.world.ended(node.served.node));
+    let results = node.served.results.borrow();
     assert_eq!(results.len(), 2);
     for result in &*results {
         let message = result.as_ref().unwrap_err().to_string();

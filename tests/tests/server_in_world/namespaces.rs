@@ -81,7 +81,7 @@ fn dropped_namespaces_give_back_their_space_and_are_not_counted() {
         };
     });
     // It is over before the node has done much about it.
-    node.world.crash(node.node);
+    node.world.crash(node.served.node);
     node.restart(2);
     node.world.run_until(async {
         let mut client = node.connect(1).await;

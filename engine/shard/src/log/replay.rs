@@ -32,6 +32,7 @@ use super::format::{
 use super::scan::{FoundSegment, SegmentReader};
 use super::writer::LogStart;
 use super::{Log, LogOptions, LogPosition};
+use crate::codec::COUNTED_MAX;
 use crate::error::{Corruption, Error, Result};
 use crate::identity::Identity;
 use crate::small_file::remove_if_there;
@@ -39,9 +40,6 @@ use crate::stamp::{HybridTime, Stamp};
 
 /// The log's directory within the shard's.
 pub const LOG_DIR: &str = "wal";
-
-/// More blocks than a log can have, and room to count on.
-const NUMBER_MAX: u64 = 1 << 62;
 
 /// What to do about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,7 +369,7 @@ impl<E: Env> LogReplay<E> {
             return Err(self.corruption(fault).into());
         }
         let bounds = [
-            ("number of a block", NUMBER_MAX, header.number),
+            ("number of a block", COUNTED_MAX, header.number),
             ("clock ceiling of a block", HybridTime::LAST.0, header.clock_ceiling.0),
         ];
         for (what, expected, found) in bounds {

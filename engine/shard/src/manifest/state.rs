@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::COUNTED_MAX;
 use crate::key::OwnedPosition;
 use crate::log::{LogPosition, SEGMENT_ID_MAX};
 use crate::stamp::HybridTime;
@@ -10,9 +11,6 @@ use crate::table::TableMeta;
 const ADDED_TWICE: &str = "a table that is live is added";
 const NO_ROOM: &str = "a number that nothing can count on from";
 const NOT_LIVE: &str = "a table that is not live is removed";
-
-/// The greatest number of a file or a run.
-const NUMBER_MAX: u64 = 1 << 62;
 
 /// One change of a shard's files. Edits applied together become durable together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +71,9 @@ pub struct ManifestState {
 fn has_room(edit: &Edit) -> bool {
     match edit {
         Edit::AddTable { run, meta, .. } => {
-            meta.number <= NUMBER_MAX && *run <= NUMBER_MAX && meta.stamp_max.time <= HybridTime::LAST
+            meta.number <= COUNTED_MAX && *run <= COUNTED_MAX && meta.stamp_max.time <= HybridTime::LAST
         }
-        Edit::NextFile { number } => *number <= NUMBER_MAX,
+        Edit::NextFile { number } => *number <= COUNTED_MAX,
         Edit::LogReleased { position } => position.segment() <= SEGMENT_ID_MAX,
         Edit::ClockCeiling { time } => *time <= HybridTime::LAST,
         Edit::RemoveTable { .. } | Edit::CompactCursor { .. } => true,

@@ -12,9 +12,9 @@
 //!
 //! Limit: what is newer than such a table stays above it. That takes one level for every table in
 //! quarantine above another; when the last is taken (a table in quarantine in level 1, or one in a run
-//! above it), runs that overlap it pile up until writes are refused as damaged. Tombstones above it stay too. A
-//! record of the log that is older than what tables hold is looked up when it is replayed: if its key
-//! lies in a bad block, the shard does not open.
+//! above it), runs that overlap it pile up until writes are refused as damaged. Tombstones above it
+//! stay too. A record of the log that is older than what tables hold is looked up when it is replayed:
+//! if its key lies in a bad block, the shard does not open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
