@@ -3,6 +3,7 @@
 mod call;
 mod connection;
 mod fanout;
+mod hostile;
 
 use std::time::{Duration, Instant};
 
