@@ -6,3 +6,8 @@ use pinion_tests::trials::Class;
 fn no_crash_loses_what_was_acknowledged() {
     Class::submit("storage-crash");
 }
+
+#[test]
+fn a_crash_at_every_file_operation_loses_nothing_either() {
+    Class::submit("storage-sweep");
+}

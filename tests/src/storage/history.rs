@@ -40,6 +40,9 @@ pub enum Ending {
     Crash(u64, Down),
     /// The node goes down at its so many-th file operation, counted from its start.
     CrashEarly(u64, Down),
+    /// The same, but for a shard that is closed once its steps are done: if it is closed before, that
+    /// is the end of it.
+    CrashOrClose(u64, Down),
 }
 
 /// How a node goes down.
@@ -95,6 +98,8 @@ pub struct Totals {
     pub recovered: Recovered,
     /// Operations on files.
     pub operations: u64,
+    /// How many of them had ended when each life had, the last check included.
+    pub operations_by_life: Vec<u64>,
     /// What the disk did at crashes, by name.
     pub faults: Vec<(&'static str, u64)>,
     /// Hash of everything that happened.
@@ -160,9 +165,17 @@ impl Waiter for Told {
 /// # Panics
 /// When the shard breaks a promise.
 pub fn run(seed: u64, lives: &[Life]) -> Totals {
+    run_shaped(seed, lives, |shape| shape)
+}
+
+/// [`run`] with something changed about what the history is like.
+///
+/// # Panics
+/// When the shard breaks a promise.
+pub(crate) fn run_shaped(seed: u64, lives: &[Life], reshape: impl FnOnce(Shape) -> Shape) -> Totals {
     let world = World::new(seed);
     let mut random = Random::labelled(seed, 0x570_7a6e);
-    let shape = Shape::draw(&mut random);
+    let shape = reshape(Shape::draw(&mut random));
     let config = NodeConfig { block_bytes: shape.block_bytes, ..NodeConfig::default() };
     let labels = shape.keys.iter().map(|key| format!("{}:{}", key.namespace, key.user.escape_ascii()));
     let ledger = Ledger::new(labels.collect(), shape.options.retry_window_ms_max, VALUE_BYTES_MAX);
@@ -207,6 +220,7 @@ pub fn run(seed: u64, lives: &[Life]) -> Totals {
                 }
             }
         }
+        story.totals.borrow_mut().operations_by_life.push(world.disk(node).operations());
     }
     let mut totals = story.totals.take();
     totals.operations = node.map_or(0, |node| world.disk(node).operations());
@@ -219,8 +233,10 @@ pub fn run(seed: u64, lives: &[Life]) -> Totals {
 fn run_life(world: &World, node: NodeId, story: &Rc<Story>) -> Option<Down> {
     let disk = world.disk(node);
     world.run_until(async {
-        if let Ending::CrashEarly(operations, down) = story.life.get().ending {
-            let stopped = world.stop_disk_at(node, disk.operations() + operations);
+        if let Ending::CrashEarly(operations, down) | Ending::CrashOrClose(operations, down) =
+            story.life.get().ending
+        {
+            let stopped = world.stop_disk_at(node, disk.operations().saturating_add(operations));
             return first_of(stopped, story.reached(Phase::CrashNow)).await.then_some(down);
         }
         let ended = async {
@@ -292,7 +308,7 @@ impl Story {
         if ending == Ending::Check {
             return;
         }
-        if matches!(ending, Ending::Close | Ending::CloseAndCut) {
+        if matches!(ending, Ending::Close | Ending::CloseAndCut | Ending::CrashOrClose(..)) {
             return self.close(&shard, &env).await;
         }
         self.reach(Phase::StepsDone);

@@ -5,7 +5,8 @@
 //! * `generator`: operations;
 //! * `ledger`: the oracle;
 //! * `observe`: reading the shard;
-//! * `history`: running it all.
+//! * `history`: running it all;
+//! * `sweep`: short histories that go down at each of their file operations in turn.
 //!
 //! The engine is so small that a hundred operations flush and mostly compact. Measured: 20,000
 //! histories take 87 s of processor time in the dev profile, 230 per second and core. Nothing stands
@@ -20,9 +21,11 @@ mod history;
 mod ledger;
 mod observe;
 mod shape;
+mod sweep;
 
 pub use history::{Down, Ending, Life, Totals, run};
 pub use ledger::Recovered;
+pub use sweep::STORAGE_SWEEP;
 
 use crate::trials::{Class, Counts, Trials};
 use crate::world::Random;

@@ -98,6 +98,9 @@ pub(crate) struct Shape {
 /// Largest value that a history writes.
 pub(crate) const VALUE_BYTES_MAX: u32 = 3 << 10;
 
+/// Keys of a short history.
+const SHORT_KEYS_MAX: usize = 14;
+
 impl Shape {
     /// The shape of a seed.
     pub(crate) fn draw(random: &mut Random) -> Self {
@@ -120,6 +123,21 @@ impl Shape {
             value_bytes: [100, 250, 500][random.below(3) as usize],
             clock_goes_back: random.one_in(2),
         }
+    }
+
+    /// The same for so few steps that a crash can be tried at each of their operations on files: few
+    /// keys, values that are large for the memtable, and so few runs that they are compacted soon.
+    pub(crate) fn short(mut self) -> Self {
+        self.keys.truncate(SHORT_KEYS_MAX);
+        self.places.truncate(SHORT_KEYS_MAX);
+        let options = Options {
+            memtable_bytes: 32 << 10,
+            table_bytes: 16 << 10,
+            table_write_bytes: 16 << 10,
+            runs_max: 1,
+            ..self.options
+        };
+        Self { options, large_one_in: 4, ..self }
     }
 }
 

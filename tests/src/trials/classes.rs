@@ -7,6 +7,7 @@ use crate::{fuzz, model, overload, planted, rig, server_histories, storage};
 pub const CLASSES: &[Class] = &[
     // The engine in the simulated world.
     storage::STORAGE_CRASH,
+    storage::STORAGE_SWEEP,
     model::MODEL,
     // Real servers.
     rig::KILL,
