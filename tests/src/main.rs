@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use pinion_tests::trials::{CLASSES, Class, Trials, append_result, result_json};
+use pinion_tests::trials::{CLASSES, Class, MUST_FAIL, Trials, append_result, result_json};
 
 /// Runs trials of one class and prints what was counted. `list` prints the classes.
 #[derive(Debug, Parser)]
@@ -79,5 +79,9 @@ fn list() {
     for class in CLASSES {
         let Class { name, about, unit, submission, full, release, .. } = class;
         println!("{name:<18} {submission:>12} {full:>12} {release:>12}  {unit}: {about}");
+    }
+    println!("must fail:");
+    for Class { name, about, unit, .. } in MUST_FAIL {
+        println!("{name:<57}  {unit}: {about}");
     }
 }

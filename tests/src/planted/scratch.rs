@@ -1,22 +1,27 @@
 //! A copy of the repository to break, with a build of its own.
+//!
+//! What the build costs: a target directory shared with the build around it would do without the
+//! dependencies, but cargo names the output of a member by its path *within* the workspace, so the
+//! broken crates would take the place of the sound ones. So the copy has a target directory of its
+//! own, and before the first build there it is given what `<target>/debug` holds of third-party
+//! crates: their output as hard links, the records that cargo compares as copies with their times
+//! (cargo writes those in place). Nothing of our own crates, so that a link never leads from a broken
+//! build into a sound one. Features are resolved for the whole workspace, as in `cargo test
+//! --workspace`, and compiler flags stay as they are: otherwise cargo would find other dependencies
+//! than those there. Whatever does not fit is built; a release build has nothing to give and pays for
+//! all of it once. Our own crates are built without optimisation: the few hundred trials that a bug
+//! is given take less than the optimiser.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::Patch;
+use super::{Outcome, Patch, outcome};
 use crate::process::target_directory;
 
-/// Longest part of what a run said that is kept, in bytes from its end.
-const SAID_BYTES_MAX: usize = 64 << 10;
-
-/// How a class ended.
-pub(super) enum Outcome {
-    Passed,
-    /// With what it said.
-    Failed(String),
-}
+/// What the names of our own crates' output contain.
+const OURS: &str = "pinion";
 
 /// The copy.
 pub(super) struct Scratch {
@@ -35,6 +40,12 @@ impl Scratch {
         // Its own repository: patches are applied to it and not to the one around it.
         if !copy.join(".git").exists() {
             expect_success("git init", git(&copy, &["init", "--quiet"], None));
+        }
+        if !target.exists() {
+            let part = place.join("target.part");
+            take_dependencies(&target_directory().join("debug"), &part.join("debug"))
+                .and_then(|()| fs::rename(&part, &target))
+                .expect("the target directory can be written");
         }
         Self { source, copy, target }
     }
@@ -69,37 +80,49 @@ impl Scratch {
     /// Builds the classes.
     pub(super) fn build(&self) {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--offline",
-            "--package",
-            "pinion-tests",
-            "--bin",
-            "pinion-tests",
-        ]);
-        // A mistake may leave something unused.
-        cargo.arg("--manifest-path").arg(self.copy.join("Cargo.toml")).env("RUSTFLAGS", "--cap-lints=allow");
+        cargo.args(["build", "--quiet", "--locked", "--offline", "--workspace", "--bin", "pinion-tests"]);
+        cargo.arg("--manifest-path").arg(self.copy.join("Cargo.toml"));
         cargo.arg("--target-dir").arg(&self.target).stdin(Stdio::null());
+        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
         expect_success("the planted copy", cargo.output().expect("cargo runs"));
     }
 
     /// Runs trials of a class as it was built last.
     pub(super) fn run(&self, class: &str, trials: u64) -> Outcome {
-        let mut run = Command::new(self.target.join("debug/pinion-tests"));
-        run.arg(class).arg("--count").arg(trials.to_string()).env_remove("PINION_SEED").stdin(Stdio::null());
-        let output = run.output().expect("what was built runs");
-        if output.status.success() {
-            return Outcome::Passed;
-        }
-        let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let mut from = said.len().saturating_sub(SAID_BYTES_MAX);
-        while !said.is_char_boundary(from) {
-            from += 1;
-        }
-        Outcome::Failed(said.split_off(from))
+        outcome(&self.target.join("debug/pinion-tests"), class, 0, trials)
     }
+}
+
+/// Gives a new target directory what another one holds of third-party crates.
+fn take_dependencies(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir_all(to)?,
+    }
+    for (part, linked) in [("deps", true), (".fingerprint", false), ("build", false)] {
+        if from.join(part).exists() {
+            take(&from.join(part), &to.join(part), linked)?;
+        }
+    }
+    Ok(())
+}
+
+fn take(from: &Path, to: &Path, linked: bool) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        if name.to_string_lossy().contains(OURS) {
+            continue;
+        }
+        let to = to.join(name);
+        if entry.is_dir() {
+            take(&entry, &to, linked)?;
+        } else if !linked || fs::hard_link(&entry, &to).is_err() {
+            fs::copy(&entry, &to)?;
+            File::open(&to)?.set_modified(entry.metadata()?.modified()?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes files that are not kept, except git's.

@@ -30,7 +30,7 @@ pub(crate) fn target_directory() -> PathBuf {
 /// `target/<profile>`, from where cargo put the output of this crate's build script,
 /// `target/<profile>/build/<crate>/out`. Not from where the running program is: that of an example in
 /// the documentation is somewhere else.
-fn profile_directory() -> PathBuf {
+pub(crate) fn profile_directory() -> PathBuf {
     let build = Path::new(env!("OUT_DIR")).ancestors().find(|dir| dir.ends_with("build"));
     let build = build.expect("cargo runs build scripts in the directory build");
     build.parent().expect("build lies in the profile's directory").to_owned()

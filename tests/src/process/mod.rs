@@ -20,7 +20,7 @@ use pinion_runtime::online_cpus;
 use tempfile::TempDir;
 
 pub use binary::binary;
-pub(crate) use binary::target_directory;
+pub(crate) use binary::{profile_directory, target_directory};
 pub use random::Random;
 pub use raw::{RawAnswer, RawConnection};
 pub use server::{Refused, Server, Starting};

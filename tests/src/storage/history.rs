@@ -22,7 +22,7 @@ use super::generator::Step;
 use super::ledger::{Action, Ledger, Moment, Number, Recovered, Request, Seen};
 use super::observe::{Page, Scan, get, shown};
 use super::shape::{NAMESPACES, Shape, VALUE_BYTES_MAX};
-use crate::world::{NodeConfig, NodeId, Outside, Random, SimEnv, World};
+use crate::world::{Faults, NodeConfig, NodeId, Outside, Random, SimEnv, World};
 
 /// Steps after which a life that waits for its crash stops doing more.
 const STEPS_AFTER_MAX: u32 = 300;
@@ -165,7 +165,7 @@ impl Waiter for Told {
 /// # Panics
 /// When the shard breaks a promise.
 pub fn run(seed: u64, lives: &[Life]) -> Totals {
-    run_shaped(seed, lives, |shape| shape)
+    run_varied(seed, lives, |shape| shape, &Faults::none())
 }
 
 /// [`run`] with something changed about what the history is like.
@@ -173,6 +173,18 @@ pub fn run(seed: u64, lives: &[Life]) -> Totals {
 /// # Panics
 /// When the shard breaks a promise.
 pub(crate) fn run_shaped(seed: u64, lives: &[Life], reshape: impl FnOnce(Shape) -> Shape) -> Totals {
+    run_varied(seed, lives, reshape, &Faults::none())
+}
+
+/// [`run`] on a disk with these faults, from its first operation to the last.
+///
+/// # Panics
+/// When the shard breaks a promise, or meets a fault.
+pub fn run_on(seed: u64, lives: &[Life], faults: &Faults) -> Totals {
+    run_varied(seed, lives, |shape| shape, faults)
+}
+
+fn run_varied(seed: u64, lives: &[Life], reshape: impl FnOnce(Shape) -> Shape, faults: &Faults) -> Totals {
     let world = World::new(seed);
     let mut random = Random::labelled(seed, 0x570_7a6e);
     let shape = reshape(Shape::draw(&mut random));
@@ -210,6 +222,7 @@ pub(crate) fn run_shaped(seed: u64, lives: &[Life], reshape: impl FnOnce(Shape) 
             }
             none => none.insert(world.start_node(config, main)),
         };
+        world.disk(node).set_faults(faults.clone());
         match run_life(&world, node, &story) {
             Some(down) => crash(&world, node, &story, down),
             None => {

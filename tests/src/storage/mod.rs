@@ -23,7 +23,7 @@ mod observe;
 mod shape;
 mod sweep;
 
-pub use history::{Down, Ending, Life, Totals, run};
+pub use history::{Down, Ending, Life, Totals, run, run_on};
 pub use ledger::Recovered;
 pub use sweep::STORAGE_SWEEP;
 
@@ -85,7 +85,7 @@ fn run_crashes(trials: &Trials) -> Counts {
 }
 
 /// The lives of a seed: at least a hundred steps, a crash, and what follows.
-fn draw_lives(seed: u64) -> Vec<Life> {
+pub(crate) fn draw_lives(seed: u64) -> Vec<Life> {
     let mut random = Random::labelled(seed, 0x11fe5);
     let mut lives = Vec::new();
     let down = |random: &mut Random| if random.one_in(3) { Down::Kill } else { Down::PowerCut };

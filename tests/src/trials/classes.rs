@@ -27,4 +27,8 @@ pub const CLASSES: &[Class] = &[
     fuzz::FUZZ_FILES,
     // The classes themselves.
     planted::PLANTED,
+    planted::LIES,
 ];
+
+/// Classes that fail by design: what shows that a failure is told. No run of all classes has them.
+pub const MUST_FAIL: &[Class] = &[planted::CANARY, planted::LYING_DISK];
