@@ -40,6 +40,17 @@ pub(crate) async fn read_whole<E: Env>(env: &E, path: &Path, bytes_max: u64) -> 
     let capacity = page_round_up(bytes as usize);
     let (read, buffer) = file.read(0, AlignedBuf::zeroed(capacity), capacity).await;
     let read = read.map_err(|error| Error::io(path, error))?;
+    if (read as u64) < bytes {
+        // Half of a file may look whole.
+        return Err(Corruption {
+            file: path.to_path_buf(),
+            offset: read as u64,
+            what: "length of a read",
+            expected: format!("{bytes} bytes"),
+            found: format!("{read} bytes"),
+        }
+        .into());
+    }
     Ok(Some(buffer[..read].to_vec()))
 }
 

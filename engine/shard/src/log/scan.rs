@@ -106,7 +106,20 @@ impl<E: Env> SegmentReader<E> {
             self.loaded = 0;
             let (read, buffer) = self.file.read(u64::from(start), buffer, span).await;
             self.buffer = buffer;
-            self.loaded = read.map_err(|error| Error::io(&self.path, error))?;
+            let loaded = read.map_err(|error| Error::io(&self.path, error))?;
+            let there = span.min(self.file_bytes.saturating_sub(start) as usize);
+            if loaded < there {
+                // Not the end of the file, so not the end of the log either.
+                return Err(Corruption {
+                    file: self.path.clone(),
+                    offset: u64::from(start) + loaded as u64,
+                    what: "length of a read",
+                    expected: format!("{there} bytes"),
+                    found: format!("{loaded} bytes"),
+                }
+                .into());
+            }
+            self.loaded = loaded;
             self.start = start;
         }
         Ok((offset - self.start) as usize)
