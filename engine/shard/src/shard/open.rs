@@ -169,6 +169,8 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             inner.fail_if_failed()?;
             inner.committed.changed().await;
         }
+        // The mark may have met a log that had failed since the last commit.
+        inner.fail_if_failed()?;
         *inner.state.borrow_mut() = State::Closed;
         inner.log().shut_down();
         inner.notify_all();

@@ -200,6 +200,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 let dir = self.table_dir();
                 // Not an error of reading: names that may not be durable stop the shard.
                 self.env.sync_dir(&dir).await.map_err(|error| write_error(&dir, &error))?;
+                // A failed sync is told once, to whoever asked first: had another job's failed
+                // meanwhile, this one would not cover the names that that one was to cover.
+                self.fail_if_failed()?;
             }
             self.apply_edits(edits).await
         };

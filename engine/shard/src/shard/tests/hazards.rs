@@ -340,3 +340,31 @@ fn a_failed_sync_of_the_table_directory_stops_the_shard_in_flush_and_compaction(
         assert_eq!(get(&env, &shard, "key-000").unwrap().as_deref(), Some(&[1; 560][..]), "{skip}");
     }
 }
+
+#[test]
+fn closing_tells_of_a_log_that_has_failed_since_the_last_commit() {
+    let env = TestEnv::new(41);
+    let shard = open(&env);
+    env.settle();
+    env.fail(Op::Sync, "wal", 0, u64::MAX, ErrorKind::Other);
+    // Half-way through a segment the next one is made, in vain.
+    let failed = (0..100).find_map(|_| write(&env, &shard, "key", put(&[1; 10 << 10])).err());
+    assert!(matches!(failed, Some(Error::StorageFailed(_))), "{failed:?}");
+    let closed = env.block_on(shard.close());
+    assert!(matches!(closed, Err(Error::StorageFailed(_))), "{closed:?}");
+}
+
+#[test]
+fn a_job_under_way_when_the_shard_fails_installs_nothing() {
+    let env = TestEnv::new(42);
+    let shard = open(&env);
+    write(&env, &shard, "key", put(b"value")).unwrap();
+    env.block_on(shard.flush()).unwrap();
+    let tables: Vec<_> =
+        shard.inner.version.borrow().tables().map(|(_, table)| std::rc::Rc::clone(table)).collect();
+    env.block_on(shard.inner.install(&tables, &[])).unwrap();
+    // Another job's sync of the directory has failed: this one's would succeed without its names.
+    shard.inner.fail(&Error::StorageFailed("sync of a directory".into()));
+    let installed = env.block_on(shard.inner.install(&tables, &[]));
+    assert!(matches!(installed, Err(Error::StorageFailed(_))), "{installed:?}");
+}
