@@ -11,3 +11,8 @@ fn no_crash_loses_what_was_acknowledged() {
 fn a_crash_at_every_file_operation_loses_nothing_either() {
     Class::submit("storage-sweep");
 }
+
+#[test]
+fn failing_and_lying_disks_lose_nothing_and_no_answer_is_wrong() {
+    Class::submit("sim-faults");
+}

@@ -419,28 +419,7 @@ impl Story {
         let clock = shard.hybrid_time();
         let number = self.ledger.borrow_mut().issue(actions.to_vec(), request, clock);
         let told = Told { story: Rc::clone(self), number };
-        let options = WriteOptions {
-            durability: request.durability,
-            stamp: request.proposed,
-            ..WriteOptions::default()
-        };
-        let key = |index: usize| self.shape.keys[index].key(self.shape.partitions);
-        if request.batch {
-            let operations: Vec<BatchOperation<'_>> = actions
-                .iter()
-                .map(|(index, action)| {
-                    let (value, lifetime) = match action {
-                        Action::Put { value, lifetime } => (Some(value.as_slice()), *lifetime),
-                        _ => (None, Lifetime::Forever),
-                    };
-                    BatchOperation { key: key(*index), value, lifetime }
-                })
-                .collect();
-            shard.write_batch(&operations, options, told);
-        } else {
-            let (index, action) = &actions[0];
-            shard.write(&key(*index), operation(action, request), options, told);
-        }
+        give(shard, &self.shape, actions, request, told);
         let mut ledger = self.ledger.borrow_mut();
         ledger.issued(number, shard.hybrid_time());
         let mut totals = self.totals.borrow_mut();
@@ -517,6 +496,35 @@ impl Story {
         totals.dropped += stats.counters.records_dropped;
         totals.replayed += stats.counters.records_replayed;
         totals.recycled += stats.log.segments_recycled;
+    }
+}
+
+/// Gives a write to a shard.
+pub(crate) fn give<E: Env, W: Waiter>(
+    shard: &Shard<E, W>,
+    shape: &Shape,
+    actions: &[(usize, Action)],
+    request: Request,
+    waiter: W,
+) {
+    let options =
+        WriteOptions { durability: request.durability, stamp: request.proposed, ..WriteOptions::default() };
+    let key = |index: usize| shape.keys[index].key(shape.partitions);
+    if request.batch {
+        let operations: Vec<BatchOperation<'_>> = actions
+            .iter()
+            .map(|(index, action)| {
+                let (value, lifetime) = match action {
+                    Action::Put { value, lifetime } => (Some(value.as_slice()), *lifetime),
+                    _ => (None, Lifetime::Forever),
+                };
+                BatchOperation { key: key(*index), value, lifetime }
+            })
+            .collect();
+        shard.write_batch(&operations, options, waiter);
+    } else {
+        let (index, action) = &actions[0];
+        shard.write(&key(*index), operation(action, request), options, waiter);
     }
 }
 

@@ -6,16 +6,17 @@
 //! * `ledger`: the oracle;
 //! * `observe`: reading the shard;
 //! * `history`: running it all;
-//! * `sweep`: short histories that go down at each of their file operations in turn.
+//! * `sweep`: short histories that go down at each of their file operations in turn;
+//! * `faulty`: histories on a disk that fails.
 //!
 //! The engine is so small that a hundred operations flush and mostly compact. Measured: 20,000
 //! histories take 87 s of processor time in the dev profile, 230 per second and core. Nothing stands
 //! out in what limits it: memory for buffers and its copying about a quarter, checksums and the hash
 //! of the trace a tenth, the rest spread over engine, scheduler and oracle.
 //!
-//! Not covered: failing operations (faults of a running disk have classes of their own), full disks,
-//! several shards.
+//! Not covered: several shards.
 
+mod faulty;
 mod generator;
 mod history;
 mod ledger;
@@ -23,6 +24,7 @@ mod observe;
 mod shape;
 mod sweep;
 
+pub use faulty::SIM_FAULTS;
 pub use history::{Down, Ending, Life, Totals, run, run_on};
 pub use ledger::Recovered;
 pub use sweep::STORAGE_SWEEP;

@@ -8,6 +8,7 @@ pub const CLASSES: &[Class] = &[
     // The engine in the simulated world.
     storage::STORAGE_CRASH,
     storage::STORAGE_SWEEP,
+    storage::SIM_FAULTS,
     model::MODEL,
     // Real servers.
     rig::KILL,

@@ -17,6 +17,7 @@ mod answers;
 mod attempt;
 mod effects;
 mod recovery;
+mod unsure;
 mod views;
 
 pub(crate) use attempt::{Action, Attempt, Event, Fate, Number};
@@ -32,7 +33,7 @@ use pinion_env::Monotonic;
 const CLOCK_AHEAD_MS_MAX: u64 = 1_000;
 
 /// A buffered write that was answered so long before a crash has reached the device.
-const BUFFERED_NANOS_MAX: u64 = 1_000_000_000;
+const BUFFERED_NANOS_MAX: u128 = 1_000_000_000;
 
 /// What a reader was shown under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +131,10 @@ pub(crate) struct Ledger {
     reading_since: Event,
     retry_window_ms: u64,
     value_bytes_max: usize,
+    /// A buffered write that was answered so long before a crash has reached the device.
+    buffered_nanos_max: u128,
+    /// Writes that nothing can bring to light are forgotten; damage of the log can.
+    forgets: bool,
 }
 
 impl Ledger {
@@ -158,6 +163,8 @@ impl Ledger {
             reading_since: Event::MAX,
             retry_window_ms,
             value_bytes_max: value_bytes_max as usize,
+            buffered_nanos_max: BUFFERED_NANOS_MAX,
+            forgets: true,
         }
     }
 
@@ -288,7 +295,7 @@ impl Ledger {
             let attempt = &mut self.attempts[number];
             attempt.entered = attempt.entered.min(self.now);
             let answered = attempt.fate == Fate::Applied;
-            if answered && at.since(self.answered_at[number]).as_nanos() > u128::from(BUFFERED_NANOS_MAX) {
+            if answered && at.since(self.answered_at[number]).as_nanos() > self.buffered_nanos_max {
                 self.keep(number);
             }
         }
@@ -380,7 +387,10 @@ impl Ledger {
     /// Forgets writes on a key that nothing can bring to light any more.
     fn prune(&mut self, key: usize) {
         let entries = &self.keys[key].entries;
-        if entries.len() < 4 || entries.iter().any(|entry| self.attempts[entry.number].fate == Fate::Open) {
+        if !self.forgets
+            || entries.len() < 4
+            || entries.iter().any(|entry| self.attempts[entry.number].fate == Fate::Open)
+        {
             return;
         }
         let kept = entries.iter().filter(|entry| !entry.superseded).map(|entry| &self.attempts[entry.number]);

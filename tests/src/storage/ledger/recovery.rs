@@ -75,7 +75,7 @@ impl Ledger {
 
     /// Where the log may end: after all that must survive; one moment of each stretch in which
     /// nothing changes.
-    fn possible_ends(&self) -> Vec<Event> {
+    pub(super) fn possible_ends(&self) -> Vec<Event> {
         let attempts = &self.attempts[self.settled..];
         // A repeat may have been answered by what it repeats: it is no part of the log then.
         let kept = attempts.iter().filter(|attempt| attempt.durable && attempt.repeats.is_none());
@@ -96,7 +96,7 @@ impl Ledger {
     }
 
     /// Crosses out the ends of the log that do not explain what a key shows.
-    fn narrow_ends(
+    pub(super) fn narrow_ends(
         &self,
         key: usize,
         seen: Option<&Seen>,
@@ -186,7 +186,7 @@ impl Ledger {
         }
     }
 
-    fn fail_recovery(&self, seen: &[Option<Seen>], moment: Moment, ends: &[Event]) -> ! {
+    pub(super) fn fail_recovery(&self, seen: &[Option<Seen>], moment: Moment, ends: &[Event]) -> ! {
         // The end that explains most says best what is wrong.
         let unexplained = |end: Event| -> Vec<usize> {
             let keys = seen.iter().enumerate();

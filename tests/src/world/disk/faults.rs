@@ -30,10 +30,13 @@ pub enum Fault {
     Flip,
     /// One bit is wrong on the device from now on: in what is read, or in what was just written.
     Rot,
-    /// A read gives what the range held before its last writes, or what a removed file held there.
+    /// A read gives fewer bytes than there are, as if the file ended there.
+    Short,
+    /// A read gives for one block of the range what it held before its last write, or what a removed
+    /// file held there.
     Stale,
-    /// It goes to another place of the same file or of another one: a read gives what is there, a
-    /// write replaces that and leaves its own place as it was.
+    /// It goes to another place of the same file or of another one: a read gives for one block what
+    /// is there, a write replaces that and leaves its own place as it was.
     Misdirected,
     /// It says that it has succeeded and has done nothing: a lost write, a sync that a device lies
     /// about.
@@ -60,6 +63,7 @@ pub(super) const POINTS: &[(Operation, Fault, &str)] = &[
     (Operation::Read, Fault::Slow, "slow read"),
     (Operation::Read, Fault::Flip, "bit flipped in a read"),
     (Operation::Read, Fault::Rot, "stored bit flipped before a read"),
+    (Operation::Read, Fault::Short, "short read"),
     (Operation::Read, Fault::Stale, "stale read"),
     (Operation::Read, Fault::Misdirected, "misdirected read"),
     (Operation::Write, Fault::Error, "write EIO"),
@@ -104,7 +108,7 @@ fn class(operation: Operation, fault: Fault) -> Class {
     match fault {
         Fault::Error | Fault::Torn | Fault::Full | Fault::Slow | Fault::Unreadable => Class::Error,
         Fault::Skipped if operation == Operation::Write => Class::Damage,
-        Fault::Flip | Fault::Rot | Fault::Stale | Fault::Misdirected => Class::Damage,
+        Fault::Flip | Fault::Rot | Fault::Short | Fault::Stale | Fault::Misdirected => Class::Damage,
         Fault::Skipped | Fault::Early => Class::Lie,
     }
 }
@@ -261,6 +265,16 @@ impl Disk {
     /// As [`Disk::fail_nth`].
     pub fn fail_from(&self, filter: impl Into<Filter>, n: u64, fault: Fault) {
         self.plan(filter.into(), n, u64::MAX, fault);
+    }
+
+    /// How many faults have happened, up to 1,024.
+    pub fn faults_met(&self) -> usize {
+        self.orders.borrow().injected.len()
+    }
+
+    /// Keeps old content from now on, for stale reads that are asked for later.
+    pub fn keep_old(&self) {
+        self.keeps_old.set(true);
     }
 
     /// Ends all rates and plans, and makes unreadable sectors readable. Damage that was done stays.

@@ -88,15 +88,22 @@ impl Disk {
                 target[at] ^= 1 << draw(8);
                 inject(&path, offset + at as u64, 1);
             }
-            Fault::Stale if self.make_stale(inode, offset, target) => inject(&path, offset, read as u64),
+            Fault::Short if read > 0 => {
+                inject(&path, offset, asked as u64);
+                return Ok(draw(read as u64) as usize);
+            }
+            Fault::Stale => {
+                if let Some((at, bytes)) = self.make_stale(inode, offset, target) {
+                    inject(&path, offset + at, bytes);
+                }
+            }
             Fault::Misdirected => {
                 for _ in 0..PLACES_TRIED {
                     let Some((other, place)) = self.other_place(inode, offset, read) else { break };
                     let mut found = vec![0; read];
                     other.borrow().read(place, &mut found);
-                    if found != target {
-                        target.copy_from_slice(&found);
-                        inject(&other.borrow().path, place, read as u64);
+                    if let Some((at, bytes)) = self.put_block(target, &found) {
+                        inject(&other.borrow().path, place + at, bytes);
                         break;
                     }
                 }
@@ -232,23 +239,36 @@ impl Disk {
         }
     }
 
-    /// Older bytes of the range, or those of a file that is gone: its place may be this one now.
-    fn make_stale(&self, inode: &Inode, offset: u64, target: &mut [u8]) -> bool {
-        if inode.borrow().put_old(offset, target) {
-            return true;
+    /// Older bytes of a block of the range, or those of a file that is gone: its place may be this one
+    /// now. Where in the range, and how many; `None` if there are none that differ.
+    fn make_stale(&self, inode: &Inode, offset: u64, target: &mut [u8]) -> Option<(u64, u64)> {
+        let mut found = target.to_vec();
+        if inode.borrow().put_old(offset, &mut found) {
+            return self.put_block(target, &found);
         }
         let removed = self.removed.borrow();
         if removed.is_empty() {
-            return false;
+            return None;
         }
         let drawn = self.random.borrow_mut().below(removed.len() as u64) as usize;
         let gone = removed[drawn].borrow();
-        let mut found = vec![0; target.len()];
-        let stale = gone.read(offset, &mut found) == found.len() && found != target;
-        if stale {
-            target.copy_from_slice(&found);
+        let whole = gone.read(offset, &mut found) == found.len();
+        whole.then(|| self.put_block(target, &found)).flatten()
+    }
+
+    /// Puts one of the device's blocks that differ into `target`: where, and how many bytes.
+    fn put_block(&self, target: &mut [u8], found: &[u8]) -> Option<(u64, u64)> {
+        let block = self.space.borrow().block_bytes as usize;
+        let blocks = target.chunks(block).zip(found.chunks(block)).enumerate();
+        let differ: Vec<usize> =
+            blocks.filter(|(_, (right, wrong))| right != wrong).map(|(index, _)| index * block).collect();
+        if differ.is_empty() {
+            return None;
         }
-        stale
+        let at = differ[self.random.borrow_mut().below(differ.len() as u64) as usize];
+        let end = target.len().min(at + block);
+        target[at..end].copy_from_slice(&found[at..end]);
+        Some((at as u64, (end - at) as u64))
     }
 
     /// Another place that holds so many bytes: as often in the same file as in any.
