@@ -1,8 +1,8 @@
 //! Opening a shard (which is recovery) and closing it.
 //!
 //! The manifest names the tables and the log's release point; files it does not name are orphans
-//! of a job that a crash cut short, and are removed. The log is replayed from the release point
-//! into memtables under the same caps as in service: a full one is flushed before replay goes on.
+//! of a job that a crash cut short, and are removed in the end. The log is replayed from the release
+//! point into memtables under the same caps as in service: a full one is flushed before replay goes on.
 //! The old segments stay until their records are in tables; writing goes on in a new segment.
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +23,7 @@ use super::pending::Pending;
 use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
+use crate::codec::COUNTED_MAX;
 use crate::compaction::{Pace, PaceOptions};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -34,7 +35,7 @@ use crate::options::Options;
 use crate::record::RecordView;
 use crate::signal::Signal;
 use crate::stamp::{HybridClock, HybridTime, Origin};
-use crate::table::{Table, table_number};
+use crate::table::{Table, table_number, table_path};
 
 /// How often closing looks whether the disk is full, in milliseconds.
 const CLOSE_LOOK_MS: u64 = 50;
@@ -62,12 +63,13 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 
         let (manifest, state) = Manifest::open(&env, &dir, identity, options.manifest_edit_bytes).await?;
         let (version, last_run) = open_tables(&env, &dir, identity, &state).await?;
-        remove_orphans(&env, &dir, &version).await?;
+        let orphans = orphans(&env, &dir, &version).await?;
         let mut replay = LogReplay::open(&env, &dir, identity, (&options).into(), state.log_released).await?;
 
         let shard =
             Self { inner: Rc::new(inner(env, dir, identity, origin, options, manifest, version, &state)) };
         shard.inner.last_run.set(last_run);
+        shard.inner.number_after(&orphans);
         shard.replay(&mut replay).await?;
         let inner = &*shard.inner;
         let wall_ms = inner.env.wall_ms();
@@ -85,6 +87,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let set = inner.log.set(log);
         assert!(set.is_ok(), "the log is opened once");
 
+        inner.remove_orphans(&orphans).await?;
         // The first block carries the clock's ceiling over into the new segment.
         inner.mark_wanted.set(true);
         inner.make_memory_ahead();
@@ -350,15 +353,40 @@ async fn open_tables<E: Env>(
     Ok((version, last_run))
 }
 
-/// Removes table files that the manifest does not name.
-async fn remove_orphans<E: Env>(env: &E, dir: &std::path::Path, version: &Version<E>) -> Result<()> {
+/// Numbers of table files that the manifest does not name.
+async fn orphans<E: Env>(env: &E, dir: &std::path::Path, version: &Version<E>) -> Result<Vec<u64>> {
     let table_dir = dir.join("table");
     let live: BTreeSet<u64> = version.tables().map(|(_, table)| table.meta().number).collect();
-    for entry in env.list(&table_dir).await.map_err(|error| Error::io(&table_dir, error))? {
-        if table_number(&entry.name).is_some_and(|number| !live.contains(&number)) {
-            let path = table_dir.join(&entry.name);
-            env.remove(&path).await.map_err(|error| Error::io(path, error))?;
-        }
+    let entries = env.list(&table_dir).await.map_err(|error| Error::io(&table_dir, error))?;
+    let numbers = entries.iter().filter_map(|entry| table_number(&entry.name));
+    Ok(numbers.filter(|number| !live.contains(number)).collect())
+}
+
+impl<E: Env, W: Waiter> Inner<E, W> {
+    /// Has no new table take the place of an orphan.
+    fn number_after(&self, orphans: &[u64]) {
+        let ours = orphans.iter().filter(|number| **number < COUNTED_MAX);
+        let next = ours.max().map_or(0, |number| number + 1);
+        self.next_file.set(self.next_file.get().max(next));
     }
-    Ok(())
+
+    /// Removes orphans, once the log is known to hold what the manifest says that it does, and a
+    /// manifest without them is durable. Not before: if a disk hid the end of the manifest that was
+    /// read, the next start sees it again, and the tables that it names.
+    async fn remove_orphans(&self, orphans: &[u64]) -> Result<()> {
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        match self.apply_edits(&[]).await {
+            // They may be what fills the disk.
+            Err(error) if is_out_of_space(&error) => {}
+            applied => applied?,
+        }
+        let table_dir = self.table_dir();
+        for number in orphans {
+            let path = table_path(&table_dir, *number);
+            self.env.remove(&path).await.map_err(|error| Error::io(path, error))?;
+        }
+        Ok(())
+    }
 }

@@ -92,7 +92,7 @@ fn check_counts(counts: &Counts, histories: u64) {
 #[cfg(test)]
 mod tests {
     use super::plan::Plan;
-    use super::story::run_planned;
+    use super::story::{run, run_planned};
 
     /// Found by reading on: an older state of the manifest was believed, and the tables that it does
     /// not name were removed as orphans.
@@ -100,5 +100,12 @@ mod tests {
     fn a_manifest_that_is_read_in_part_is_not_taken_for_a_short_one() {
         let met = (0..400).filter(|seed| run_planned(*seed, |_| Plan::short_manifest()).name.is_some());
         assert!(met.count() > 200);
+    }
+
+    /// A start read an old block in place of the manifest's end, and removed the tables that the end
+    /// names; the next start, which read it whole, did not find them.
+    #[test]
+    fn tables_that_only_the_end_of_the_manifest_names_outlive_a_start_that_did_not_see_it() {
+        assert_eq!(run(45_529).name, Some("stale read"));
     }
 }
