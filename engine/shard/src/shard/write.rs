@@ -311,8 +311,15 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             if stamp <= self.stamp_floor.get() {
                 // The tables and frozen memtables may hold a newer version; the active memtable
                 // decides at publication.
-                let in_memory = self.newest_in_memory(key, |record| (record.stamp, record.expiry_ms));
-                let newest = in_memory.or(in_tables.map(|record| (record.stamp, record.expiry_ms)));
+                let standing = |record: RecordView<'_>| {
+                    // A put that was applied and has expired since may stand as a tombstone of its
+                    // stamp, which does not know the expiry any more.
+                    let gone = record.stamp == stamp && record.kind != kind;
+                    let expiry_ms = if gone { lifetime.expiry_ms(stamp, 0) } else { record.expiry_ms };
+                    (record.stamp, expiry_ms)
+                };
+                let in_memory = self.newest_in_memory(key, standing);
+                let newest = in_memory.or(in_tables.map(standing));
                 if let Some((present, expiry_ms)) = newest.filter(|(present, _)| *present >= stamp) {
                     let effect = if present == stamp { Effect::Applied } else { Effect::Superseded };
                     let written =

@@ -368,3 +368,23 @@ fn a_job_under_way_when_the_shard_fails_installs_nothing() {
     let installed = env.block_on(shard.inner.install(&tables, &[]));
     assert!(matches!(installed, Err(Error::StorageFailed(_))), "{installed:?}");
 }
+
+#[test]
+fn a_retry_of_a_put_that_has_expired_is_answered_as_the_first_time() {
+    let env = TestEnv::new(1);
+    let shard = open(&env);
+    let stamp =
+        Stamp { time: HybridTime::from_millis(shard.clock_ms()), origin: Origin(Origin::CLIENT_BIT | 1) };
+    let options = WriteOptions { stamp: Some(stamp), ..WriteOptions::default() };
+    let operation = Operation::Put { value: b"short", lifetime: Lifetime::Millis(1_000) };
+    let first = write_with(&env, &shard, "key", operation, options).unwrap();
+    assert_eq!(first.expiry_ms, stamp.millis() + 1_000);
+    // It expires, and compaction makes it a tombstone of the same stamp.
+    env.advance(Duration::from_secs(5));
+    fill(&env, &shard, 400, 1);
+    let tombstones: u64 = shard.stats().levels.iter().map(|level| level.tombstones).sum();
+    assert_eq!(tombstones, 1, "the expired record is a tombstone");
+    let again = write_with(&env, &shard, "key", operation, options).unwrap();
+    assert_eq!(again, first);
+    assert_eq!(get(&env, &shard, "key").unwrap(), None);
+}
