@@ -10,13 +10,25 @@
 //! moment after it began, or never. A model may allow several next states (what an answer does not
 //! tell, such as the version that a lost write got); all of them are searched.
 //!
+//! Open calls are what makes it slow: their number of orders is that of all permutations, and hardly
+//! any of them is needed. So orders in which few open calls follow each other without an answered one
+//! in between are searched first ([`RUNS`]). What such a search finds is an order like any other; that
+//! there is none is said only by a search that left nothing out.
+//!
 //! Limits: the time is exponential at worst. [`check`] gives up after so many steps and says so.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
+
+/// How many open calls may follow each other in the searches before the one without this limit.
+const RUNS: [u32; 3] = [1, 2, 4];
+
+/// Share of the steps that each of those may take: one in so many.
+const RUN_STEPS_SHARE: u64 = 4;
 
 /// What one key is: its states and what calls do to them.
 pub trait Model {
@@ -60,11 +72,17 @@ pub enum Verdict {
         /// Positions of the answered operations that were next.
         stuck: Vec<usize>,
     },
-    /// The search was given up.
-    Undecided,
+    /// The search was given up. What it had found until then, as above.
+    Undecided {
+        /// Positions of the operations in the longest order.
+        order: Vec<usize>,
+        /// Positions of the answered operations that were next.
+        stuck: Vec<usize>,
+    },
 }
 
-/// Looks for an order of the operations of one key, from an initial state.
+/// Looks for an order of the operations of one key, from an initial state. Takes up to `steps_max`
+/// steps, and three quarters as many before in the searches that leave orders out.
 pub fn check<M: Model>(
     model: &M,
     initial: M::State,
@@ -73,9 +91,30 @@ pub fn check<M: Model>(
 ) -> Verdict {
     let mut by_call: Vec<usize> = (0..operations.len()).collect();
     by_call.sort_by_key(|position| operations[*position].called);
-    let mut search =
-        Search { model, operations, by_call, taken: Taken::new(operations.len()), seen: HashSet::new() };
-    search.run(initial, steps_max)
+    let searches = { RUNS.into_iter().map(|run_max| (run_max, steps_max / RUN_STEPS_SHARE)) }
+        .chain([(u32::MAX, steps_max)]);
+    let mut verdict = Verdict::Undecided { order: Vec::new(), stuck: Vec::new() };
+    for (run_max, steps_max) in searches {
+        let mut search = Search {
+            model,
+            operations,
+            by_call: by_call.clone(),
+            taken: Taken::new(operations.len()),
+            seen: HashMap::new(),
+            run_max,
+            left_out: false,
+        };
+        verdict = search.run(initial.clone(), steps_max);
+        let is_final = match verdict {
+            Verdict::Linearizable(_) => true,
+            Verdict::Impossible { .. } => !search.left_out,
+            Verdict::Undecided { .. } => false,
+        };
+        if is_final {
+            return verdict;
+        }
+    }
+    verdict
 }
 
 struct Search<'a, M: Model> {
@@ -83,7 +122,13 @@ struct Search<'a, M: Model> {
     operations: &'a [Operation<M::Call>],
     by_call: Vec<usize>,
     taken: Taken,
-    seen: HashSet<(Taken, M::State)>,
+    /// What was entered, and with how many open calls at the end: with more than that, nothing is
+    /// possible that was not possible then.
+    seen: HashMap<(Taken, M::State), u32>,
+    /// Open calls that may follow each other.
+    run_max: u32,
+    /// Whether that limit has left orders out.
+    left_out: bool,
 }
 
 /// A set of operations.
@@ -95,6 +140,8 @@ struct Branch<S> {
     state: S,
     /// The operation that led here; `None` at the start.
     by: Option<usize>,
+    /// Open operations that led here since the last answered one.
+    run: u32,
     /// Operations to try, the best last.
     candidates: Vec<usize>,
     /// States that the candidate tried last leads to.
@@ -106,7 +153,7 @@ impl<M: Model> Search<'_, M> {
         let mut longest: (Vec<usize>, Vec<usize>) = (Vec::new(), self.answered_next());
         let mut steps = 0;
         let candidates = self.candidates();
-        let mut path = vec![Branch { state: initial, by: None, candidates, ways: Vec::new() }];
+        let mut path = vec![Branch { state: initial, by: None, run: 0, candidates, ways: Vec::new() }];
         let order =
             |path: &[Branch<M::State>]| path.iter().filter_map(|branch| branch.by).collect::<Vec<_>>();
         if self.is_done() {
@@ -114,13 +161,14 @@ impl<M: Model> Search<'_, M> {
         }
         while let Some(branch) = path.last_mut() {
             if let Some((operation, state)) = branch.ways.pop() {
+                let run = if self.operations[operation].returned.is_none() { branch.run + 1 } else { 0 };
                 self.taken.put(operation, true);
-                if !self.seen.insert((self.taken.clone(), state.clone())) {
+                if !self.enter(&state, run) {
                     self.taken.put(operation, false);
                     continue;
                 }
                 let candidates = self.candidates();
-                path.push(Branch { state, by: Some(operation), candidates, ways: Vec::new() });
+                path.push(Branch { state, by: Some(operation), run, candidates, ways: Vec::new() });
                 if self.is_done() {
                     return Verdict::Linearizable(order(&path));
                 }
@@ -136,9 +184,13 @@ impl<M: Model> Search<'_, M> {
                 path.pop();
                 continue;
             };
+            if self.operations[operation].returned.is_none() && branch.run >= self.run_max {
+                self.left_out = true;
+                continue;
+            }
             steps += 1;
             if steps > steps_max {
-                return Verdict::Undecided;
+                return Verdict::Undecided { order: longest.0, stuck: longest.1 };
             }
             let mut next = Vec::new();
             self.model.step(&branch.state, &self.operations[operation].call, &mut next);
@@ -149,6 +201,22 @@ impl<M: Model> Search<'_, M> {
             branch.ways.extend(next.into_iter().rev().map(|state| (operation, state)));
         }
         Verdict::Impossible { order: longest.0, stuck: longest.1 }
+    }
+
+    /// Whether there is something to look for in this state, after the operations taken.
+    fn enter(&mut self, state: &M::State, run: u32) -> bool {
+        match self.seen.entry((self.taken.clone(), state.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(run);
+                true
+            }
+            // Without a limit the way here does not matter.
+            Entry::Occupied(entry) if self.run_max == u32::MAX || *entry.get() <= run => false,
+            Entry::Occupied(mut entry) => {
+                entry.insert(run);
+                true
+            }
+        }
     }
 
     /// Operations that may come next: they began before any of the others had returned. Answered

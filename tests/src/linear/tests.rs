@@ -47,7 +47,7 @@ fn is_linearizable(operations: &[Operation<Call>]) -> bool {
             true
         }
         Verdict::Impossible { .. } => false,
-        Verdict::Undecided => panic!("there is no limit"),
+        Verdict::Undecided { .. } => panic!("there is no limit"),
     }
 }
 
@@ -175,7 +175,8 @@ fn it_says_where_it_got_stuck_and_when_it_gives_up() {
     ];
     let stuck = Verdict::Impossible { order: vec![0, 1], stuck: vec![2] };
     assert_eq!(check(&Register, 0, &operations, 1_000), stuck);
-    assert_eq!(check(&Register, 0, &operations, 1), Verdict::Undecided);
+    let given_up = Verdict::Undecided { order: vec![0], stuck: vec![1] };
+    assert_eq!(check(&Register, 0, &operations, 1), given_up);
     assert_eq!(check(&Register, 0, &[], 1), Verdict::Linearizable(Vec::new()));
 }
 
@@ -191,4 +192,36 @@ fn many_open_writes_do_not_stop_it() {
         panic!("it is linearizable at once");
     };
     assert_eq!(order.len(), 80);
+}
+
+/// A text that is appended to; an answer tells how long it has become.
+struct Text;
+
+impl Model for Text {
+    type State = Vec<u8>;
+    type Call = (u8, Option<usize>);
+
+    fn step(&self, state: &Vec<u8>, (byte, answered): &Self::Call, next: &mut Vec<Vec<u8>>) {
+        let longer = [state.as_slice(), &[*byte]].concat();
+        if answered.is_none_or(|bytes| bytes == longer.len()) {
+            next.push(longer);
+        }
+    }
+}
+
+#[test]
+fn the_orders_of_open_calls_do_not_stop_it() {
+    // Any one of twenty explains the length; twenty have more orders than can be searched.
+    let open = (0..20).map(|byte| Operation { called: u64::from(byte), returned: None, call: (byte, None) });
+    let last = |bytes| Operation { called: 100, returned: Some(101), call: (99, Some(bytes)) };
+    let operations: Vec<_> = open.clone().chain([last(2)]).collect();
+    let verdict = check(&Text, Vec::new(), &operations, 10_000);
+    assert!(matches!(&verdict, Verdict::Linearizable(order) if order.len() == 2), "{verdict:?}");
+    // That there is no order is never said by a search that left some out.
+    let operations: Vec<_> = open.clone().take(6).chain([last(7)]).collect();
+    let verdict = check(&Text, Vec::new(), &operations, 1_000_000);
+    assert!(matches!(&verdict, Verdict::Linearizable(order) if order.len() == 7), "{verdict:?}");
+    let operations: Vec<_> = open.take(6).chain([last(8)]).collect();
+    let verdict = check(&Text, Vec::new(), &operations, 1_000_000);
+    assert!(matches!(verdict, Verdict::Impossible { .. }), "{verdict:?}");
 }

@@ -149,10 +149,9 @@ impl History {
             counts.add("operations of unknown outcome", open as u64);
             match check(&Records, Record::NONE, operations, STEPS_MAX) {
                 Verdict::Linearizable(_) => {}
-                Verdict::Undecided => {
-                    let all: Vec<usize> = (0..operations.len()).collect();
+                Verdict::Undecided { order, stuck } => {
                     let title = format!("{STEPS_MAX} steps do not decide about {}", key.escape_ascii());
-                    return Err(Wrong(title + &explained(operations, &all, &[])));
+                    return Err(Wrong(title + &explained(operations, &order, &stuck)));
                 }
                 Verdict::Impossible { order, stuck } => {
                     let key = key.escape_ascii();
@@ -208,7 +207,9 @@ fn explained(operations: &[Operation<KeyCall>], order: &[usize], stuck: &[usize]
     let line = |position: &usize| {
         let Operation { called, returned, call } = &operations[*position];
         let returned = returned.map_or("?".into(), |returned| returned.to_string());
-        format!("\n  {called}..{returned} call {}: {}", call.call, said(&call.asked))
+        let until_ms = if call.until_ms == u64::MAX { "?".into() } else { call.until_ms.to_string() };
+        let times = format!("{called}..{returned} ({}..{until_ms} ms)", call.from_ms);
+        format!("\n  {times} call {}: {}", call.call, said(&call.asked))
     };
     let ordered: String = order.iter().map(line).collect();
     let stuck_lines: String = stuck.iter().map(line).collect();
