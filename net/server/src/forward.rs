@@ -186,6 +186,11 @@ impl<E: ServerEnv> Outboxes<E> {
         let (env, outbox) = (core.env.clone(), Rc::clone(outbox));
         core.env.spawn(TaskClass::Foreground, async move { drain(&env, &outbox, usize::from(to)).await });
     }
+
+    /// Whether nothing waits for room in another core's queue.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.to.iter().all(|outbox| outbox.waiting.borrow().is_empty())
+    }
 }
 
 /// Sends what waits, in order; ends when nothing is left.

@@ -254,7 +254,12 @@ async fn serve<E: ServerEnv>(
             None => mail.next().await,
         };
         match message {
-            Message::Shutdown if !accepting => return Ok(()),
+            Message::Shutdown if !accepting => {
+                // Cores that serve already wait for this one, too.
+                core.tell_drained();
+                core.post(0, Message::Closed);
+                return Ok(());
+            }
             Message::Shutdown if core.phase.get() != Phase::Serving => return Err(Error::Aborted),
             Message::Shutdown => begin_to_stop(&core, &outcome),
             Message::Failed { core, reason } => return Err(other_core(core, &reason)),
@@ -337,7 +342,7 @@ fn begin_to_stop<E: ServerEnv>(core: &Rc<Core<E>>, outcome: &Rc<RefCell<Result<(
 async fn stop<E: ServerEnv>(core: &Rc<Core<E>>) -> Result<()> {
     let cores = core.layout.cores;
     wait_for(core, || core.requests() == 0 && core.awaited.count() == 0).await;
-    (0..cores).for_each(|other| core.post(other, Message::Drained));
+    core.tell_drained();
     wait_for(core, || core.drained_cores.get() >= cores).await;
     core.phase.set(Phase::Ending);
     core.connections.for_each(Connection::touch);
@@ -357,6 +362,8 @@ async fn stop<E: ServerEnv>(core: &Rc<Core<E>>) -> Result<()> {
             core.env.sleep(STOP_STEP).await;
         }
     }
+    // What still waits for room in another core's queue would end with this one.
+    wait_for(core, || core.outboxes.are_empty()).await;
     result
 }
 
@@ -370,6 +377,10 @@ async fn wait_for<E: ServerEnv>(core: &Core<E>, done: impl Fn() -> bool) {
 }
 
 impl<E: ServerEnv> Core<E> {
+    fn tell_drained(&self) {
+        (0..self.layout.cores).for_each(|other| self.post(other, Message::Drained));
+    }
+
     fn summary(&self) -> NodeSummary {
         NodeSummary {
             cores: self.layout.cores,
