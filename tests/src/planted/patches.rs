@@ -48,6 +48,7 @@ pub const PATCHES: &[Patch] = &[
     patch!("row-cache-kept-on-overwrite", "model", 20, "holds Some("),
     patch!("filter-forgets-a-key", "model", 10, "is missing, Some(Entry"),
     patch!("block-checksum-not-checked", "bit-flips", 80, "were written"),
+    patch!("namespace-answered-too-soon", "server-histories", 500, "namespace 1 "),
     patch!("multi-get-mixes-up-cores", "server-histories", 10, "no order explains what was answered"),
     patch!("batch-loses-the-refusal-of-a-core", "server-histories", 20, "was written as Version("),
 ];

@@ -151,7 +151,8 @@ impl History {
                 Verdict::Linearizable(_) => {}
                 Verdict::Undecided { order, stuck } => {
                     let title = format!("{STEPS_MAX} steps do not decide about {}", key.escape_ascii());
-                    return Err(Wrong(title + &explained(operations, &order, &stuck)));
+                    println!("{}", title + &explained(operations, &order, &stuck));
+                    counts.add("keys undecided", 1);
                 }
                 Verdict::Impossible { order, stuck } => {
                     let key = key.escape_ascii();

@@ -26,6 +26,9 @@ use super::trace::Step;
 /// Longest time until an off-core job has run.
 const OFF_CORE_NANOS_MAX: u64 = 500_000;
 
+/// A core that pauses does so at one in so many messages.
+const PAUSE_ONE_IN: u64 = 3;
+
 /// The wall clock when a world begins: some moment in 2030.
 pub(super) const WALL_START_MS: u64 = 1_900_000_000_000;
 
@@ -220,6 +223,19 @@ impl<M: Send + 'static> NodeEnv for SimEnv<M> {
     }
 
     fn poll_message(&self, context: &mut Context<'_>) -> Poll<M> {
+        if self.process.is_paused(self.core, context) {
+            return Poll::Pending;
+        }
+        if let Some(nanos) = self.process.may_pause(self.core)
+            && self.shared.one_in(PAUSE_ONE_IN)
+        {
+            let (process, core) = (Rc::clone(&self.process), self.core);
+            let ends = Box::new(move || process.end_pause(core));
+            if self.shared.after(self.shared.below(nanos), ends).is_some() {
+                self.process.pause(self.core, context);
+                return Poll::Pending;
+            }
+        }
         let draw = |senders| self.shared.below(senders);
         self.process.poll_message(self.core, draw, context).map(|(from, message)| {
             self.shared.note(Step::Message, from as u64, self.core as u64);

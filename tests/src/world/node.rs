@@ -20,6 +20,9 @@ pub struct NodeConfig {
     pub port: u16,
     /// Messages that wait for one core; sending more gives them back.
     pub messages_max: usize,
+    /// Longest time in microseconds for which a core now and then leaves its messages unread, as one
+    /// does that is busy with something else; 0 = it never does.
+    pub message_pause_us_max: u64,
     /// Size of the disk in bytes. A restart changes the size of the disk that is there.
     pub disk_bytes: u64,
     /// Block of the disk in bytes: a power of two from 512 to 4,096. A restart keeps the first one.
@@ -27,9 +30,16 @@ pub struct NodeConfig {
 }
 
 impl Default for NodeConfig {
-    /// One core, port 7600, 1,024 messages, 64 GiB in blocks of 4,096 bytes.
+    /// One core, port 7600, 1,024 messages read without pauses, 64 GiB in blocks of 4,096 bytes.
     fn default() -> Self {
-        Self { cores: 1, port: 7600, messages_max: 1024, disk_bytes: 64 << 30, block_bytes: 4096 }
+        Self {
+            cores: 1,
+            port: 7600,
+            messages_max: 1024,
+            message_pause_us_max: 0,
+            disk_bytes: 64 << 30,
+            block_bytes: 4096,
+        }
     }
 }
 
@@ -86,11 +96,14 @@ pub(super) struct Process<M> {
     pub(super) wall_shift_ms: Rc<Cell<i64>>,
     cores: Vec<Core<M>>,
     messages_max: usize,
+    message_pause_us_max: u64,
 }
 
 struct Core<M> {
     random: RefCell<Random>,
     mailbox: RefCell<Mailbox<M>>,
+    /// Leaves its messages unread for now.
+    pauses: Cell<bool>,
 }
 
 /// Messages to one core, by sender: each sender's stay in order, senders overtake each other.
@@ -108,6 +121,7 @@ impl<M> Process<M> {
             Core {
                 random: RefCell::new(Random::labelled(seed, label)),
                 mailbox: RefCell::new(Mailbox { lanes, waiting: 0, receiver: None }),
+                pauses: Cell::new(false),
             }
         };
         Self {
@@ -118,6 +132,7 @@ impl<M> Process<M> {
             wall_shift_ms: Rc::clone(&node.wall_shift_ms),
             cores: (0..config.cores).map(core).collect(),
             messages_max: config.messages_max,
+            message_pause_us_max: config.message_pause_us_max,
         }
     }
 
@@ -144,6 +159,34 @@ impl<M> Process<M> {
             receiver.wake();
         }
         Ok(())
+    }
+
+    /// Whether a core leaves its messages unread for now; if so it is woken when that ends.
+    pub(super) fn is_paused(&self, core: usize, context: &Context<'_>) -> bool {
+        let pauses = self.cores[core].pauses.get();
+        if pauses {
+            self.cores[core].mailbox.borrow_mut().receiver = Some(context.waker().clone());
+        }
+        pauses
+    }
+
+    /// Below how many nanoseconds a core with messages may now leave them unread.
+    pub(super) fn may_pause(&self, core: usize) -> Option<u64> {
+        let waiting = self.cores[core].mailbox.borrow().waiting;
+        (self.message_pause_us_max > 0 && waiting > 0).then_some(self.message_pause_us_max * 1_000)
+    }
+
+    pub(super) fn pause(&self, core: usize, context: &Context<'_>) {
+        self.cores[core].pauses.set(true);
+        self.cores[core].mailbox.borrow_mut().receiver = Some(context.waker().clone());
+    }
+
+    pub(super) fn end_pause(&self, core: usize) {
+        self.cores[core].pauses.set(false);
+        let receiver = self.cores[core].mailbox.borrow_mut().receiver.take();
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
     }
 
     /// The next message of a sender drawn by `draw`, and that sender.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker as TaskWaker};
 use std::time::Duration;
 
-use pinion_engine::{DatabaseId, Error, Identity, Origin, Result, Shard};
+use pinion_engine::{DatabaseId, Durability, Error, Identity, Origin, Result, Shard};
 use pinion_env::{Env, create_dir_all};
 
 use super::plan::{Effect, End, Plan, When};
@@ -219,7 +219,12 @@ impl Story {
             let Some(committed) = self.committed.get() else { return };
             let unproven = (committed + 1).saturating_sub(self.log_blocks_in_doubt());
             let commits = self.commits.borrow();
-            let may_be_lost = |number| commits.get(&number).is_none_or(|commits| *commits >= unproven);
+            // A buffered write is answered before its commit, which is the next one, or the one after
+            // that if the next was under way.
+            let may_be_lost = |number, durability| {
+                let later = if durability == Durability::Sync { 0 } else { 2 };
+                commits.get(&number).is_none_or(|commits| commits + later >= unproven)
+            };
             self.ledger.borrow_mut().doubt(may_be_lost);
         }
     }

@@ -1,7 +1,7 @@
 //! What the ledger makes of a disk that fails: answers that leave a write open, durability that damage
 //! may have taken, and checks of a shard of which not everything can be read.
 
-use pinion_engine::{HybridTime, Stamp};
+use pinion_engine::{Durability, HybridTime, Stamp};
 
 use super::attempt::Number;
 use super::{Ledger, Moment, Seen};
@@ -23,10 +23,11 @@ impl Ledger {
     }
 
     /// After a crash: damage may have taken the writes, of those not settled yet, for which `may_be_lost`
-    /// holds. What is left is a prefix all the same.
-    pub(crate) fn doubt(&mut self, may_be_lost: impl Fn(Number) -> bool) {
+    /// holds, which is told the durability that was asked for. What is left is a prefix all the same.
+    pub(crate) fn doubt(&mut self, may_be_lost: impl Fn(Number, Durability) -> bool) {
         for number in self.settled..self.attempts.len() {
-            self.attempts[number].durable &= !may_be_lost(number);
+            let attempt = &mut self.attempts[number];
+            attempt.durable &= !may_be_lost(number, attempt.durability);
         }
         let kept = self.attempts.iter().enumerate();
         let kept = kept.filter(|(_, attempt)| attempt.durable && attempt.is_stamped());
