@@ -57,7 +57,7 @@ const ALL: [Lie; 4] = [
         fault: Fault::Skipped,
         one_in: 32,
         histories: 300,
-        says: "size of a table: expected two or more whole pages, found 0",
+        says: "header: expected 40 bytes, found 0 bytes",
     },
     Lie {
         name: "a directory's sync is skipped",
@@ -73,7 +73,7 @@ const ALL: [Lie; 4] = [
         fault: Fault::Early,
         one_in: 8,
         histories: 300,
-        says: "magic: expected PNWB, found",
+        says: "magic: expected PNMF, found",
     },
     Lie {
         name: "a read gives what the block held before",

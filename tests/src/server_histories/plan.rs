@@ -171,7 +171,7 @@ fn config(random: &mut Random) -> ServerConfig {
     let mut options = Options {
         value_bytes_max: 16 << 10,
         batch_ops_max: 64,
-        batch_bytes_max: 32 << 10,
+        batch_bytes_max: 64 << 10,
         log_segment_bytes: 128 << 10,
         log_queue_bytes_max: 128 << 10,
         memtable_bytes: 16 << 10 << random.below(4),

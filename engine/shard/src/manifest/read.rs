@@ -12,6 +12,7 @@ use super::format::{
     Binding, FRAME_HEADER_BYTES, FRAME_STEP_BYTES, FrameFault, FrameHeader, FrameKind, decode_current,
     decode_edit,
 };
+use super::state::has_room;
 use super::{CURRENT_NAME, ManifestState, manifest_name, manifest_number};
 use crate::codec::Decoder;
 use crate::error::{Corruption, Error, Result};
@@ -144,6 +145,9 @@ fn apply(state: &mut ManifestState, body: &[u8]) -> Result<(), &'static str> {
     let mut from = Decoder::new(body);
     while !from.rest().is_empty() {
         let edit = decode_edit(&mut from).ok_or("bytes that are no edit")?;
+        if !has_room(&edit) {
+            return Err("a number that nothing can count on from");
+        }
         state.apply(std::slice::from_ref(&edit))?;
     }
     Ok(())

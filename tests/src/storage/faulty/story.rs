@@ -67,6 +67,8 @@ pub(super) struct Story {
     disk: RefCell<Option<Rc<Disk>>>,
     stage: Cell<Stage>,
     armed: Cell<bool>,
+    /// The fault has happened while the shard was opened.
+    met_at_start: Cell<bool>,
     /// The disk was too full for something.
     pub(super) was_full: Cell<bool>,
     /// The first write that had not begun when one was answered as failed: none is acknowledged from
@@ -119,6 +121,7 @@ pub(super) fn run_planned(seed: u64, plan: impl FnOnce(&mut Random) -> Plan) -> 
         disk: RefCell::new(None),
         stage: Cell::new(Stage::Before),
         armed: Cell::new(false),
+        met_at_start: Cell::new(false),
         was_full: Cell::new(false),
         failed_at: Cell::new(None),
         closing: Cell::new(false),
@@ -195,7 +198,9 @@ impl Story {
             self.committed.set(None);
         } else {
             self.ledger.borrow_mut().crashed(self.outside.now());
-            if self.stage.get() == Stage::Before || self.plan.when != When::Reopening {
+            // A fault of a start is about the log of the life before.
+            let of_start = self.plan.when == When::Reopening && self.met_at_start.get();
+            if self.stage.get() == Stage::Before || !of_start {
                 self.committed.set(Some(shard.stats().log.commits));
             }
         }
@@ -332,6 +337,7 @@ impl Story {
             self.count("starts in spite of a fault", 1);
         }
         let met_at_start = self.is_met();
+        self.met_at_start.set(met_at_start);
         if !self.examine(&shard, &env).await {
             return self.ends(End::Kill).await;
         }
