@@ -209,3 +209,68 @@ impl Ledger {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pinion_engine::{Durability, Effect, Lifetime, Origin, Written};
+    use pinion_env::Monotonic;
+
+    use super::super::{Action, Request};
+    use super::*;
+
+    const MOMENT: Moment = Moment { began: 0, before_ms: 0, after_ms: 0 };
+
+    fn stamp(time: u64) -> Stamp {
+        Stamp { time: HybridTime(time), origin: Origin(1) }
+    }
+
+    fn put(value: &[u8]) -> Action {
+        Action::Put { value: value.to_vec(), lifetime: Lifetime::Forever }
+    }
+
+    fn shows(value: &[u8], time: u64) -> Option<Seen> {
+        Some(Seen { value: value.to_vec(), stamp: stamp(time), expiry_ms: 0 })
+    }
+
+    /// Under way: an update of the first key that would leave what it finds, a batch of both keys with
+    /// the stamp 11 and a put of the first key with the stamp 12, whose number is returned.
+    fn under_way() -> (Ledger, Number) {
+        let labels = vec!["first".to_owned(), "second".to_owned()];
+        let mut ledger = Ledger::new(labels, 1_000, 1_000);
+        let issue = |ledger: &mut Ledger, actions, after: u64| {
+            let request = Request { durability: Durability::Sync, ..Request::default() };
+            let number = ledger.issue(actions, request, HybridTime(after));
+            ledger.issued(number, HybridTime(after + 1));
+            number
+        };
+        issue(&mut ledger, vec![(0, Action::SetExpiry(Lifetime::Forever))], 9);
+        issue(&mut ledger, vec![(0, put(b"a")), (1, put(b"b"))], 10);
+        let last = issue(&mut ledger, vec![(0, put(b"c"))], 11);
+        (ledger, last)
+    }
+
+    #[test]
+    fn an_update_does_not_take_the_stamp_of_the_batch_whose_value_it_would_keep() {
+        let (mut ledger, _) = under_way();
+        ledger.crashed(Monotonic::default());
+        let seen = [shows(b"a", 11), shows(b"b", 11)];
+        let recovered = ledger.recovered(&seen, MOMENT, HybridTime(20));
+        assert_eq!(recovered, Recovered { kept: 1, lost: 1, lost_buffered: 0, untold: 1 });
+    }
+
+    #[test]
+    #[should_panic(expected = "no prefix of the log explains")]
+    fn an_open_update_does_not_explain_a_version_older_than_one_that_must_be_there() {
+        let (mut ledger, last) = under_way();
+        let written = Written {
+            effect: Effect::Applied,
+            stamp: stamp(12),
+            expiry_ms: 0,
+            number: 0,
+            superseded: Vec::new(),
+        };
+        ledger.answer(last, &Ok(written), Monotonic::default());
+        ledger.crashed(Monotonic::default());
+        ledger.recovered(&[shows(b"a", 11), shows(b"b", 11)], MOMENT, HybridTime(20));
+    }
+}

@@ -104,6 +104,11 @@ impl Ledger {
             }
         }
         let mut explained = Explained { places: Vec::new(), absent: seen.is_none() && floor.is_none() };
+        // A write whose stamp is not known may be newer than what is there for certain; what it is
+        // said to show may not be older.
+        if seen.is_some_and(|seen| Some(seen.stamp) < floor) {
+            return explained;
+        }
         for (place, entry) in state.entries.iter().enumerate() {
             let attempt = &self.attempts[entry.number];
             let may_be_it = attempt.fate != Fate::Void
