@@ -26,7 +26,11 @@ impl Run<'_> {
         self.counts.add("batches repeated", u64::from(repeated.is_some()));
         let (batch, stamp) = match repeated {
             Some(Proposal { stamp, what }) => (what, Some(stamp)),
-            None => (batch.clone(), self.propose(batch.proposed)),
+            None => {
+                let places: Vec<Place> =
+                    batch.elements.iter().map(|element| self.place(element.namespace, element.key)).collect();
+                (batch.clone(), self.propose(batch.proposed, &places))
+            }
         };
         if let Some(stamp) = stamp {
             self.proposed_batch = Some(Proposal { stamp, what: batch.clone() });
