@@ -4,6 +4,9 @@
 //! memtables go to a pool and serve again, and while the pool is empty the next one can be made
 //! [ahead of time](ChunkPool::wanted) on another thread.
 //!
+//! Made ahead, a chunk comes in large pages. One that had to be made on the spot does not, and every
+//! look into it costs more for as long as it lives: it is not used again.
+//!
 //! Limits: a pool keeps at most as many chunks as one memtable of its size has.
 
 use std::cell::{Cell, RefCell};
@@ -11,22 +14,29 @@ use std::rc::Rc;
 
 use crate::large::{LARGE_BYTES_MIN, LargeArray};
 
+/// Chunks that wait for use while a memtable grows: what a load at full speed takes while the next
+/// one is made.
+const CHUNKS_AHEAD: usize = 4;
+
 /// Memory that is filled from its start and emptied all at once.
 #[derive(Debug)]
 pub struct Chunk {
     memory: LargeArray<u8>,
     used: usize,
+    /// Made on the spot although it was large.
+    makeshift: bool,
 }
 
 impl Chunk {
     /// An empty chunk of at least `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
-        Self { memory: LargeArray::zeroed(bytes), used: 0 }
+        let memory = LargeArray::zeroed(bytes);
+        Self { makeshift: memory.len() >= LARGE_BYTES_MIN, memory, used: 0 }
     }
 
     /// An empty chunk whose memory has been touched.
     pub fn touched(bytes: usize) -> Self {
-        Self { memory: LargeArray::touched(bytes), used: 0 }
+        Self { memory: LargeArray::touched(bytes), used: 0, makeshift: false }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -81,10 +91,11 @@ impl ChunkPool {
     }
 
     /// Size of the chunk to be made ahead: by [`Chunk::touched`] on another thread, for
-    /// [`ChunkPool::give`]. `None` if there are chunks, if one was asked for already, or if they are
+    /// [`ChunkPool::give`]. `None` if there are enough, if one was asked for already, or if they are
     /// so small that making one takes no time.
     pub fn wanted(&self) -> Option<usize> {
-        let wanted = self.chunk_bytes >= LARGE_BYTES_MIN && self.chunks.borrow().is_empty();
+        let ahead = CHUNKS_AHEAD.min(self.chunks_max);
+        let wanted = self.chunk_bytes >= LARGE_BYTES_MIN && self.chunks.borrow().len() < ahead;
         (wanted && !self.asked.replace(true)).then_some(self.chunk_bytes)
     }
 
@@ -97,7 +108,7 @@ impl ChunkPool {
     /// Takes a chunk that nobody reads any more; returns it if there are enough.
     pub(super) fn keep(&self, mut chunk: Chunk) -> Option<Chunk> {
         let mut chunks = self.chunks.borrow_mut();
-        if chunk.capacity() != self.chunk_bytes || chunks.len() >= self.chunks_max {
+        if chunk.capacity() != self.chunk_bytes || chunk.makeshift || chunks.len() >= self.chunks_max {
             return Some(chunk);
         }
         chunk.used = 0;
@@ -118,10 +129,13 @@ mod tests {
     #[test]
     fn chunks_serve_again_within_a_bound() {
         let pool = ChunkPool::new(LARGE_BYTES_MIN, 2);
-        assert_eq!(pool.wanted(), Some(LARGE_BYTES_MIN));
-        assert_eq!(pool.wanted(), None, "asked for already");
-        pool.give(Chunk::touched(LARGE_BYTES_MIN));
-        assert_eq!((pool.wanted(), pool.memory_bytes()), (None, LARGE_BYTES_MIN));
+        for made in 1..=2 {
+            assert_eq!(pool.wanted(), Some(LARGE_BYTES_MIN));
+            assert_eq!(pool.wanted(), None, "asked for already");
+            pool.give(Chunk::touched(LARGE_BYTES_MIN));
+            assert_eq!(pool.memory_bytes(), made * LARGE_BYTES_MIN);
+        }
+        assert_eq!(pool.wanted(), None, "there are enough");
         let mut chunk = pool.take();
         assert_eq!(pool.wanted(), Some(LARGE_BYTES_MIN));
         chunk.take(10).fill(7);
@@ -129,8 +143,9 @@ mod tests {
         assert!(pool.keep(chunk).is_none());
         assert_eq!(pool.take().used(), 0);
         assert!(pool.keep(Chunk::new(1)).is_some(), "of another size");
-        assert!(pool.keep(pool.take()).is_none() && pool.keep(Chunk::new(LARGE_BYTES_MIN)).is_none());
-        assert!(pool.keep(Chunk::new(LARGE_BYTES_MIN)).is_some(), "there are enough");
+        assert!(pool.keep(Chunk::new(LARGE_BYTES_MIN)).is_some(), "made on the spot, in small pages");
+        assert!(pool.keep(Chunk::touched(LARGE_BYTES_MIN)).is_none());
+        assert!(pool.keep(Chunk::touched(LARGE_BYTES_MIN)).is_some(), "there are enough");
     }
 
     #[test]

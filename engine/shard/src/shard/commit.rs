@@ -154,7 +154,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         if let Some(bytes) = pool.wanted() {
             let env = self.env.clone();
             self.env.spawn(TaskClass::Foreground, async move {
-                pool.give(env.off_core(move || Chunk::touched(bytes)).await);
+                let mut wanted = Some(bytes);
+                while let Some(bytes) = wanted {
+                    pool.give(env.off_core(move || Chunk::touched(bytes)).await);
+                    wanted = pool.wanted();
+                }
             });
         }
         let slot = std::rc::Rc::clone(self.memtables.borrow().active());
