@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pinion_engine::{DatabaseId, Identity, Key, LiveNamespaces, NamespaceId, Origin, Shard, Stamp, Teller};
+use pinion_engine::{
+    Ahead, DatabaseId, Identity, Key, LiveNamespaces, NamespaceId, Origin, Shard, Stamp, Teller,
+};
 use pinion_env::{Env, Monotonic, create_dir_all};
 
 use super::plan::{Batch, Change, DRIFT_MAX, Get, Life, Plan, Setup, Side, Step, UNIT_MS};
@@ -189,7 +191,11 @@ impl<'r> Run<'r> {
             Step::ShiftClock(units) => {
                 let way = if *units < 0 { "clocks set back" } else { "clocks set forward" };
                 self.counts.add(way, 1);
+                // The shard sees the time before and after, in every run: left to commits and sweeps,
+                // it would have been seen in one and not in the other.
+                self.shard.clock_ms();
                 self.world.shift_wall_clock(self.node, i64::from(*units) * UNIT_MS as i64);
+                self.shard.clock_ms();
                 Ok(())
             }
             Step::Reopen(setups) => {
@@ -373,8 +379,11 @@ impl<'r> Run<'r> {
         let in_memory = if asynchronous {
             None
         } else {
-            self.shard.look_ahead(&[key.hash]);
-            self.shard.get_now(&key, |record| record.map(own)).ok()
+            self.shard.look_ahead(key.hash);
+            let mut ahead = Ahead::default();
+            self.shard.look_ahead_headers([(key.hash, &mut ahead)].into_iter());
+            self.shard.look_ahead_record(key.hash, ahead);
+            self.shard.get_ahead(&key, ahead, |record| record.map(own)).ok()
         };
         let found = match in_memory {
             Some(found) => {
