@@ -57,8 +57,8 @@ pub use operation::{
 pub use options::{MEMORY_BYTES_MIN, Options, VALUE_BYTES_MAX_CEILING};
 pub use record::{RecordKind, RecordView};
 pub use shard::{
-    Found, LevelStats, NeedsRead, QuarantinedTable, ScanKind, ScanRange, ScanSink, Shard, ShardCounters,
-    ShardStats,
+    Ahead, Found, LevelStats, NeedsRead, QuarantinedTable, ScanKind, ScanRange, ScanSink, Shard,
+    ShardCounters, ShardStats,
 };
 pub use stamp::{HybridClock, HybridTime, Origin, Stamp};
 pub use table::{

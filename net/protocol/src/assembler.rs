@@ -90,6 +90,7 @@ impl Frames {
 
     /// The next frame if it lies whole in `chunk`, where it stays: several can be looked at before
     /// the first is dealt with. `None`: whatever comes next is for [`Frames::next_frame`].
+    #[inline]
     pub fn next_in_place<'c>(&self, chunk: &mut &'c [u8]) -> Option<Frame<'c>> {
         if !(self.gathered.is_empty() || self.handed_out) || self.failed.is_some() {
             return None;

@@ -173,6 +173,7 @@ impl Header {
     ///
     /// # Errors
     /// [`ProtocolError::BadHeader`]; the limit on frames is checked by [`crate::Frames`].
+    #[inline]
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, ProtocolError> {
         let Some(front) = bytes.get(..HEADER_BYTES) else { return Ok(None) };
         let head = FrameHead::read(front)?;
@@ -228,41 +229,13 @@ pub(crate) fn request_flags(header: &Header) -> Result<(), ProtocolError> {
 /// Appends one frame: the header, then what `body` appends. Leaves `out` as it was on error.
 pub(crate) fn write_frame(
     out: &mut Vec<u8>,
-    (opcode, flags): (u8, u8),
-    (request_id, epoch, deadline_us): (u64, u64, u32),
-    body: impl FnOnce(&mut Vec<u8>) -> Result<(), ProtocolError>,
-) -> Result<(), ProtocolError> {
-    write_frame_around(out, (opcode, flags), (request_id, epoch, deadline_us), 0, body)
-}
-
-/// As [`write_frame`], for a frame whose last `outside_bytes` bytes are sent from elsewhere.
-pub(crate) fn write_frame_around(
-    out: &mut Vec<u8>,
-    (opcode, flags): (u8, u8),
-    (request_id, epoch, deadline_us): (u64, u64, u32),
-    outside_bytes: usize,
+    kind: (u8, u8),
+    fields: (u64, u64, u32),
     body: impl FnOnce(&mut Vec<u8>) -> Result<(), ProtocolError>,
 ) -> Result<(), ProtocolError> {
     let start = out.len();
-    FrameHead {
-        frame_bytes: 0.into(),
-        header_bytes: (HEADER_BYTES as u16).into(),
-        opcode,
-        flags,
-        request_id: request_id.into(),
-        epoch: epoch.into(),
-        deadline_us: deadline_us.into(),
-        reserved: [0; 4],
-    }
-    .put(out);
-    let written = body(out).and_then(|()| {
-        let bytes = (out.len() - start) as u64 + outside_bytes as u64;
-        u32::try_from(bytes).map_err(|_| ProtocolError::TooLarge {
-            what: "frame",
-            bytes,
-            max: u64::from(u32::MAX),
-        })
-    });
+    put_head(out, kind, fields, 0);
+    let written = body(out).and_then(|()| frame_length((out.len() - start) as u64));
     match written {
         Ok(frame_bytes) => {
             out[start..start + 4].copy_from_slice(&frame_bytes.to_le_bytes());
@@ -273,6 +246,38 @@ pub(crate) fn write_frame_around(
             Err(error)
         }
     }
+}
+
+/// Appends the header of a frame whose length is known: (opcode, flags) and (request id, epoch,
+/// deadline in microseconds).
+#[inline]
+pub(crate) fn put_head(
+    out: &mut Vec<u8>,
+    (opcode, flags): (u8, u8),
+    (request_id, epoch, deadline_us): (u64, u64, u32),
+    frame_bytes: u32,
+) {
+    FrameHead {
+        frame_bytes: frame_bytes.into(),
+        header_bytes: (HEADER_BYTES as u16).into(),
+        opcode,
+        flags,
+        request_id: request_id.into(),
+        epoch: epoch.into(),
+        deadline_us: deadline_us.into(),
+        reserved: [0; 4],
+    }
+    .put(out);
+}
+
+/// A frame's length as its header says it.
+#[inline]
+pub(crate) fn frame_length(bytes: u64) -> Result<u32, ProtocolError> {
+    u32::try_from(bytes).map_err(|_| ProtocolError::TooLarge {
+        what: "frame",
+        bytes,
+        max: u64::from(u32::MAX),
+    })
 }
 
 #[cfg(test)]

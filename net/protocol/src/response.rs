@@ -7,7 +7,9 @@
 
 use crate::entries::{Namespaces, OperationResults, ShardCores, Value, Values};
 use crate::error::{ErrorCode, Outcome, ProtocolError};
-use crate::header::{FLAG_ERROR, FLAG_RESPONSE, Header, Opcode, write_frame, write_frame_around};
+use crate::header::{
+    FLAG_ERROR, FLAG_RESPONSE, HEADER_BYTES, Header, Opcode, frame_length, put_head, write_frame,
+};
 use crate::heads::{
     BodyReader, BytesHead, ErrorHead, Head, HelloReplyHead, ListReplyHead, NamespaceReplyHead,
     ValueReplyHead, WrittenHead, length,
@@ -343,6 +345,7 @@ impl<'a> Response<'a> {
 ///
 /// # Errors
 /// [`ProtocolError::TooLarge`] when the frame's length does not fit 32 bits; `out` is unchanged.
+#[inline]
 pub fn encode_value_head(
     stat: &Stat,
     stamp_seen: u64,
@@ -350,11 +353,13 @@ pub fn encode_value_head(
     epoch: u64,
     out: &mut Vec<u8>,
 ) -> Result<(), ProtocolError> {
-    let kind = (Opcode::Get.to_u8(), FLAG_RESPONSE);
-    write_frame_around(out, kind, (request_id, epoch, 0), stat.value_bytes as usize, |out| {
-        value_head(true, stat, stamp_seen).put(out);
-        Ok(())
-    })
+    const HEADS_BYTES: usize = HEADER_BYTES + ValueReplyHead::BYTES;
+    let bytes = HEADS_BYTES as u64 + u64::from(stat.value_bytes);
+    let frame_bytes = frame_length(bytes)?;
+    out.reserve(bytes as usize);
+    put_head(out, (Opcode::Get.to_u8(), FLAG_RESPONSE), (request_id, epoch, 0), frame_bytes);
+    value_head(true, stat, stamp_seen).put(out);
+    Ok(())
 }
 
 /// Appends the answer to a single write: an opcode of which [`Opcode::is_single_write`] is true.

@@ -70,10 +70,15 @@ impl Connection {
     /// Notes an answered request, to be timed when the answer's send starts.
     pub(crate) fn finish(&self, class: OperationClass, received: Monotonic) {
         self.requests.set(self.requests.get().saturating_sub(1));
+        self.finish_at_once(class, received, 1);
+    }
+
+    /// As [`Connection::finish`] for requests received together that were never outstanding.
+    pub(crate) fn finish_at_once(&self, class: OperationClass, received: Monotonic, requests: u32) {
         let mut finished = self.finished.borrow_mut();
         match finished.last_mut() {
-            Some((last, time, count)) if *last == class && *time == received => *count += 1,
-            _ => finished.push((class, received, 1)),
+            Some((last, time, count)) if *last == class && *time == received => *count += requests,
+            _ => finished.push((class, received, requests)),
         }
     }
 

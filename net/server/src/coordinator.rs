@@ -7,68 +7,39 @@
 
 use std::rc::Rc;
 
-use pinion_engine::{KEY_BYTES_MAX, Key, LOOK_AHEAD_MAX, NamespaceId, Partition};
+use pinion_engine::{KEY_BYTES_MAX, Key, NamespaceId, Partition};
 use pinion_env::Monotonic;
 use pinion_protocol::{Frame, Header, KeyRequest, Opcode, ProtocolError, Put, Request, Response};
 
 use crate::core::{Core, CoreShard, Phase, Ticket};
+use crate::group::Get;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
 use crate::{info, multi_get, namespaces, read, scan, write};
 
-/// Requests that are looked at before the first of them is dealt with, at most.
-pub(crate) const GROUP_MAX: usize = LOOK_AHEAD_MAX;
-
 /// A frame that came from a connection or from another core.
-pub(crate) struct Arrival<'a> {
+pub(crate) struct Arrival<'a, E: ServerEnv> {
     pub(crate) ticket: Ticket,
     pub(crate) header: Header,
     pub(crate) body: &'a [u8],
     /// The time of this turn.
     pub(crate) now: Monotonic,
-    /// It is a GET of this key, as [`look_ahead`] has found out.
-    pub(crate) get: Option<Key<'a>>,
+    /// It is this GET, and memory cannot answer it.
+    pub(crate) get: Option<&'a Get<'a, 'a, E>>,
 }
 
-/// Tells the keys of those of a group of requests, at most [`GROUP_MAX`], that are GETs, and asks
-/// for the memory that they will read. The misses of one after the other would take most of the time
-/// of small gets.
-pub(crate) fn look_ahead<'a, E: ServerEnv>(
-    core: &Core<E>,
-    group: &[Frame<'a>],
-) -> [Option<Key<'a>>; GROUP_MAX] {
-    let mut keys = [None; GROUP_MAX];
-    for (key, frame) in keys.iter_mut().zip(group) {
-        *key = get_key(core, frame);
-    }
-    for (number, shard) in core.shards() {
-        let mut hashes = [0; GROUP_MAX];
-        let mut count = 0;
-        for key in keys.iter().flatten().filter(|key| core.shard_of(key.partition) == number) {
-            hashes[count] = key.hash;
-            count += 1;
-        }
-        if count > 1 {
-            shard.look_ahead(&hashes[..count]);
-        }
-    }
-    keys
-}
-
-/// As [`look_ahead`] for a request by itself: whether it is a GET of this core. Waits for less,
-/// because nothing overlaps with it.
-pub(crate) fn look_ahead_alone<E: ServerEnv>(core: &Core<E>, frame: &Frame<'_>) -> bool {
-    let Some(key) = get_key(core, frame) else { return false };
-    let Place::Here(shard) = core.place(key.partition) else { return false };
-    shard.look_ahead_alone(key.hash);
-    true
-}
-
-/// The key of a GET.
+/// If a request is a GET of a key of this core: which.
 #[inline]
-fn get_key<'a, E: ServerEnv>(core: &Core<E>, frame: &Frame<'a>) -> Option<Key<'a>> {
+pub(crate) fn get_here<'c, 'a, E: ServerEnv>(core: &'c Core<E>, frame: &Frame<'a>) -> Option<Get<'c, 'a, E>> {
     let KeyRequest { namespace, key } = KeyRequest::decode_get(&frame.header, frame.body)?;
-    is_key(key).then(|| core.key(namespace, key))
+    if !is_key(key) {
+        return None;
+    }
+    let key = core.key(namespace, key);
+    match core.place(key.partition) {
+        Place::Here(shard) => Some(Get::new(&frame.header, shard, key)),
+        Place::Core(_) => None,
+    }
 }
 
 /// Who owns a partition.
@@ -80,7 +51,7 @@ pub(crate) enum Place<'a, E: ServerEnv> {
 }
 
 /// Takes in a request; it will be answered exactly once.
-pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_>) {
+pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_, E>) {
     let Arrival { ticket, header, body, now, get } = arrival;
     core.begin();
     if core.phase.get() != Phase::Serving {
@@ -92,14 +63,8 @@ pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_>) {
     if core.refuse_late(ticket, *now) || core.refuse_full(ticket) {
         return;
     }
-    if let Some(key) = get {
-        if core.checked_namespace(ticket, key.namespace.0).is_some() {
-            match core.place(key.partition) {
-                Place::Here(shard) => read::get(core, ticket, shard, key),
-                Place::Core(owner) => core.forward(owner, *ticket, *header, body),
-            }
-        }
-        return;
+    if let Some(Get { shard, key, .. }) = get {
+        return read::get_from_tables(core, ticket, shard, key);
     }
     if header.opcode == Opcode::Put.to_u8() {
         return match Put::decode(header, body) {
@@ -235,6 +200,11 @@ impl<E: ServerEnv> Core<E> {
         let error = pinion_engine::Error::TooLarge { what: "key", bytes, max: KEY_BYTES_MAX as u64 };
         self.refuse(ticket, &Refusal::engine(&error));
         None
+    }
+
+    /// Whether there is a namespace of this id.
+    pub(crate) fn is_live(&self, namespace: u32) -> bool {
+        self.namespaces.borrow().default_ttl_ms(namespace).is_some()
     }
 
     /// The default TTL of a live namespace; refuses the request if there is none of that id.

@@ -203,6 +203,11 @@ impl<E: ServerEnv> Core<E> {
         self.requests.set(self.requests.get() + 1);
     }
 
+    /// Whether a request may be let in as far as the core's state and queue say.
+    pub(crate) fn admits_more(&self) -> bool {
+        self.phase.get() == Phase::Serving && self.requests() < self.limits().core_requests_max
+    }
+
     /// Answers a request with what `encode` appends to the buffer it is given: one whole frame.
     pub(crate) fn answer(&self, ticket: &Ticket, encode: impl FnOnce(&mut Vec<u8>)) {
         self.end();

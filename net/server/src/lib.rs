@@ -21,6 +21,7 @@ mod core;
 mod counters;
 mod error;
 mod forward;
+mod group;
 mod hello;
 mod info;
 mod json;

@@ -62,6 +62,15 @@ impl<E: ServerEnv> Core<E> {
         self.pressure.out_share.get()
     }
 
+    /// How long a connection's out buffer may be for one more answer to go there without a look at
+    /// anything else: within its share, and within the core's sum.
+    pub(crate) fn out_room(&self, connection: &Connection) -> usize {
+        let (sending, counted) = (connection.sending_bytes.get(), connection.counted_bytes.get() as u64);
+        let others = self.pressure.out_bytes.get().saturating_sub(counted) + sending as u64;
+        let left = self.limits().core_out_bytes_max.saturating_sub(others);
+        self.out_share().saturating_sub(sending).min(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
     /// Divides the core's bytes of answers anew. Called when a connection comes or goes.
     pub(crate) fn share_out(&self) {
         let limits = self.limits();

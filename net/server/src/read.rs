@@ -25,6 +25,16 @@ pub(crate) fn stat<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, shard: &Co
     look_up(core, ticket, shard, key, answer_stat);
 }
 
+/// Answers a GET that memory cannot answer.
+pub(crate) fn get_from_tables<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: &Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+) {
+    look_up_in_tables(core, ticket, shard, key, answer_get);
+}
+
 /// Looks a key up, in memory if possible, and answers with `answer`.
 fn look_up<E: ServerEnv>(
     core: &Rc<Core<E>>,
@@ -37,6 +47,17 @@ fn look_up<E: ServerEnv>(
         add(&core.counters.gets_in_memory, 1);
         return;
     }
+    look_up_in_tables(core, ticket, shard, key, answer);
+}
+
+/// As [`look_up`] for a key that is not in memory.
+fn look_up_in_tables<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: &Ticket,
+    shard: &CoreShard<E>,
+    key: &Key<'_>,
+    answer: impl FnOnce(&Core<E>, &Ticket, Option<RecordView<'_>>) + 'static,
+) {
     if core.refuse_late(ticket, core.env.now()) {
         return;
     }
@@ -56,17 +77,27 @@ fn look_up<E: ServerEnv>(
 }
 
 fn answer_get<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, record: Option<RecordView<'_>>) {
+    core.answer(ticket, |out| put_answer(core, ticket.request_id, record, out));
+}
+
+/// Appends the answer to a GET.
+#[inline]
+pub(crate) fn put_answer<E: ServerEnv>(
+    core: &Core<E>,
+    request_id: u64,
+    record: Option<RecordView<'_>>,
+    out: &mut Vec<u8>,
+) {
     let Some(record) = record else {
-        let stamp_seen = core.stamp_seen.get().0;
-        return core.answer_with(ticket, &Response::Get(GetReply { value: None, stamp_seen }));
+        let reply = GetReply { value: None, stamp_seen: core.stamp_seen.get().0 };
+        return Response::Get(reply)
+            .encode(request_id, MAP_EPOCH, out)
+            .expect("an answer without a value fits a frame");
     };
     let stamp_seen = core.see_stamp(record.stamp.time).0;
-    let stat = stat_of(&record);
-    core.answer(ticket, |out| {
-        encode_value_head(&stat, stamp_seen, ticket.request_id, MAP_EPOCH, out)
-            .expect("a stored value is far shorter than the longest frame");
-        out.extend_from_slice(record.value);
-    });
+    encode_value_head(&stat_of(&record), stamp_seen, request_id, MAP_EPOCH, out)
+        .expect("a stored value is far shorter than the longest frame");
+    out.extend_from_slice(record.value);
 }
 
 fn answer_stat<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, record: Option<RecordView<'_>>) {

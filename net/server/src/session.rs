@@ -19,14 +19,14 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use pinion_engine::Key;
 use pinion_env::{Monotonic, Socket};
 use pinion_protocol::{Frame, Frames, Opcode};
 
 use crate::connection::Connection;
-use crate::coordinator::{self, Arrival, GROUP_MAX};
+use crate::coordinator::{self, Arrival};
 use crate::core::{Core, Phase, ReplyTo, Ticket};
 use crate::counters::add;
+use crate::group::{Get, Group, Moment};
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
 
@@ -201,7 +201,11 @@ impl<E: ServerEnv> Session<E> {
     fn look_ahead_alone(&self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         let frame = self.frames.next_in_place(&mut rest).filter(|_| rest.is_empty());
-        frame.is_some_and(|frame| coordinator::look_ahead_alone(&self.core, &frame))
+        let get = frame.and_then(|frame| coordinator::get_here(&self.core, &frame));
+        get.is_some_and(|Get { shard, key, .. }| {
+            shard.look_ahead_alone(key.hash);
+            true
+        })
     }
 
     fn stash(&mut self, bytes: &[u8], received: Monotonic) {
@@ -219,7 +223,8 @@ impl<E: ServerEnv> Session<E> {
             }
             match self.frames.next_frame(&mut rest) {
                 Ok(Some(frame)) => {
-                    arrive(&self.core, &self.connection, &frame, None, received, turn);
+                    let moment = Moment { received, now: turn.now.unwrap_or(received) };
+                    arrive(&self.core, &self.connection, &frame, None, moment, turn);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -232,28 +237,27 @@ impl<E: ServerEnv> Session<E> {
         if self.reading { bytes.len() - rest.len() } else { bytes.len() }
     }
 
-    /// As [`Session::consume`] for some frames that lie whole in `rest`: the memory that all will
-    /// read is asked for before the first is dealt with. False if there is none.
-    fn consume_group<'c>(&self, rest: &mut &'c [u8], received: Monotonic, turn: &mut Turn) -> bool {
-        let Some(first) = self.frames.next_in_place(&mut { *rest }) else { return false };
-        let mut group: [Frame<'c>; GROUP_MAX] = [first; GROUP_MAX];
-        let mut count = 0;
-        let mut ahead = *rest;
-        while count < GROUP_MAX
-            && let Some(frame) = self.frames.next_in_place(&mut ahead)
-        {
-            group[count] = frame;
-            count += 1;
-        }
-        let group = &group[..count];
-        let gets = coordinator::look_ahead(&self.core, group);
-        for (frame, get) in group.iter().zip(gets) {
-            if !self.takes_requests(turn) {
-                break;
+    /// As [`Session::consume`] for some frames that lie whole in `rest`. False if there is none.
+    fn consume_group(&self, rest: &mut &[u8], received: Monotonic, turn: &mut Turn) -> bool {
+        let Some(group) = Group::of(&self.core, &self.frames, rest) else { return false };
+        let moment = Moment { received, now: turn.now.unwrap_or(received) };
+        let frames = group.frames();
+        let mut done = 0;
+        while done < frames.len() && self.takes_requests(turn) {
+            let most = turn.requests_left as usize;
+            let run = group.answer_gets(&self.core, &self.connection, done, most, moment);
+            turn.requests_left -= run.answered as u32;
+            done += run.answered;
+            if done < frames.len() && self.takes_requests(turn) {
+                let get = group.get(done).filter(|_| run.needs_read);
+                let frame = self.frames.next_in_place(&mut { frames[done] });
+                let frame = frame.expect("a group is made of whole frames");
+                arrive(&self.core, &self.connection, &frame, get, moment, turn);
+                done += 1;
             }
-            *rest = &rest[frame.header.frame_bytes as usize..];
-            arrive(&self.core, &self.connection, frame, get, received, turn);
         }
+        let used: usize = frames[..done].iter().map(|frame| frame.len()).sum();
+        *rest = &rest[used..];
         true
     }
 
@@ -353,21 +357,21 @@ impl<E: ServerEnv> Session<E> {
     }
 }
 
-/// Counts a request in and hands it to the coordinator.
-fn arrive<'a, E: ServerEnv>(
+/// Counts a request in and hands it to the coordinator; `get` is what it is, if memory cannot answer it.
+fn arrive<E: ServerEnv>(
     core: &Rc<Core<E>>,
     connection: &Connection,
-    frame: &Frame<'a>,
-    get: Option<Key<'a>>,
-    received: Monotonic,
+    frame: &Frame<'_>,
+    get: Option<&Get<'_, '_, E>>,
+    moment: Moment,
     turn: &mut Turn,
 ) {
     turn.requests_left -= 1;
     add(&core.counters.frames, 1);
     connection.requests.set(connection.requests.get() + 1);
     let Frame { header, body } = *frame;
+    let Moment { received, now } = moment;
     let deadline = core.deadline(received, header.deadline_us);
     let ticket = Ticket::new(ReplyTo::Connection(connection.id), &header, received, deadline);
-    let now = turn.now.unwrap_or(received);
     coordinator::arrive(core, &Arrival { ticket, header, body, now, get });
 }

@@ -233,12 +233,17 @@ impl Arena {
         prefetch(&bytes[..bytes.len().min(PREFETCH_BYTES)]);
     }
 
-    /// Asks for an entry's key and value, or the first [`PREFETCH_BYTES_MAX`] of them: what follows
-    /// is read in order, and the processor sees that.
-    pub(super) fn prefetch_body(&self, entry: EntryRef) {
-        let (header, rest) = self.header(entry);
-        let bytes = usize::from(u16_at(header, KEY_BYTES)) + u32_at(header, VALUE_BYTES) as usize;
-        prefetch(&rest[..bytes.min(PREFETCH_BYTES_MAX)]);
+    /// Asks for `bytes` of an entry's key and value, or the first [`PREFETCH_BYTES_MAX`] of them: what
+    /// follows is read in order, and the processor sees that.
+    pub(super) fn prefetch_body(&self, entry: EntryRef, bytes: usize) {
+        let (_, rest) = self.header(entry);
+        prefetch(&rest[..bytes.min(PREFETCH_BYTES_MAX).min(rest.len())]);
+    }
+
+    /// Bytes of an entry's key and value.
+    pub(super) fn body_bytes(&self, entry: EntryRef) -> usize {
+        let (header, _) = self.header(entry);
+        usize::from(u16_at(header, KEY_BYTES)) + u32_at(header, VALUE_BYTES) as usize
     }
 
     /// The hash bits of the key of a staged entry.

@@ -96,7 +96,7 @@ impl MemtableCursor {
         if let Some(near) = memtable.order.later(at.place, NEAR_KEYS) {
             let newest = memtable.arena.link(near);
             memtable.arena.prefetch_header(newest);
-            memtable.arena.prefetch_body(newest);
+            memtable.arena.prefetch_body(newest, memtable.arena.body_bytes(newest));
         }
     }
 

@@ -43,7 +43,8 @@ use crate::stamp::Stamp;
 /// The largest `bytes_max` of a memtable; larger settings are cut to it.
 pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
 
-/// Keys that may be looked ahead for at once. More would outgrow what a core keeps in flight.
+/// Entries whose publication may be looked ahead for at once. More would outgrow what a core keeps in
+/// flight.
 pub const LOOK_AHEAD_MAX: usize = 16;
 
 /// What publishing an entry did.
@@ -174,16 +175,45 @@ impl Memtable {
         self.version_at(root, sequence).map(|entry| self.arena.record(entry))
     }
 
-    /// Asks for the memory that getting these keys, given by their hashes, will read: at most
-    /// [`LOOK_AHEAD_MAX`] of them.
-    pub fn look_ahead(&self, hashes: &[u64]) {
-        for newest in self.newest_ahead(hashes).into_iter().flatten() {
-            self.arena.prefetch_body(newest);
-        }
+    /// The visible record of a key whose first version may be `root`, found by
+    /// [`Memtable::look_ahead_header`]; `None` if it is another key's.
+    #[inline]
+    pub fn get_by_root(&self, root: EntryRef, key: &Key<'_>) -> Option<RecordView<'_>> {
+        let same = self.arena.position(root) == key.position();
+        same.then(|| self.arena.record(self.arena.link(root)))
     }
 
-    /// As [`Memtable::look_ahead`] for one key: waits for the index, and takes the key for one that
-    /// was not overwritten.
+    /// First step of looking ahead for a get: asks for the place in the index of a key, given by its
+    /// hash. Every step waits for what the one before has asked for, so let other keys have theirs
+    /// between two.
+    #[inline]
+    pub fn look_ahead(&self, hash: u64) {
+        self.index.prefetch(hash_bits(hash));
+    }
+
+    /// Second step: asks for the header of what is most likely the key's first version.
+    #[inline]
+    pub fn look_ahead_header(&self, hash: u64) -> Option<EntryRef> {
+        let root = self.index.candidate(hash_bits(hash));
+        if let Some(root) = root {
+            self.arena.prefetch_header(root);
+        }
+        root
+    }
+
+    /// Third step: asks for the newest version.
+    #[inline]
+    pub fn look_ahead_record(&self, root: EntryRef) {
+        let newest = self.arena.link(root);
+        if newest != root {
+            self.arena.prefetch_header(newest);
+        }
+        // Versions of a key are mostly of one size: the newest one's is not known yet.
+        self.arena.prefetch_body(newest, self.arena.body_bytes(root));
+    }
+
+    /// As all three steps for one key: waits for the index, and takes the key for one that was not
+    /// overwritten.
     pub fn look_ahead_alone(&self, hash: u64) {
         if let Some(root) = self.index.candidate(hash_bits(hash)) {
             self.arena.prefetch_entry(root);

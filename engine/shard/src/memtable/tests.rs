@@ -306,7 +306,8 @@ fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
     let names: Vec<String> = (0..50_000).map(|number| format!("{number:08}")).collect();
     let key = |name: &'static str| Key::new(NamespaceId(0), name.as_bytes(), 64);
     let missing = key("missing").hash;
-    memtable.look_ahead(&[missing; LOOK_AHEAD_MAX]);
+    memtable.look_ahead(missing);
+    assert_eq!(memtable.look_ahead_header(missing), None);
     let stamp = |time| Stamp { time: HybridTime(time), origin: Origin(1) };
     let mut entries = Vec::new();
     for (time, value) in [(1, &[1; 700][..]), (2, b"newer")] {
@@ -330,12 +331,19 @@ fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
     assert!(!memtable.settle_index(4096));
     for group in entries.chunks(LOOK_AHEAD_MAX) {
         let hashes: Vec<u64> = group.iter().map(|(_, hash)| *hash).chain([missing]).collect();
-        memtable.look_ahead(&hashes[..LOOK_AHEAD_MAX.min(hashes.len())]);
+        hashes.iter().for_each(|hash| memtable.look_ahead(*hash));
+        let roots: Vec<_> = hashes.iter().map(|hash| memtable.look_ahead_header(*hash)).collect();
+        roots.into_iter().flatten().for_each(|root| memtable.look_ahead_record(root));
         hashes.iter().for_each(|hash| memtable.look_ahead_alone(*hash));
     }
     for name in &names {
-        let found = memtable.get(&Key::new(NamespaceId(0), name.as_bytes(), 64)).unwrap();
+        let key = Key::new(NamespaceId(0), name.as_bytes(), 64);
+        let root = memtable.look_ahead_header(key.hash).unwrap();
+        let found = memtable.get(&key).unwrap();
         assert_eq!((found.value, found.stamp), (&b"newer"[..], stamp(2)));
+        assert!(memtable.get_by_root(root, &key).is_none_or(|by_root| by_root == found));
+        let other = Key { user: b"another", ..key };
+        assert_eq!(memtable.get_by_root(root, &other), None);
     }
 }
 

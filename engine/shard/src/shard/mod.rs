@@ -34,7 +34,7 @@ mod version;
 mod write;
 
 pub use counters::ShardCounters;
-pub use read::{Found, NeedsRead};
+pub use read::{Ahead, Found, NeedsRead};
 pub use scan::{ScanKind, ScanRange, ScanSink};
 pub use stats::{LevelStats, QuarantinedTable, ShardStats};
 

@@ -13,6 +13,7 @@ use pinion_env::Env;
 use super::Shard;
 use crate::error::Result;
 use crate::key::Key;
+use crate::memtable::EntryRef;
 use crate::operation::Waiter;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::{HybridTime, Stamp};
@@ -21,6 +22,15 @@ use crate::table::Block;
 /// The answer is not in memory: ask [`Shard::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeedsRead;
+
+/// Where looking ahead has found what is most likely a key's record: nowhere yet, by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ahead {
+    /// The memtable that was the active one.
+    memtable: u64,
+    /// The key's first version there.
+    root: Option<EntryRef>,
+}
 
 /// A record found by [`Shard::get`]. Shares the block it stands in.
 pub struct Found {
@@ -68,18 +78,58 @@ enum Step {
 }
 
 impl<E: Env, W: Waiter> Shard<E, W> {
-    /// Asks for the memory that [`Shard::get_now`] will read for these keys, given by their hashes:
-    /// at most [`LOOK_AHEAD_MAX`](crate::LOOK_AHEAD_MAX). A hint that changes nothing but time;
-    /// worth it from two keys on.
-    pub fn look_ahead(&self, hashes: &[u64]) {
+    /// First step of looking ahead for [`Shard::get_ahead`] of a key, given by its hash: asks for its
+    /// places in the indexes. Hints that change nothing but time, worth it for several keys: each step
+    /// waits for what the one before has asked for, so let other keys have theirs between two.
+    #[inline]
+    pub fn look_ahead(&self, hash: u64) {
         let inner = &*self.inner;
         for slot in inner.memtables.borrow().newest_first() {
-            slot.table.borrow().look_ahead(hashes);
+            slot.table.borrow().look_ahead(hash);
         }
         let row_cache = inner.row_cache.borrow();
         if !row_cache.is_empty() {
-            hashes.iter().for_each(|hash| row_cache.prefetch(*hash));
-            hashes.iter().for_each(|hash| row_cache.prefetch_record(*hash));
+            row_cache.prefetch(hash);
+        }
+    }
+
+    /// Second step, of many keys in one go: asks for the headers of their records. The first access to
+    /// a page holds the processor up until its place is known, but not the next few of them.
+    pub fn look_ahead_headers<'a>(&self, keys: impl Iterator<Item = (u64, &'a mut Ahead)>) {
+        let inner = &*self.inner;
+        let memtables = inner.memtables.borrow();
+        let active = memtables.active();
+        let table = active.table.borrow();
+        for (hash, ahead) in keys {
+            *ahead = Ahead { memtable: active.number, root: table.look_ahead_header(hash) };
+            if ahead.root.is_none() {
+                for slot in memtables.newest_first().skip(1) {
+                    slot.table.borrow().look_ahead_header(hash);
+                }
+                let row_cache = inner.row_cache.borrow();
+                if !row_cache.is_empty() {
+                    row_cache.prefetch_record(hash);
+                }
+            }
+        }
+    }
+
+    /// Third step: asks for the record.
+    #[inline]
+    pub fn look_ahead_record(&self, hash: u64, ahead: Ahead) {
+        let memtables = self.inner.memtables.borrow();
+        match ahead.root {
+            Some(root) if memtables.active().number == ahead.memtable => {
+                memtables.active().table.borrow().look_ahead_record(root);
+            }
+            _ => {
+                for slot in memtables.newest_first().skip(1) {
+                    let table = slot.table.borrow();
+                    if let Some(root) = table.look_ahead_header(hash) {
+                        table.look_ahead_record(root);
+                    }
+                }
+            }
         }
     }
 
@@ -89,6 +139,32 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let inner = &*self.inner;
         inner.memtables.borrow().newest_first().for_each(|slot| slot.table.borrow().look_ahead_alone(hash));
         inner.row_cache.borrow().prefetch(hash);
+    }
+
+    /// As [`Shard::get_now`] for a key that was looked ahead for.
+    ///
+    /// # Errors
+    /// As [`Shard::get_now`].
+    #[inline]
+    pub fn get_ahead<R>(
+        &self,
+        key: &Key<'_>,
+        ahead: Ahead,
+        visit: impl FnOnce(Option<RecordView<'_>>) -> R,
+    ) -> Result<R, NeedsRead> {
+        let inner = &*self.inner;
+        let memtables = inner.memtables.borrow();
+        let active = memtables.active();
+        // What stands in the active memtable is the newest of all, and nothing ever leaves it.
+        if let Some(root) = ahead.root.filter(|_| active.number == ahead.memtable)
+            && let Some(record) = active.table.borrow().get_by_root(root, key)
+        {
+            let visible = inner.is_visible_now(&record)?;
+            inner.counters.count_get(visible);
+            return Ok(visit(visible.then_some(record)));
+        }
+        drop(memtables);
+        self.get_now(key, visit)
     }
 
     /// Looks a key up in memory. `visit` is called with the visible record, or `None` if the key
@@ -104,10 +180,10 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let inner = &*self.inner;
         let mut visit = Some(visit);
         let mut judge = |record: &RecordView<'_>| -> Result<R, NeedsRead> {
-            let visible = inner.judge(*record)?;
-            inner.counters.count_get(visible.is_some());
+            let visible = inner.is_visible_now(record)?;
+            inner.counters.count_get(visible);
             let visit = visit.take().expect("a lookup ends at the first record");
-            Ok(visit(visible))
+            Ok(visit(visible.then_some(*record)))
         };
         for slot in inner.memtables.borrow().newest_first() {
             if let Some(record) = slot.table.borrow().get(key) {
@@ -158,11 +234,10 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 inner.counters.count_get(false);
                 return Ok(None);
             };
-            let Ok(visible) = inner.judge(record.view()) else {
+            let Ok(visible) = inner.is_visible_now(&record.view()) else {
                 inner.extend_ceiling().await?;
                 continue;
             };
-            let visible = visible.is_some();
             inner.counters.count_get(visible);
             if visible {
                 inner.row_cache.borrow_mut().offer(ticket, key, &record.view());
@@ -173,22 +248,23 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 }
 
 impl<E: Env, W: Waiter> super::Inner<E, W> {
-    /// What a reader sees of a record: itself, or nothing if it is deleted or expired. An expiry
-    /// is final only up to the clock's persisted ceiling (a clock set back at the next start must
-    /// not revive it): beyond it the asynchronous way extends the ceiling first.
-    pub(super) fn judge<'a>(&self, record: RecordView<'a>) -> Result<Option<RecordView<'a>>, NeedsRead> {
+    /// Whether a reader sees a record: it is neither deleted nor expired. An expiry is final only up to
+    /// the clock's persisted ceiling (a clock set back at the next start must not revive it): beyond it
+    /// the asynchronous way extends the ceiling first.
+    #[inline]
+    pub(super) fn is_visible_now(&self, record: &RecordView<'_>) -> Result<bool, NeedsRead> {
         if record.kind == RecordKind::Tombstone {
-            return Ok(None);
+            return Ok(false);
         }
         if record.expiry_ms == 0 {
-            return Ok(Some(record));
+            return Ok(true);
         }
         let now_ms = self.clock_ms();
         if !record.is_expired(now_ms) {
-            return Ok(Some(record));
+            return Ok(true);
         }
         if record.is_expired(self.ceiling_durable.get().millis()) {
-            return Ok(None);
+            return Ok(false);
         }
         Err(NeedsRead)
     }

@@ -157,11 +157,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 if !step.take(head.user.len() + record.value.len()) {
                     return Verdict::Yield;
                 }
-                match self.judge(record) {
+                match self.is_visible_now(&record) {
                     Err(super::NeedsRead) => Verdict::ExtendCeiling,
-                    Ok(None) => Verdict::Next,
-                    Ok(Some(record)) if take(&head.user, record) => Verdict::Next,
-                    Ok(Some(_)) => Verdict::Full,
+                    Ok(true) if !take(&head.user, record) => Verdict::Full,
+                    Ok(_) => Verdict::Next,
                 }
             });
             match verdict {

@@ -1,0 +1,162 @@
+//! Requests of one connection that lie together in one chunk.
+//!
+//! Small gets spend most of their time waiting for memory: the index's slot, the record's header, the
+//! record. Those of a group are therefore dealt with in a pipeline: while one is answered, memory is on
+//! its way for those behind it (software pipelining: Kocberber, Falsafi, Grot, "Asynchronous memory
+//! access chaining", 2015). Gets that follow each other and that memory can answer are answered straight
+//! into the connection's out buffer, with what is checked and counted for all of them done once.
+
+use pinion_engine::{Ahead, Key};
+use pinion_env::Monotonic;
+use pinion_protocol::{Frames, Header};
+
+use crate::connection::Connection;
+use crate::coordinator::get_here;
+use crate::core::{Core, CoreShard};
+use crate::counters::{OperationClass, add};
+use crate::message::ServerEnv;
+use crate::read;
+
+/// Requests that are looked at before the first of them is dealt with, at most.
+const GROUP_MAX: usize = 16;
+/// How many requests before its own turn the record of a get is asked for.
+const RECORD_AHEAD: usize = 6;
+
+/// A GET of a key of this core.
+pub(crate) struct Get<'c, 'a, E: ServerEnv> {
+    pub(crate) shard: &'c CoreShard<E>,
+    pub(crate) key: Key<'a>,
+    request_id: u64,
+    deadline_us: u32,
+    ahead: Ahead,
+}
+
+impl<'c, 'a, E: ServerEnv> Get<'c, 'a, E> {
+    /// What asks for a key of this shard.
+    #[inline]
+    pub(crate) fn new(header: &Header, shard: &'c CoreShard<E>, key: Key<'a>) -> Self {
+        let Header { request_id, deadline_us, .. } = *header;
+        Self { shard, key, request_id, deadline_us, ahead: Ahead::default() }
+    }
+}
+
+/// Whole frames at the front of a chunk, at most [`GROUP_MAX`].
+pub(crate) struct Group<'c, 'a, E: ServerEnv> {
+    /// Their bytes: a decoded frame is larger than it takes to decode it again.
+    frames: [&'a [u8]; GROUP_MAX],
+    gets: [Option<Get<'c, 'a, E>>; GROUP_MAX],
+    count: usize,
+}
+
+/// How far [`Group::answer_gets`] came.
+pub(crate) struct Run {
+    /// Gets answered.
+    pub(crate) answered: usize,
+    /// It ended at a get that memory cannot answer.
+    pub(crate) needs_read: bool,
+}
+
+/// The turn in which a group is dealt with.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    /// When its bytes were received.
+    pub(crate) received: Monotonic,
+    /// The time of the turn.
+    pub(crate) now: Monotonic,
+}
+
+impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
+    /// The frames that lie whole at the front of `bytes`; `None` if there is none.
+    pub(crate) fn of(core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) -> Option<Self> {
+        let mut group = Self { frames: [&[]; GROUP_MAX], gets: [const { None }; GROUP_MAX], count: 0 };
+        let mut rest = bytes;
+        while group.count < GROUP_MAX {
+            let front = rest;
+            let Some(frame) = frames.next_in_place(&mut rest) else { break };
+            let get = get_here(core, &frame);
+            if let Some(get) = &get {
+                get.shard.look_ahead(get.key.hash);
+            }
+            group.gets[group.count] = get;
+            group.frames[group.count] = &front[..frame.header.frame_bytes as usize];
+            group.count += 1;
+        }
+        if group.count == 0 {
+            return None;
+        }
+        if group.count > 1 {
+            for (_, shard) in core.shards() {
+                let gets = group.gets.iter_mut().flatten().filter(|get| std::ptr::eq(get.shard, shard));
+                shard.look_ahead_headers(gets.map(|get| (get.key.hash, &mut get.ahead)));
+            }
+        }
+        Some(group)
+    }
+
+    /// The bytes of the frames.
+    pub(crate) fn frames(&self) -> &[&'a [u8]] {
+        &self.frames[..self.count]
+    }
+
+    /// The get that a frame is, if it is one of a key of this core.
+    pub(crate) fn get(&self, at: usize) -> Option<&Get<'c, 'a, E>> {
+        self.gets[at].as_ref()
+    }
+
+    /// Answers the gets from `from` on, at most `requests_max`, as far as there is nothing else between
+    /// them, memory can answer, and nothing speaks against them. What it ends at has not been dealt with.
+    pub(crate) fn answer_gets(
+        &self,
+        core: &Core<E>,
+        connection: &Connection,
+        from: usize,
+        requests_max: usize,
+        moment: Moment,
+    ) -> Run {
+        let mut run = Run { answered: 0, needs_read: false };
+        if self.gets[from].is_none() || !core.admits_more() {
+            return run;
+        }
+        let end = self.count.min(from + requests_max);
+        (from..end.min(from + RECORD_AHEAD)).for_each(|at| self.look_ahead(at));
+        let room = core.out_room(connection);
+        let mut out = connection.out.borrow_mut();
+        for at in from..end {
+            let Some(get) = &self.gets[at] else { break };
+            let Get { shard, key, request_id, deadline_us, ahead } = get;
+            let late = core.deadline(moment.received, *deadline_us).is_some_and(|by| by <= moment.now);
+            if late || out.len() >= room || !core.is_live(key.namespace.0) {
+                break;
+            }
+            self.look_ahead(at + RECORD_AHEAD);
+            let answered = shard.get_ahead(key, *ahead, |record| {
+                if out.capacity() == 0 {
+                    *out = core.take_buffer();
+                }
+                read::put_answer(core, *request_id, record, &mut out);
+            });
+            if answered.is_err() {
+                run.needs_read = true;
+                break;
+            }
+            run.answered += 1;
+        }
+        drop(out);
+        if run.answered > 0 {
+            let answered = run.answered as u64;
+            add(&core.counters.frames, answered);
+            add(&core.counters.answers, answered);
+            add(&core.counters.gets_in_memory, answered);
+            connection.finish_at_once(OperationClass::Read, moment.received, answered as u32);
+            core.count_out(connection);
+        }
+        run
+    }
+
+    #[inline]
+    fn look_ahead(&self, at: usize) {
+        if let Some(Some(Get { shard, key, ahead, .. })) = self.gets.get(at) {
+            shard.look_ahead_record(key.hash, *ahead);
+        }
+    }
+}
