@@ -33,7 +33,7 @@ impl RuntimeConfig {
             cpus,
             listen: None,
             listen_backlog: 4096,
-            receive_buffers: 512,
+            receive_buffers: 256,
             receive_buffer_bytes: 8192,
             ring_entries: 1024,
             message_queue_max: 4096,

@@ -2,6 +2,7 @@
 //! frames to it.
 
 mod client;
+mod groups;
 mod namespaces;
 mod pressure;
 
