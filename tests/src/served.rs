@@ -53,6 +53,21 @@ impl ServedNode {
             let _ = env.send(env.core(), CoreMessage::shutdown());
         }
     }
+
+    /// Holds back what core `from` sends core `to`: see [`SimEnv::hold_messages`].
+    pub fn hold_messages(&self, from: usize, to: usize) {
+        self.cores.borrow()[from].hold_messages(to);
+    }
+
+    /// Lets it arrive.
+    pub fn release_messages(&self, from: usize, to: usize) {
+        self.cores.borrow()[from].release_messages(to);
+    }
+
+    /// How many messages from core `from` to core `to` have not been taken.
+    pub fn untaken_messages(&self, from: usize, to: usize) -> usize {
+        self.cores.borrow()[from].untaken_messages(to)
+    }
 }
 
 fn main(

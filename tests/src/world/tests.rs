@@ -346,6 +346,38 @@ fn messages_keep_each_senders_order_and_the_queue_is_bounded() {
 }
 
 #[test]
+fn messages_held_back_arrive_later_and_in_order_while_others_pass() {
+    for seed in 0..10 {
+        let world = World::new(seed);
+        let node = world.start_node(cores(3), |env: SimEnv<(usize, u32)>| async move {
+            let next = || poll_fn(|context| env.poll_message(context));
+            match env.core() {
+                0 => {
+                    assert_eq!(next().await, (2, 0), "what is held back has not arrived");
+                    env.send(1, (0, 0)).unwrap();
+                    for number in 0..3 {
+                        assert_eq!(next().await, (1, number));
+                    }
+                }
+                1 => {
+                    env.hold_messages(0);
+                    (0..3).for_each(|number| env.send(0, (1, number)).unwrap());
+                    env.send(2, (1, 0)).unwrap();
+                    assert_eq!(next().await, (0, 0), "core 0 has heard of core 2");
+                    assert_eq!(env.untaken_messages(0), 3);
+                    env.release_messages(0);
+                }
+                _ => {
+                    assert_eq!(next().await, (1, 0), "only what goes to core 0 is held back");
+                    env.send(0, (2, 0)).unwrap();
+                }
+            }
+        });
+        world.run_until(world.ended(node));
+    }
+}
+
+#[test]
 fn files_survive_a_crash_and_locks_do_not() {
     let world = World::new(11);
     let node = world.start_node(cores(1), |env: SimEnv| async move {

@@ -4,6 +4,7 @@
 mod client;
 mod namespaces;
 mod pressure;
+mod stopping;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -529,67 +530,6 @@ fn a_deadline_that_passes_on_the_way_is_not_applied() {
         client.stream.write_all(&frames).await.unwrap();
         let Response::Put(_) = client.receive().await.response() else { panic!() };
     });
-}
-
-#[test]
-fn stopping_answers_what_is_under_way_and_keeps_it() {
-    for seed in 0..SEEDS {
-        let node = TestNode::start(seed, |_| {});
-        let acknowledged = node.world.run_until(async {
-            let mut client = node.connect(0).await;
-            let mut frames = Vec::new();
-            let asked: BTreeMap<u64, u32> = (0..200)
-                .map(|index| (client.encode(&put(&key(index), b"kept"), 0, &mut frames), index))
-                .collect();
-            client.stream.write_all(&frames).await.unwrap();
-            let mut answers = vec![client.receive().await];
-            node.served.shut_down();
-            answers.extend(client.receive_to_end().await);
-            node.world.ended(node.served.node).await;
-            let mut acknowledged = Vec::new();
-            for answer in &answers {
-                match answer.response() {
-                    Response::Put(_) => acknowledged.push(asked[&answer.header.request_id]),
-                    _ => assert_eq!(answer.error().code, ErrorCode::ShuttingDown),
-                }
-            }
-            acknowledged
-        });
-        assert!(!acknowledged.is_empty());
-        assert!(node.served.results.borrow().iter().all(Result::is_ok), "{:?}", node.served.results);
-
-        // Fewer cores than shards.
-        node.restart(1);
-        node.world.run_until(async {
-            let mut client = node.connect(0).await;
-            assert_eq!(client.shard_cores, [0, 0]);
-            for index in acknowledged {
-                assert_eq!(client.get(&key(index)).await.unwrap(), b"kept");
-            }
-            node.served.shut_down();
-            node.world.ended(node.served.node).await;
-        });
-        // More cores than shards.
-        node.restart(3);
-        node.world.run_until(async {
-            let mut client = node.connect(2).await;
-            assert_eq!(client.shard_cores, [0, 1]);
-            client.put(b"through a core without data", b"v").await;
-            assert_eq!(client.get(b"through a core without data").await.unwrap(), b"v");
-        });
-    }
-}
-
-#[test]
-fn a_second_shutdown_ends_at_once() {
-    let node = TestNode::start(1, |_| {});
-    node.world.run_until(async {
-        let _client = node.connect(0).await;
-        node.served.shut_down();
-        node.served.shut_down();
-        node.world.ended(node.served.node).await;
-    });
-    assert!(node.served.results.borrow().iter().all(Result::is_err));
 }
 
 #[test]
