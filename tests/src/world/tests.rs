@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use pinion_env::{
@@ -375,6 +376,28 @@ fn messages_held_back_arrive_later_and_in_order_while_others_pass() {
         });
         world.run_until(world.ended(node));
     }
+}
+
+#[test]
+fn nothing_runs_on_a_core_whose_main_has_returned() {
+    let world = World::new(10);
+    let node = world.start_node(cores(2), |env: SimEnv<&'static str>| async move {
+        if env.core() == 1 {
+            env.sleep(Duration::from_secs(1)).await;
+            assert_eq!(poll_fn(|context| env.poll_message(context)).await, "before");
+            let nothing = poll_fn(|context| Poll::Ready(env.poll_message(context).is_pending())).await;
+            assert!(nothing, "a task went on after its core's main");
+            return;
+        }
+        let task_env = env.clone();
+        env.spawn(TaskClass::Foreground, async move {
+            task_env.send(1, "before").unwrap();
+            task_env.sleep(Duration::from_millis(2)).await;
+            task_env.send(1, "after").unwrap();
+        });
+        env.sleep(Duration::from_millis(1)).await;
+    });
+    world.run_until(world.ended(node));
 }
 
 #[test]
