@@ -113,7 +113,6 @@ pub(crate) struct Core<E: ServerEnv> {
     pub(crate) pressure: Pressure,
     pub(crate) phase: Cell<Phase>,
     pub(crate) drained_cores: Cell<u16>,
-    pub(crate) closed_cores: Cell<u16>,
     pub(crate) hello_watch: Cell<bool>,
 }
 
@@ -151,7 +150,6 @@ impl<E: ServerEnv> Core<E> {
             pressure: Pressure::default(),
             phase: Cell::new(Phase::Serving),
             drained_cores: Cell::new(0),
-            closed_cores: Cell::new(0),
             hello_watch: Cell::new(false),
             env,
             config,

@@ -99,3 +99,27 @@ fn a_core_stopped_before_it_serves_keeps_no_other_waiting() {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 }
+
+#[test]
+fn the_directory_is_locked_until_the_last_core_has_ended() {
+    let node = TestNode::start(1, |_| {});
+    let served = &node.served;
+    node.world.run_until(async {
+        let mut client = node.connect(1).await;
+        served.shut_down_core(0);
+        served.shut_down_core(0);
+        node.until(|| served.results.borrow().len() == 1).await;
+        let own = client.key_of(1);
+        let Response::Put(_) = client.put(&own, b"kept").await.response() else { panic!() };
+        assert!(served.is_locked().await, "core 1 serves");
+        served.shut_down_core(1);
+        served.shut_down_core(1);
+        node.world.ended(served.node).await;
+    });
+    node.restart(2);
+    node.world.run_until(async {
+        let mut client = node.connect(1).await;
+        let own = client.key_of(1);
+        assert_eq!(client.get(&own).await.unwrap(), b"kept");
+    });
+}
