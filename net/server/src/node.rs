@@ -8,8 +8,10 @@
 //!
 //! Stop: at the first [`CoreMessage::shutdown`] a core stops accepting, refuses new requests and
 //! lets those under way end. When every core has come that far, connections end once their answers
-//! have left, and shards are closed. Each step waits at most `drain_ms_max`. A second shutdown, or
-//! the first during start, returns at once: recovery replays what was acknowledged.
+//! have left, and shards are closed. A core that is ready but has not heard that all are stops in
+//! the same way: others may serve already and ask it for what it owns. Each step waits at most
+//! `drain_ms_max`. A second shutdown returns at once, and so does the first before the core is
+//! ready, when no core serves nor will: recovery replays what was acknowledged.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -77,7 +79,11 @@ pub async fn serve_core<E: ServerEnv>(
     let mut mail = Mail { env: env.clone(), early: VecDeque::new() };
     match start(&env, &config, &mut mail).await {
         Ok(Some(started)) => serve(started, mail, ready).await,
-        Ok(None) => Ok(()),
+        Ok(None) => {
+            // Those that are ready wait for all to say so before they end.
+            tell_others(&env, || Message::Drained);
+            Ok(())
+        }
         Err(error) => {
             if !matches!(error, Error::OtherCore { .. }) {
                 let (core, reason) = (env.core() as u16, Arc::from(error.to_string()));
@@ -241,7 +247,7 @@ async fn serve<E: ServerEnv>(
     // Held to the end, with its lock.
     let Started { core, directory: _directory } = started;
     let mut ready = Some(ready);
-    let (mut ready_cores, mut accepting) = (0, false);
+    let mut ready_cores = 0;
     let outcome = Rc::new(RefCell::new(Ok(())));
     core.post(0, Message::Ready);
     for handled in 1_u32.. {
@@ -253,14 +259,11 @@ async fn serve<E: ServerEnv>(
             None => mail.next().await,
         };
         match message {
-            Message::Shutdown if !accepting => {
-                // Cores that serve already wait for this one, too.
-                core.tell_drained();
-                return Ok(());
-            }
             Message::Shutdown if core.phase.get() != Phase::Serving => return Err(Error::Aborted),
             Message::Shutdown => begin_to_stop(&core, &outcome),
             Message::Failed { core, reason } => return Err(other_core(core, &reason)),
+            // Told to stop before it served: nothing begins here any more.
+            Message::Ready | Message::Go if core.phase.get() != Phase::Serving => {}
             Message::Ready => {
                 ready_cores += 1;
                 if ready_cores == core.layout.cores {
@@ -268,7 +271,6 @@ async fn serve<E: ServerEnv>(
                 }
             }
             Message::Go => {
-                accepting = true;
                 accept(&core);
                 if let Some(ready) = ready.take().filter(|_| core.index == 0) {
                     ready(&core.summary());
@@ -339,7 +341,7 @@ fn begin_to_stop<E: ServerEnv>(core: &Rc<Core<E>>, outcome: &Rc<RefCell<Result<(
 async fn stop<E: ServerEnv>(core: &Rc<Core<E>>) -> Result<()> {
     let cores = core.layout.cores;
     wait_for(core, || core.requests() == 0 && core.awaited.count() == 0).await;
-    core.tell_drained();
+    (0..cores).for_each(|other| core.post(other, Message::Drained));
     wait_for(core, || core.drained_cores.get() >= cores).await;
     core.phase.set(Phase::Ending);
     core.connections.for_each(Connection::touch);
@@ -367,10 +369,6 @@ async fn wait_for<E: ServerEnv>(core: &Core<E>, done: impl Fn() -> bool) {
 }
 
 impl<E: ServerEnv> Core<E> {
-    fn tell_drained(&self) {
-        (0..self.layout.cores).for_each(|other| self.post(other, Message::Drained));
-    }
-
     fn summary(&self) -> NodeSummary {
         NodeSummary {
             cores: self.layout.cores,
