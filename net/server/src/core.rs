@@ -267,10 +267,18 @@ impl<E: ServerEnv> Core<E> {
 
     /// Whether a request's time is over; if so it has been answered.
     pub(crate) fn refuse_late(&self, ticket: &Ticket, now: Monotonic) -> bool {
+        let late = self.is_late(ticket, now);
+        if late {
+            self.refuse(ticket, &Refusal::DEADLINE);
+        }
+        late
+    }
+
+    /// Whether a request's time is over; if so it has been counted, and is to be refused.
+    pub(crate) fn is_late(&self, ticket: &Ticket, now: Monotonic) -> bool {
         let late = ticket.deadline.is_some_and(|deadline| deadline <= now);
         if late {
             add(&self.counters.deadlines_missed, 1);
-            self.refuse(ticket, &Refusal::DEADLINE);
         }
         late
     }

@@ -19,11 +19,6 @@ const SHORT_US: u32 = 10_000;
 /// Nothing here takes so long, in microseconds.
 const LONG_US: u32 = 60_000_000;
 
-/// A key that a core owns.
-fn key_of(client: &Client, core: u16) -> Vec<u8> {
-    (0..).map(key).find(|key| client.owner(key) == core).expect("both cores own keys")
-}
-
 /// Asks all of these, which go on to core `to`, and lets them arrive there after [`SHORT_US`] more.
 /// Gives the answers in the order of the requests.
 async fn ask_held_back(
@@ -39,9 +34,7 @@ async fn ask_held_back(
     let ids: Vec<u64> =
         requests.iter().map(|request| client.encode(request, deadline_us, &mut frames)).collect();
     client.stream.write_all(&frames).await.expect("the node takes requests");
-    while node.served.untaken_messages(from, to) < requests.len() {
-        node.world.sleep(Duration::from_millis(1)).await;
-    }
+    node.until(|| node.served.untaken_messages(from, to) >= requests.len()).await;
     node.world.sleep(Duration::from_micros(u64::from(SHORT_US))).await;
     node.served.release_messages(from, to);
     let mut answers = BTreeMap::new();
@@ -64,7 +57,7 @@ fn expect_late(request: &Request<'_>, answer: &Answer) {
 fn nothing_is_begun_after_its_deadline() {
     in_worlds(async |node| {
         let mut client = node.connect(0).await;
-        let name = key_of(&client, 1);
+        let name = client.key_of(1);
         let Response::Put(first) = client.put(&name, b"first").await.response() else { panic!() };
         let mut keys = ListBuf::<Keys>::new();
         keys.push(&&name[..]).unwrap();
@@ -124,6 +117,51 @@ fn a_namespace_is_not_created_after_the_deadline() {
         let Response::NamespaceCreate(_) = answers[0].response() else {
             panic!("{:?}", answers[0].response())
         };
+
+        // Taken in in time, but its time ends while core 1 has not said that it obeys another change.
+        let mut client = node.connect(0).await;
+        node.served.hold_messages(1, 0);
+        let mut frames = Vec::new();
+        for (name, deadline_us) in [("first", LONG_US), ("second", SHORT_US)] {
+            let create = Request::NamespaceCreate(NamespaceOptions { name, default_ttl_ms: 0 });
+            client.encode(&create, deadline_us, &mut frames);
+        }
+        client.stream.write_all(&frames).await.unwrap();
+        node.until(|| node.served.untaken_messages(1, 0) > 0).await;
+        node.world.sleep(2 * Duration::from_micros(u64::from(SHORT_US))).await;
+        node.served.release_messages(1, 0);
+        let Response::NamespaceCreate(_) = client.receive().await.response() else { panic!() };
+        expect_late(&create[0], &client.receive().await);
+        assert_eq!(counter(&info(&mut client).await, "deadlines_missed"), 2);
+    });
+}
+
+#[test]
+fn a_write_whose_time_ends_while_tables_are_read_is_not_done() {
+    let node = TestNode::start(11, |_| {});
+    node.world.run_until(async {
+        const KEYS: u32 = 3_000;
+        let mut client = node.connect(0).await;
+        for index in 0..KEYS {
+            let Response::Put(_) = client.put(&key(index), &[b'v'; 400]).await.response() else { panic!() };
+        }
+        let mut late = 0;
+        for index in (0..KEYS).step_by(100) {
+            let name = key(index);
+            let put = Put { write: write(&name), ttl: Ttl::Never, value: b"late" };
+            let update = Request::PutIf(put, Condition::Present);
+            let mut frame = Vec::new();
+            client.encode(&update, 1, &mut frame);
+            client.stream.write_all(&frame).await.unwrap();
+            let answer = client.receive().await;
+            if !matches!(answer.response(), Response::PutIf(_)) {
+                expect_late(&update, &answer);
+                assert_eq!(client.get(&name).await.unwrap(), [b'v'; 400]);
+                late += 1;
+            }
+        }
+        assert!(late > 0, "no key had to be looked up in a table");
+        assert_eq!(counter(&info(&mut client).await, "deadlines_missed"), late);
     });
 }
 
@@ -131,7 +169,7 @@ fn a_namespace_is_not_created_after_the_deadline() {
 fn the_part_of_a_request_that_comes_late_to_another_core_is_not_begun() {
     in_worlds(async |node| {
         let mut client = node.connect(0).await;
-        let (own, foreign) = (key_of(&client, 0), key_of(&client, 1));
+        let (own, foreign) = (client.key_of(0), client.key_of(1));
         let mut keys = ListBuf::<Keys>::new();
         let mut operations = ListBuf::<Operations>::new();
         for key in [&own, &foreign] {
@@ -158,5 +196,7 @@ fn the_part_of_a_request_that_comes_late_to_another_core_is_not_begun() {
         assert!(matches!(results[0], OperationResult::Applied(_)) && late, "{results:?}");
         assert_eq!(client.get(&own).await.unwrap(), b"batch");
         assert_eq!(client.get(&foreign).await, None);
+        let told = info(&mut client).await;
+        assert_eq!(counter(&told, "deadlines_missed"), requests.len() as u64, "{told}");
     });
 }
