@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pinion_env::NodeEnv;
+use pinion_env::{Env, NodeEnv};
 use pinion_server::{CoreMessage, ServerConfig, serve_core};
 
 use crate::world::{NodeConfig, NodeId, SimEnv, SimHandoff, World};
@@ -48,10 +48,38 @@ impl ServedNode {
 
     /// What SIGTERM does. Done when [`World::ended`] says so.
     pub fn shut_down(&self) {
-        for env in &*self.cores.borrow() {
-            // A core that has ended takes no messages.
-            let _ = env.send(env.core(), CoreMessage::shutdown());
-        }
+        (0..self.cores.borrow().len()).for_each(|core| self.shut_down_core(core));
+    }
+
+    /// What SIGTERM does to one core: they are told one after the other.
+    pub fn shut_down_core(&self, core: usize) {
+        // A core that has ended takes no messages.
+        let _ = self.cores.borrow()[core].send(core, CoreMessage::shutdown());
+    }
+
+    /// Whether another process would find the data directory locked.
+    ///
+    /// # Panics
+    /// When the disk fails, or the node has ended.
+    pub async fn is_locked(&self) -> bool {
+        let env = self.cores.borrow()[0].clone();
+        let lock = env.lock(&self.config.data.join("LOCK")).await;
+        lock.expect("the file has been made").is_none()
+    }
+
+    /// Holds back what core `from` sends core `to`: see [`SimEnv::hold_messages`].
+    pub fn hold_messages(&self, from: usize, to: usize) {
+        self.cores.borrow()[from].hold_messages(to);
+    }
+
+    /// Lets it arrive.
+    pub fn release_messages(&self, from: usize, to: usize) {
+        self.cores.borrow()[from].release_messages(to);
+    }
+
+    /// How many messages from core `from` to core `to` have not been taken.
+    pub fn untaken_messages(&self, from: usize, to: usize) -> usize {
+        self.cores.borrow()[from].untaken_messages(to)
     }
 }
 

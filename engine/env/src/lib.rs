@@ -150,11 +150,11 @@ pub trait Env: Clone + 'static {
 }
 
 /// An exclusive lock on a file, held until it is dropped.
-pub struct FileLock(Box<dyn std::any::Any + Send>);
+pub struct FileLock(Box<dyn std::any::Any + Send + Sync>);
 
 impl FileLock {
-    /// Wraps whatever holds the lock in this world.
-    pub fn new(holder: impl std::any::Any + Send) -> Self {
+    /// Wraps whatever holds the lock in this world. Any core may drop it.
+    pub fn new(holder: impl std::any::Any + Send + Sync) -> Self {
         Self(Box::new(holder))
     }
 }

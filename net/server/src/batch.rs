@@ -18,7 +18,7 @@ use crate::coordinator::Place;
 use crate::core::{Core, Ticket};
 use crate::message::ServerEnv;
 use crate::refusal::{Refusal, version_of};
-use crate::write::{WriteWaiter, lifetime, write_options};
+use crate::write::{WriteWaiter, count_refused, lifetime, write_options};
 
 /// A batch whose parts are under way.
 struct Gathering<E: ServerEnv> {
@@ -29,7 +29,7 @@ struct Gathering<E: ServerEnv> {
     waiting: Cell<u32>,
     /// How many parts the batch was split into.
     parts: u32,
-    /// Why the only part failed.
+    /// Why a part failed: the last that did.
     failed: RefCell<Option<Refusal<'static>>>,
 }
 
@@ -191,7 +191,13 @@ impl<E: ServerEnv> BatchPart<E> {
     /// Takes the answer of a shard of this core.
     pub(crate) fn complete(self, result: Result<Written>) {
         match result {
-            Err(error) => self.fail(&Refusal::engine(&error)),
+            Err(error) => {
+                // Once, however many of its parts are refused.
+                if self.gathering.failed.borrow().is_none() {
+                    count_refused(&self.gathering.core, &error);
+                }
+                self.fail(&Refusal::engine(&error));
+            }
             Ok(written) => {
                 self.gathering.core.see_stamp(written.stamp.time);
                 let version = version_of(written.stamp);

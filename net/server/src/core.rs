@@ -113,7 +113,6 @@ pub(crate) struct Core<E: ServerEnv> {
     pub(crate) pressure: Pressure,
     pub(crate) phase: Cell<Phase>,
     pub(crate) drained_cores: Cell<u16>,
-    pub(crate) closed_cores: Cell<u16>,
     pub(crate) hello_watch: Cell<bool>,
 }
 
@@ -151,7 +150,6 @@ impl<E: ServerEnv> Core<E> {
             pressure: Pressure::default(),
             phase: Cell::new(Phase::Serving),
             drained_cores: Cell::new(0),
-            closed_cores: Cell::new(0),
             hello_watch: Cell::new(false),
             env,
             config,
@@ -274,10 +272,18 @@ impl<E: ServerEnv> Core<E> {
 
     /// Whether a request's time is over; if so it has been answered.
     pub(crate) fn refuse_late(&self, ticket: &Ticket, now: Monotonic) -> bool {
+        let late = self.is_late(ticket, now);
+        if late {
+            self.refuse(ticket, &Refusal::DEADLINE);
+        }
+        late
+    }
+
+    /// Whether a request's time is over; if so it has been counted, and is to be refused.
+    pub(crate) fn is_late(&self, ticket: &Ticket, now: Monotonic) -> bool {
         let late = ticket.deadline.is_some_and(|deadline| deadline <= now);
         if late {
             add(&self.counters.deadlines_missed, 1);
-            self.refuse(ticket, &Refusal::DEADLINE);
         }
         late
     }

@@ -111,7 +111,7 @@ counters! {
     errors,
     /// Requests refused as OVERLOADED.
     overloaded,
-    /// Requests whose deadline had passed when they were looked at.
+    /// Requests, and parts forwarded from other cores, whose deadline had passed when they were looked at.
     deadlines_missed,
     /// Requests forwarded to another core of the node.
     forwarded,

@@ -17,8 +17,8 @@ pub enum Error {
         /// Its error.
         reason: String,
     },
-    /// Told to stop a second time, or before it had started: requests under way were dropped, and
-    /// recovery at the next start replays what was acknowledged.
+    /// Told to stop a second time: requests under way were dropped, and recovery at the next start
+    /// replays what was acknowledged.
     #[error("stopped at once")]
     Aborted,
 }

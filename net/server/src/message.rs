@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use pinion_engine::{Identity, QuarantinedTable};
+use pinion_engine::{DataDir, Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
 use pinion_protocol::Header;
 
@@ -32,8 +32,9 @@ impl<H> CoreMessage<H> {
 pub(crate) enum Message<H> {
     /// Stop.
     Shutdown,
-    /// Core 0 has opened the data directory: open your shards.
-    Start(Arc<NodeFacts>),
+    /// Core 0 has opened the data directory: open your shards. It is locked as long as a core holds
+    /// `directory`.
+    Start { facts: Arc<NodeFacts>, directory: Arc<DataDir> },
     /// A core could not start; the node ends.
     Failed { core: u16, reason: Arc<str> },
     /// To core 0: this core's shards are open.
@@ -56,8 +57,6 @@ pub(crate) enum Message<H> {
     Report { token: Token, report: Box<CoreReport> },
     /// No request of this core's connections is under way any more.
     Drained,
-    /// To core 0: this core's shards are closed.
-    Closed,
     /// To itself: stopping is finished.
     Finished,
 }

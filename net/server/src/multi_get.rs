@@ -195,7 +195,7 @@ impl<E: ServerEnv> Gathering<E> {
     fn start_readers(self: &Rc<Self>) {
         let wanted = self.to_read.borrow().len();
         let readers = wanted.min(READERS_MAX).min(self.core.reads_free() as usize);
-        if wanted > 0 && self.ticket.deadline.is_some_and(|deadline| deadline <= self.core.env.now()) {
+        if wanted > 0 && self.core.is_late(&self.ticket, self.core.env.now()) {
             self.fail(Refusal::DEADLINE);
             return;
         }

@@ -199,7 +199,7 @@ impl<E: ServerEnv> CatalogueQueue<E> {
         ticket: &Ticket,
         change: &Change,
     ) -> Result<u32, Refusal<'static>> {
-        if ticket.deadline.is_some_and(|deadline| deadline <= core.env.now()) {
+        if core.is_late(ticket, core.env.now()) {
             return Err(Refusal::DEADLINE);
         }
         let mut catalogue = self.catalogue.borrow().clone();

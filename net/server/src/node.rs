@@ -2,13 +2,16 @@
 //!
 //! Start: core 0 opens (or formats) the data directory and reads the catalogue, then tells the
 //! others; each opens its shards; when all are ready, all accept. A core that fails tells the
-//! others, so that no half-started node answers.
+//! others, so that no half-started node answers. Each core holds a share of the directory's lock
+//! from before it opens its shards until it returns, so that no other process has the directory
+//! before the last core has ended, in whatever order and for whatever reason they end.
 //!
 //! Stop: at the first [`CoreMessage::shutdown`] a core stops accepting, refuses new requests and
 //! lets those under way end. When every core has come that far, connections end once their answers
-//! have left, shards are closed, and core 0, which holds the lock, returns last. Each step waits at
-//! most `drain_ms_max`. A second shutdown, or the first during start, returns at once: recovery
-//! replays what was acknowledged.
+//! have left, and shards are closed. A core that is ready but has not heard that all are stops in
+//! the same way: others may serve already and ask it for what it owns. Each step waits at most
+//! `drain_ms_max`. A second shutdown returns at once, and so does the first before the core is
+//! ready, when no core serves nor will: recovery replays what was acknowledged.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -76,10 +79,15 @@ pub async fn serve_core<E: ServerEnv>(
     let mut mail = Mail { env: env.clone(), early: VecDeque::new() };
     match start(&env, &config, &mut mail).await {
         Ok(Some(started)) => serve(started, mail, ready).await,
-        Ok(None) => Ok(()),
+        Ok(None) => {
+            // Those that are ready wait for all to say so before they end.
+            tell_others(&env, || Message::Drained);
+            Ok(())
+        }
         Err(error) => {
             if !matches!(error, Error::OtherCore { .. }) {
-                tell_failure(&env, &error);
+                let (core, reason) = (env.core() as u16, Arc::from(error.to_string()));
+                tell_others(&env, || Message::Failed { core, reason: Arc::clone(&reason) });
             }
             Err(error)
         }
@@ -89,14 +97,14 @@ pub async fn serve_core<E: ServerEnv>(
 /// A core that is ready to accept.
 struct Started<E: ServerEnv> {
     core: Rc<Core<E>>,
-    /// On core 0: keeps the directory locked.
-    data: Option<DataDir>,
+    /// Keeps it locked.
+    directory: Arc<DataDir>,
 }
 
 /// What core 0 finds in the data directory.
 struct Opened<E: ServerEnv> {
     facts: Arc<NodeFacts>,
-    data: DataDir,
+    directory: Arc<DataDir>,
     catalogue: CatalogueQueue<E>,
 }
 
@@ -108,16 +116,14 @@ async fn start<E: ServerEnv>(
 ) -> Result<Option<Started<E>>> {
     config.check()?;
     let index = env.core() as u16;
-    let (facts, data, catalogue) = if index == 0 {
+    let (facts, directory, catalogue) = if index == 0 {
         let Some(opened) = mail.unless_stopped(open_data(env, config)).await? else { return Ok(None) };
-        for other in 1..env.cores() {
-            // Nobody has sent a core anything before its start but signals, so the queue has room.
-            let _ = env.send(other, CoreMessage(Message::Start(Arc::clone(&opened.facts))));
-        }
-        (opened.facts, Some(opened.data), Some(opened.catalogue))
+        let Opened { facts, directory, catalogue } = opened;
+        tell_others(env, || Message::Start { facts: Arc::clone(&facts), directory: Arc::clone(&directory) });
+        (facts, directory, Some(catalogue))
     } else {
-        let Some(facts) = mail.facts().await? else { return Ok(None) };
-        (facts, None, None)
+        let Some((facts, directory)) = mail.start().await? else { return Ok(None) };
+        (facts, directory, None)
     };
     let Identity { shards, partitions, .. } = facts.identity;
     let layout = Layout { cores: env.cores() as u16, shards, partitions };
@@ -126,7 +132,7 @@ async fn start<E: ServerEnv>(
         return Ok(None);
     };
     let core = Core::new(env.clone(), Arc::clone(config), options, facts, layout, open, catalogue);
-    Ok(Some(Started { core, data }))
+    Ok(Some(Started { core, directory }))
 }
 
 /// Opens or formats the data directory and reads the catalogue.
@@ -151,7 +157,7 @@ async fn open_data<E: ServerEnv>(env: &E, config: &ServerConfig) -> Result<Opene
         shard_dirs: (0..meta.shards).map(|shard| data.shard_dir(shard)).collect(),
         namespaces: catalogue.table(),
     };
-    Ok(Opened { facts: Arc::new(facts), data, catalogue })
+    Ok(Opened { facts: Arc::new(facts), directory: Arc::new(data), catalogue })
 }
 
 /// Opens the shards of this core, one after the other.
@@ -178,13 +184,12 @@ fn origin(facts: &NodeFacts, shard: u16) -> Origin {
     Origin(node << 16 | u32::from(shard))
 }
 
-/// Tells the other cores that this one does not start.
-fn tell_failure<E: ServerEnv>(env: &E, error: &Error) {
-    let reason: Arc<str> = error.to_string().into();
-    let core = env.core() as u16;
-    for other in (0..env.cores()).filter(|other| *other != usize::from(core)) {
-        // A core that does not take messages any more has ended by itself.
-        let _ = env.send(other, CoreMessage(Message::Failed { core, reason: Arc::clone(&reason) }));
+/// Tells the other cores what a core that is not ready has to say.
+fn tell_others<E: ServerEnv>(env: &E, message: impl Fn() -> Message<<E as NodeEnv>::Handoff>) {
+    for other in (0..env.cores()).filter(|other| *other != env.core()) {
+        // Nobody serves before all are ready: there have been signals and a few of these, and the
+        // queue has room.
+        let _ = env.send(other, CoreMessage(message()));
     }
 }
 
@@ -213,10 +218,10 @@ impl<E: ServerEnv> Mail<E> {
     }
 
     /// Waits until core 0 has opened the data directory; `None` if told to stop.
-    async fn facts(&mut self) -> Result<Option<Arc<NodeFacts>>> {
+    async fn start(&mut self) -> Result<Option<(Arc<NodeFacts>, Arc<DataDir>)>> {
         loop {
             match self.next().await {
-                Message::Start(facts) => return Ok(Some(facts)),
+                Message::Start { facts, directory } => return Ok(Some((facts, directory))),
                 Message::Shutdown => return Ok(None),
                 Message::Failed { core, reason } => return Err(other_core(core, &reason)),
                 message => self.early.push_back(message),
@@ -239,10 +244,10 @@ async fn serve<E: ServerEnv>(
     mut mail: Mail<E>,
     ready: impl FnOnce(&NodeSummary),
 ) -> Result<()> {
-    // The lock on the directory lives to the end.
-    let Started { core, data: _data } = started;
+    // Held to the end, with its lock.
+    let Started { core, directory: _directory } = started;
     let mut ready = Some(ready);
-    let (mut ready_cores, mut accepting) = (0, false);
+    let mut ready_cores = 0;
     let outcome = Rc::new(RefCell::new(Ok(())));
     core.post(0, Message::Ready);
     for handled in 1_u32.. {
@@ -254,15 +259,11 @@ async fn serve<E: ServerEnv>(
             None => mail.next().await,
         };
         match message {
-            Message::Shutdown if !accepting => {
-                // Cores that serve already wait for this one, too.
-                core.tell_drained();
-                core.post(0, Message::Closed);
-                return Ok(());
-            }
             Message::Shutdown if core.phase.get() != Phase::Serving => return Err(Error::Aborted),
             Message::Shutdown => begin_to_stop(&core, &outcome),
             Message::Failed { core, reason } => return Err(other_core(core, &reason)),
+            // Told to stop before it served: nothing begins here any more.
+            Message::Ready | Message::Go if core.phase.get() != Phase::Serving => {}
             Message::Ready => {
                 ready_cores += 1;
                 if ready_cores == core.layout.cores {
@@ -270,7 +271,6 @@ async fn serve<E: ServerEnv>(
                 }
             }
             Message::Go => {
-                accepting = true;
                 accept(&core);
                 if let Some(ready) = ready.take().filter(|_| core.index == 0) {
                     ready(&core.summary());
@@ -299,9 +299,8 @@ async fn serve<E: ServerEnv>(
             }
             Message::Report { token, report } => core.on_report(token, *report),
             Message::Drained => core.drained_cores.set(core.drained_cores.get() + 1),
-            Message::Closed => core.closed_cores.set(core.closed_cores.get() + 1),
             Message::Finished => break,
-            Message::Start(_) => {}
+            Message::Start { .. } => {}
         }
     }
     outcome.replace(Ok(()))
@@ -342,7 +341,7 @@ fn begin_to_stop<E: ServerEnv>(core: &Rc<Core<E>>, outcome: &Rc<RefCell<Result<(
 async fn stop<E: ServerEnv>(core: &Rc<Core<E>>) -> Result<()> {
     let cores = core.layout.cores;
     wait_for(core, || core.requests() == 0 && core.awaited.count() == 0).await;
-    core.tell_drained();
+    (0..cores).for_each(|other| core.post(other, Message::Drained));
     wait_for(core, || core.drained_cores.get() >= cores).await;
     core.phase.set(Phase::Ending);
     core.connections.for_each(Connection::touch);
@@ -353,13 +352,6 @@ async fn stop<E: ServerEnv>(core: &Rc<Core<E>>) -> Result<()> {
         if let Err(error) = shard.close().await {
             tracing::error!(shard = number, %error, "the shard was not closed cleanly");
             result = Err(Error::Engine(error));
-        }
-    }
-    core.post(0, Message::Closed);
-    if core.index == 0 {
-        // Flushing may take its time; whoever cannot wait sends a second shutdown.
-        while core.closed_cores.get() < cores {
-            core.env.sleep(STOP_STEP).await;
         }
     }
     // What still waits for room in another core's queue would end with this one.
@@ -377,10 +369,6 @@ async fn wait_for<E: ServerEnv>(core: &Core<E>, done: impl Fn() -> bool) {
 }
 
 impl<E: ServerEnv> Core<E> {
-    fn tell_drained(&self) {
-        (0..self.layout.cores).for_each(|other| self.post(other, Message::Drained));
-    }
-
     fn summary(&self) -> NodeSummary {
         NodeSummary {
             cores: self.layout.cores,

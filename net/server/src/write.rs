@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use pinion_engine::{
-    Condition, Durability, Effect, Key, Lifetime, Operation, Origin, Result, Stamp, Update, Waiter,
+    Condition, Durability, Effect, Error, Key, Lifetime, Operation, Origin, Result, Stamp, Update, Waiter,
     WriteOptions, Written,
 };
 use pinion_protocol::{Opcode, UpdateOperation, WriteOutcome, encode_written};
@@ -148,13 +148,20 @@ fn engine_condition(condition: pinion_protocol::Condition) -> Option<Condition> 
     })
 }
 
+/// Counts a request that a shard has refused under the reason.
+pub(crate) fn count_refused<E: ServerEnv>(core: &Core<E>, error: &Error) {
+    match error {
+        Error::Overloaded { .. } => add(&core.counters.overloaded, 1),
+        Error::Deadline => add(&core.counters.deadlines_missed, 1),
+        _ => {}
+    }
+}
+
 fn answer<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, result: Result<Written>) {
     let written = match result {
         Ok(written) => written,
         Err(error) => {
-            if matches!(error, pinion_engine::Error::Overloaded { .. }) {
-                add(&core.counters.overloaded, 1);
-            }
+            count_refused(core, &error);
             return core.refuse(ticket, &Refusal::engine(&error));
         }
     };

@@ -75,6 +75,24 @@ impl<M> SimEnv<M> {
         }
     }
 
+    /// From now on what this core sends another stays under way, as it may for any time, until
+    /// [`SimEnv::release_messages`].
+    pub fn hold_messages(&self, to: usize) {
+        self.shared.note(Step::Hold, self.core as u64, to as u64);
+        self.process.hold(self.core, to, true);
+    }
+
+    /// Lets what [`SimEnv::hold_messages`] holds back arrive, in its order.
+    pub fn release_messages(&self, to: usize) {
+        self.shared.note(Step::Release, self.core as u64, to as u64);
+        self.process.hold(self.core, to, false);
+    }
+
+    /// How many messages from this core to another have not been taken.
+    pub fn untaken_messages(&self, to: usize) -> usize {
+        self.process.untaken(self.core, to)
+    }
+
     /// The next frame that was sent to this core. One task per core receives.
     pub fn poll_frame(&self, context: &mut Context<'_>) -> Poll<NodeFrame> {
         self.process.inbox.poll(self.core, context)

@@ -115,7 +115,7 @@ impl Accepting {
 
     /// One core stops. What it was given and did not take is closed, as is the backlog when it was
     /// the last core.
-    fn close(&self, core: usize) -> Vec<Ends> {
+    pub(super) fn close(&self, core: usize) -> Vec<Ends> {
         let mut state = self.state.borrow_mut();
         let State { cores, backlog } = &mut *state;
         cores[core].phase = Phase::Closed;

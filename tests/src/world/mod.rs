@@ -165,7 +165,7 @@ impl World {
             let (world, id) = (Rc::clone(shared), process.id);
             shared.spawn(origin, async move {
                 main.await;
-                main_returned(&world, id);
+                main_returned(&world, id, core);
             });
         }
     }
@@ -500,18 +500,21 @@ impl Drop for ReportPanic<'_> {
     }
 }
 
-/// The main function of one core has returned; the process ends with the last one.
-fn main_returned(shared: &Rc<Shared>, process: ProcessId) {
-    let last = {
+/// The main function of one core has returned: nothing runs there any more. The process ends with the
+/// last one.
+fn main_returned(shared: &Rc<Shared>, process: ProcessId, core: usize) {
+    let (last, accepting) = {
         let mut nodes = shared.nodes.borrow_mut();
         let running = nodes.get_mut(&process.node).and_then(|node| node.running.as_mut());
         let Some(running) = running.filter(|running| running.process == process) else { return };
         running.mains_left -= 1;
-        running.mains_left == 0
+        (running.mains_left == 0, Rc::clone(&running.accepting))
     };
     if last {
-        end_process(shared, process.node, End::Exit);
+        return end_process(shared, process.node, End::Exit);
     }
+    drop(shared.scheduler.take_tasks(process, core));
+    drop(accepting.close(core));
 }
 
 /// Why a process ends.

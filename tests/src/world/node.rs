@@ -108,16 +108,23 @@ struct Core<M> {
 
 /// Messages to one core, by sender: each sender's stay in order, senders overtake each other.
 struct Mailbox<M> {
-    lanes: Vec<VecDeque<M>>,
+    lanes: Vec<Lane<M>>,
     waiting: usize,
     receiver: Option<Waker>,
+}
+
+/// Messages of one sender.
+struct Lane<M> {
+    messages: VecDeque<M>,
+    /// They are under way until a test lets them arrive.
+    held: bool,
 }
 
 impl<M> Process<M> {
     pub(super) fn new(seed: u64, id: ProcessId, node: &Node, config: &NodeConfig) -> Self {
         let core = |core: usize| {
             let label = u64::from(id.node) << 48 | u64::from(id.life) << 16 | core as u64;
-            let lanes = (0..config.cores).map(|_| VecDeque::new()).collect();
+            let lanes = (0..config.cores).map(|_| Lane { messages: VecDeque::new(), held: false }).collect();
             Core {
                 random: RefCell::new(Random::labelled(seed, label)),
                 mailbox: RefCell::new(Mailbox { lanes, waiting: 0, receiver: None }),
@@ -152,13 +159,30 @@ impl<M> Process<M> {
                 return Err(message);
             }
             mailbox.waiting += 1;
-            mailbox.lanes[from].push_back(message);
+            mailbox.lanes[from].messages.push_back(message);
             mailbox.receiver.take()
         };
         if let Some(receiver) = receiver {
             receiver.wake();
         }
         Ok(())
+    }
+
+    /// Holds back what one core sends another, or lets it arrive.
+    pub(super) fn hold(&self, from: usize, to: usize, held: bool) {
+        let receiver = {
+            let mut mailbox = self.cores[to].mailbox.borrow_mut();
+            mailbox.lanes[from].held = held;
+            mailbox.receiver.take()
+        };
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+
+    /// Messages of one core to another that were not taken.
+    pub(super) fn untaken(&self, from: usize, to: usize) -> usize {
+        self.cores[to].mailbox.borrow().lanes[from].messages.len()
     }
 
     /// Whether a core leaves its messages unread for now; if so it is woken when that ends.
@@ -197,16 +221,16 @@ impl<M> Process<M> {
         context: &mut Context<'_>,
     ) -> Poll<(usize, M)> {
         let mut mailbox = self.cores[core].mailbox.borrow_mut();
-        if mailbox.waiting == 0 {
+        let senders = mailbox.lanes.iter().filter(|lane| lane.has_arrived()).count();
+        if senders == 0 {
             mailbox.receiver = Some(context.waker().clone());
             return Poll::Pending;
         }
         mailbox.waiting -= 1;
-        let senders = mailbox.lanes.iter().filter(|lane| !lane.is_empty()).count();
         let drawn = draw(senders as u64) as usize;
-        let filled = mailbox.lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.is_empty());
+        let filled = mailbox.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.has_arrived());
         let (from, lane) = { filled }.nth(drawn).expect("the draw is below the number of filled lanes");
-        Poll::Ready((from, lane.pop_front().expect("the lane is filled")))
+        Poll::Ready((from, lane.messages.pop_front().expect("the lane is filled")))
     }
 
     /// Takes all messages and wakers away, to be dropped by the caller.
@@ -215,10 +239,17 @@ impl<M> Process<M> {
             let (lanes, receiver) = {
                 let mut mailbox = core.mailbox.borrow_mut();
                 mailbox.waiting = 0;
-                let lanes: Vec<VecDeque<M>> = mailbox.lanes.iter_mut().map(std::mem::take).collect();
+                let lanes: Vec<VecDeque<M>> =
+                    mailbox.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.messages)).collect();
                 (lanes, mailbox.receiver.take())
             };
             drop((lanes, receiver));
         }
+    }
+}
+
+impl<M> Lane<M> {
+    fn has_arrived(&self) -> bool {
+        !self.held && !self.messages.is_empty()
     }
 }

@@ -171,7 +171,7 @@ impl Scheduler {
         process.is_some_and(|process| paused.contains(&process.node))
     }
 
-    /// Polls a task once. Ended tasks are dropped; so is one whose process ended in its own turn.
+    /// Polls a task once. Ended tasks are dropped; so is one whose core ended in its own turn.
     pub(super) fn poll(&self, task: TaskId) {
         let (mut future, signal) = {
             let mut tasks = self.tasks.borrow_mut();
@@ -226,6 +226,14 @@ impl Scheduler {
     /// When the next event is due.
     pub(super) fn next_event_nanos(&self) -> Option<u64> {
         self.events.borrow().first_key_value().map(|((nanos, _), _)| *nanos)
+    }
+
+    /// Takes away the tasks of one core of a process: their futures, to be dropped.
+    pub(super) fn take_tasks(&self, process: ProcessId, core: usize) -> Vec<TaskFuture> {
+        let mut tasks = self.tasks.borrow_mut();
+        let of_core = |task: &Task| task.origin.process == Some(process) && task.origin.core == core;
+        let owned = tasks.extract_if(.., |_, task| of_core(task));
+        owned.filter_map(|(_, task)| task.future).collect()
     }
 
     /// Takes away everything that belongs to a process: its futures, to be dropped, and its events,

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use pinion_env::{
@@ -341,6 +342,60 @@ fn messages_keep_each_senders_order_and_the_queue_is_bounded() {
             }
         }
         assert!(refused > 0, "50 messages do not fit into a queue of 10");
+    });
+    world.run_until(world.ended(node));
+}
+
+#[test]
+fn messages_held_back_arrive_later_and_in_order_while_others_pass() {
+    for seed in 0..10 {
+        let world = World::new(seed);
+        let node = world.start_node(cores(3), |env: SimEnv<(usize, u32)>| async move {
+            let next = || poll_fn(|context| env.poll_message(context));
+            match env.core() {
+                0 => {
+                    assert_eq!(next().await, (2, 0), "what is held back has not arrived");
+                    env.send(1, (0, 0)).unwrap();
+                    for number in 0..3 {
+                        assert_eq!(next().await, (1, number));
+                    }
+                }
+                1 => {
+                    env.hold_messages(0);
+                    (0..3).for_each(|number| env.send(0, (1, number)).unwrap());
+                    env.send(2, (1, 0)).unwrap();
+                    assert_eq!(next().await, (0, 0), "core 0 has heard of core 2");
+                    assert_eq!(env.untaken_messages(0), 3);
+                    env.release_messages(0);
+                }
+                _ => {
+                    assert_eq!(next().await, (1, 0), "only what goes to core 0 is held back");
+                    env.send(0, (2, 0)).unwrap();
+                }
+            }
+        });
+        world.run_until(world.ended(node));
+    }
+}
+
+#[test]
+fn nothing_runs_on_a_core_whose_main_has_returned() {
+    let world = World::new(10);
+    let node = world.start_node(cores(2), |env: SimEnv<&'static str>| async move {
+        if env.core() == 1 {
+            env.sleep(Duration::from_secs(1)).await;
+            assert_eq!(poll_fn(|context| env.poll_message(context)).await, "before");
+            let nothing = poll_fn(|context| Poll::Ready(env.poll_message(context).is_pending())).await;
+            assert!(nothing, "a task went on after its core's main");
+            return;
+        }
+        let task_env = env.clone();
+        env.spawn(TaskClass::Foreground, async move {
+            task_env.send(1, "before").unwrap();
+            task_env.sleep(Duration::from_millis(2)).await;
+            task_env.send(1, "after").unwrap();
+        });
+        env.sleep(Duration::from_millis(1)).await;
     });
     world.run_until(world.ended(node));
 }

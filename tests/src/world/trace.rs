@@ -52,6 +52,10 @@ pub(super) enum Step {
     Frame,
     /// Something went wrong on purpose: how often so far, and its name.
     Fault,
+    /// Messages are held back from now on: from, to.
+    Hold,
+    /// Messages are not held back any more: from, to.
+    Release,
 }
 
 /// Steps kept for the report of a failure.

@@ -1,5 +1,7 @@
 //! A node in a world, and a plain client that speaks frames to it.
 
+use std::time::Duration;
+
 use pinion_engine::Options;
 use pinion_protocol::{
     Frames, HEADER_BYTES, Header, Hello, KeyRequest, Opcode, Preface, Put, Request, Response, Ttl, Write,
@@ -8,6 +10,8 @@ use pinion_protocol::{
 use pinion_server::{EngineSizes, ServerConfig};
 use pinion_tests::served::ServedNode;
 use pinion_tests::world::{ByteStream, NodeConfig, SimSocket, World};
+
+use super::key;
 
 pub(crate) const PORT: u16 = 7600;
 pub(crate) const PARTITIONS: u32 = 64;
@@ -38,16 +42,25 @@ pub(crate) fn small_options() -> Options {
     }
 }
 
+/// A machine of so many cores.
+pub(crate) fn machine(cores: usize) -> NodeConfig {
+    NodeConfig { cores, port: PORT, disk_bytes: 1 << 30, ..NodeConfig::default() }
+}
+
 impl TestNode {
     /// Starts a node with what `change` makes of a small configuration.
     pub(crate) fn start(seed: u64, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start_on(machine(2), seed, change)
+    }
+
+    /// As [`TestNode::start`] on such a machine.
+    pub(crate) fn start_on(machine: NodeConfig, seed: u64, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig::new("data", EngineSizes::Each(Box::new(small_options())));
         config.partitions = PARTITIONS;
         config.shards = Some(2);
         config.limits.frame_bytes_max = 512 << 10;
         change(&mut config);
         let world = World::new(seed);
-        let machine = NodeConfig { cores: 2, port: PORT, disk_bytes: 1 << 30, ..NodeConfig::default() };
         let served = ServedNode::start(&world, config, machine);
         Self { world, served }
     }
@@ -70,8 +83,15 @@ impl TestNode {
         loop {
             match self.world.connect(self.served.node, PORT).await {
                 Ok(socket) => return Client::new(socket),
-                Err(_) => self.world.sleep(std::time::Duration::from_millis(1)).await,
+                Err(_) => self.world.sleep(Duration::from_millis(1)).await,
             }
+        }
+    }
+
+    /// Waits until `done`.
+    pub(crate) async fn until(&self, done: impl Fn() -> bool) {
+        while !done() {
+            self.world.sleep(Duration::from_millis(1)).await;
         }
     }
 }
@@ -201,6 +221,11 @@ impl Client {
         let shards = self.shard_cores.len() as u16;
         let shard = placement::shard_of(partition, shards, PARTITIONS).expect("the partition is one of them");
         self.shard_cores[usize::from(shard)]
+    }
+
+    /// A key that a core owns.
+    pub(crate) fn key_of(&self, core: u16) -> Vec<u8> {
+        (0..).map(key).find(|key| self.owner(key) == core).expect("the core owns keys")
     }
 }
 

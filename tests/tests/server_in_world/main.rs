@@ -2,9 +2,11 @@
 //! frames to it.
 
 mod client;
+mod deadlines;
 mod groups;
 mod namespaces;
 mod pressure;
+mod stopping;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -508,89 +510,6 @@ fn scans_of_all_kinds_find_every_record_once() {
         let answer = client.call(&Request::Scan(scan(ScanKind::Ordered { shard: 9 }))).await;
         assert_eq!(answer.error().code, ErrorCode::BadRequest);
     });
-}
-
-#[test]
-fn a_deadline_that_passes_on_the_way_is_not_applied() {
-    in_worlds(async |node| {
-        let mut client = node.connect(0).await;
-        let mut late = Vec::new();
-        // Forwarding takes longer than a microsecond; so does anything else in this world.
-        let foreign = (0..).map(key).find(|key| client.owner(key) == 1).unwrap();
-        let id = client.encode(&put(&foreign, b"late"), 1, &mut late);
-        client.stream.write_all(&late).await.unwrap();
-        let answer = client.receive().await;
-        assert_eq!(answer.header.request_id, id);
-        if let Response::Error { error, .. } = answer.response() {
-            assert_eq!((error.code, error.outcome), (ErrorCode::Deadline, Outcome::NotApplied));
-            assert_eq!(client.get(&foreign).await, None);
-        }
-        let mut frames = Vec::new();
-        client.encode(&put(&foreign, b"in time"), 60_000_000, &mut frames);
-        client.stream.write_all(&frames).await.unwrap();
-        let Response::Put(_) = client.receive().await.response() else { panic!() };
-    });
-}
-
-#[test]
-fn stopping_answers_what_is_under_way_and_keeps_it() {
-    for seed in 0..SEEDS {
-        let node = TestNode::start(seed, |_| {});
-        let acknowledged = node.world.run_until(async {
-            let mut client = node.connect(0).await;
-            let mut frames = Vec::new();
-            let asked: BTreeMap<u64, u32> = (0..200)
-                .map(|index| (client.encode(&put(&key(index), b"kept"), 0, &mut frames), index))
-                .collect();
-            client.stream.write_all(&frames).await.unwrap();
-            let mut answers = vec![client.receive().await];
-            node.served.shut_down();
-            answers.extend(client.receive_to_end().await);
-            node.world.ended(node.served.node).await;
-            let mut acknowledged = Vec::new();
-            for answer in &answers {
-                match answer.response() {
-                    Response::Put(_) => acknowledged.push(asked[&answer.header.request_id]),
-                    _ => assert_eq!(answer.error().code, ErrorCode::ShuttingDown),
-                }
-            }
-            acknowledged
-        });
-        assert!(!acknowledged.is_empty());
-        assert!(node.served.results.borrow().iter().all(Result::is_ok), "{:?}", node.served.results);
-
-        // Fewer cores than shards.
-        node.restart(1);
-        node.world.run_until(async {
-            let mut client = node.connect(0).await;
-            assert_eq!(client.shard_cores, [0, 0]);
-            for index in acknowledged {
-                assert_eq!(client.get(&key(index)).await.unwrap(), b"kept");
-            }
-            node.served.shut_down();
-            node.world.ended(node.served.node).await;
-        });
-        // More cores than shards.
-        node.restart(3);
-        node.world.run_until(async {
-            let mut client = node.connect(2).await;
-            assert_eq!(client.shard_cores, [0, 1]);
-            client.put(b"through a core without data", b"v").await;
-            assert_eq!(client.get(b"through a core without data").await.unwrap(), b"v");
-        });
-    }
-}
-
-#[test]
-fn a_second_shutdown_ends_at_once() {
-    let node = TestNode::start(1, |_| {});
-    node.world.run_until(async {
-        let _client = node.connect(0).await;
-        node.served.shut_down();
-        node.served.shut_down();
-        node.world.ended(node.served.node).await;
-    });
-    assert!(node.served.results.borrow().iter().all(Result::is_err));
 }
 
 #[test]
