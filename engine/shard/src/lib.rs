@@ -46,8 +46,7 @@ pub use key::{
     key_hash, partition_of, tag,
 };
 pub use memtable::{
-    Chunk, ChunkPool, EntryRef, IndexSlots, LOOK_AHEAD_MAX, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor,
-    Published, Remains,
+    Chunk, ChunkPool, EntryRef, IndexSlots, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains,
 };
 pub use meta::{META_NAMES, Meta};
 pub use namespaces::{LiveNamespaces, TableNamespaces};

@@ -9,9 +9,9 @@
 //! left. What all connections may hold together is the subject of `pressure`. A turn takes at most
 //! `turn_chunks_max` chunks and `turn_requests_max` requests.
 //!
-//! Small gets spend most of their time waiting for memory. Requests that come together have all of
-//! theirs asked for first; a get that comes alone is put off until the other connections that have
-//! something to do have had a turn.
+//! Small gets spend most of their time waiting for memory. Requests that come together are the
+//! subject of `group`; a get that comes alone has its memory asked for and is put off until the other
+//! connections that have something to do have had a turn.
 //!
 //! Failure: bytes that are no frame are answered with an error and the connection ends, because
 //! the next frame cannot be found. A body that makes no sense costs only its own request.

@@ -45,7 +45,7 @@ pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
 
 /// Entries whose publication may be looked ahead for at once. More would outgrow what a core keeps in
 /// flight.
-pub const LOOK_AHEAD_MAX: usize = 16;
+pub(crate) const LOOK_AHEAD_MAX: usize = 16;
 
 /// What publishing an entry did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
