@@ -1,7 +1,7 @@
 //! The memory that entries lie in, and its reuse from one memtable to the next.
 //!
 //! The first touch of fresh memory is expensive (the kernel clears it), so chunks of retired
-//! memtables go to a pool and serve again, and while the pool is empty the next one can be made
+//! memtables go to a pool and serve again, and while the pool holds few more are made
 //! [ahead of time](ChunkPool::wanted) on another thread.
 //!
 //! Made ahead, a chunk comes in large pages. One that had to be made on the spot does not, and every
