@@ -21,7 +21,9 @@ const RULE_NS: u64 = 200_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// A poll of a foreground task: the log, reads of tables.
+    /// A poll of the task that writes the log.
+    Log,
+    /// A poll of a foreground task: publishing, reads of tables.
     Foreground,
     /// A poll of a flush.
     Flush,
@@ -34,11 +36,13 @@ pub enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 5] = [Self::Foreground, Self::Flush, Self::Background, Self::Write, Self::Get];
+    const ALL: [Self; 6] =
+        [Self::Log, Self::Foreground, Self::Flush, Self::Background, Self::Write, Self::Get];
 
     /// As tables name it.
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Log => "log tasks",
             Self::Foreground => "foreground tasks",
             Self::Flush => "flush tasks",
             Self::Background => "background tasks",
@@ -51,6 +55,7 @@ impl Work {
 impl From<TaskClass> for Work {
     fn from(class: TaskClass) -> Self {
         match class {
+            TaskClass::Log => Self::Log,
             TaskClass::Foreground => Self::Foreground,
             TaskClass::Flush => Self::Flush,
             TaskClass::Background => Self::Background,

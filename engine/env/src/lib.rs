@@ -35,7 +35,10 @@ use std::time::Duration;
 /// What kind of work a task does. Each class has its own share of the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskClass {
-    /// Requests, connections, the log: what a user waits for.
+    /// Writing the log: a short task that the device waits for whenever it does not run, so it goes
+    /// before everything else.
+    Log,
+    /// Requests and connections: what a user waits for.
     Foreground,
     /// Writing memtables out; falls behind only under overload.
     Flush,

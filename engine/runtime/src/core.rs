@@ -89,11 +89,16 @@ impl Core {
         }
         let mut operations = self.operations.borrow_mut();
         let key = operations.insert(op);
-        let entry = operations.get_mut(key)?.entry().user_data(key.bits());
+        let op = operations.get_mut(key)?;
+        let device_waits = op.is_durable_write();
+        let entry = op.entry().user_data(key.bits());
         if let Some(ring) = self.ring.borrow_mut().as_mut() {
             // SAFETY: the entry points only to what the op owns on the heap (see `op`), and the op
             // stays in the slab, untouched, until its last completion.
             unsafe { ring.push(entry) };
+            if device_waits {
+                ring.submit();
+            }
         }
         drop(operations);
         self.in_flight.set(self.in_flight.get() + 1);

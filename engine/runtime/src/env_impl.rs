@@ -41,6 +41,7 @@ pub(crate) struct Node<M> {
 /// glommio's queues, one per task class.
 #[derive(Clone, Copy)]
 pub(crate) struct Queues {
+    pub(crate) log: TaskQueueHandle,
     pub(crate) foreground: TaskQueueHandle,
     pub(crate) flush: TaskQueueHandle,
     pub(crate) background: TaskQueueHandle,
@@ -128,6 +129,7 @@ impl<M: Send + 'static> Env for RealEnv<M> {
     {
         let queues = self.node.queues;
         let queue = match class {
+            TaskClass::Log => queues.log,
             TaskClass::Foreground => queues.foreground,
             TaskClass::Flush => queues.flush,
             TaskClass::Background => queues.background,

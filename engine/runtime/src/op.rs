@@ -90,6 +90,11 @@ pub(crate) enum Request {
 }
 
 impl Op {
+    /// Whether it is a write to a log: the device has nothing to do until it is submitted.
+    pub(crate) fn is_durable_write(&self) -> bool {
+        matches!(self, Self::Request { request: Request::Write { mode: WriteMode::Durable, .. }, .. })
+    }
+
     /// The submission entry, pointing into this op. The op must already be at its place in the
     /// slab: what entries point to lies on the heap or in the pool, never in the op itself.
     pub(crate) fn entry(&mut self) -> squeue::Entry {

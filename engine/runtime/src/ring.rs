@@ -134,6 +134,12 @@ impl Ring {
         self.backlog.push_back(entry);
     }
 
+    /// Submits what is queued now, not at the next turn. What the kernel does not take stays queued.
+    pub(crate) fn submit(&mut self) {
+        self.submit_backlog();
+        self.enter(0);
+    }
+
     /// Submits what is queued and lets the kernel make completions, if there is reason to.
     pub(crate) fn enter_if_needed(&mut self) -> Entered {
         self.submit_backlog();

@@ -265,6 +265,7 @@ impl<M: Send + 'static> Seat<M> {
             index: self.index,
             mailboxes: Arc::clone(&self.mailboxes),
             queues: Queues {
+                log: queue(1000, "log"),
                 foreground: queue(1000, "foreground"),
                 flush: queue(1000, "flush"),
                 background: queue(100, "background"),

@@ -5,6 +5,7 @@
 mod answer;
 mod cache;
 mod catalogue;
+mod checksum;
 mod codec;
 mod compaction;
 mod data_dir;

@@ -11,6 +11,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{LogOp, LogPosition};
+use crate::checksum::SeededHash;
 use crate::codec::Decoder;
 use crate::error::{Corruption, Error, Result};
 use crate::framing::{HeaderFault, HeaderKind, PRELUDE_BYTES};
@@ -289,7 +290,7 @@ pub(super) fn record_bytes(ops: &[LogOp<'_>]) -> Option<usize> {
 }
 
 /// Writes a record over `record`, which is exactly [`record_bytes`] long, and gives its checksum.
-pub(super) fn encode_record(record: &mut [u8], stamp: Stamp, ops: &[LogOp<'_>], seed: u64) -> u64 {
+pub(super) fn encode_record(record: &mut [u8], stamp: Stamp, ops: &[LogOp<'_>], hash: &SeededHash) -> u64 {
     let bytes = record.len() as u64;
     let (head, mut rest) = record.split_at_mut(RECORD_HEADER_BYTES);
     put_word(head, 1, bytes | (ops.len() as u64) << 32);
@@ -308,7 +309,7 @@ pub(super) fn encode_record(record: &mut [u8], stamp: Stamp, ops: &[LogOp<'_>], 
         rest = tail;
     }
     debug_assert!(rest.is_empty());
-    let checksum = xxh3_64_with_seed(&record[8..], seed);
+    let checksum = hash.hash(&record[8..]);
     put_word(record, 0, checksum);
     checksum
 }

@@ -17,6 +17,7 @@ use super::format::{
     BLOCK_HEADER_BYTES, BLOCKS_START, Binding, BlockHeader, encode_record, fold_checksum, record_bytes,
 };
 use super::{AppendError, LogOp, LogOptions, LogPosition};
+use crate::checksum::SeededHash;
 use crate::stamp::{HybridTime, Stamp};
 
 /// Buffers kept for reuse; more are in use only while the queue is long.
@@ -36,7 +37,7 @@ pub(super) struct Staging {
     queue_bytes_max: u64,
     /// Record bytes staged and not yet durable, those in flight included.
     queued_bytes: u64,
-    seed: u64,
+    hash: SeededHash,
 }
 
 /// One block, filling or sealed.
@@ -67,7 +68,7 @@ impl Staging {
             buffer_bytes,
             queue_bytes_max: u64::from(options.queue_bytes_max),
             queued_bytes: 0,
-            seed,
+            hash: SeededHash::new(seed),
         }
     }
 
@@ -85,10 +86,9 @@ impl Staging {
             self.open_block(bytes);
         }
         self.queued_bytes += bytes as u64;
-        let seed = self.seed;
         let block = self.blocks.back_mut().expect("a block was found or opened");
         let start = block.used_bytes as usize;
-        let checksum = encode_record(&mut block.buffer[start..start + bytes], stamp, ops, seed);
+        let checksum = encode_record(&mut block.buffer[start..start + bytes], stamp, ops, &self.hash);
         block.records_fold = fold_checksum(block.records_fold, checksum);
         block.records += 1;
         block.used_bytes += bytes as u32;

@@ -6,7 +6,7 @@
 
 use super::Memtable;
 use super::arena::EntryRef;
-use super::order::Place;
+use super::order::{Order, Place};
 use crate::key::Position;
 use crate::record::RecordView;
 
@@ -36,34 +36,34 @@ impl MemtableCursor {
 
     /// Goes to the first key at or after `position`.
     pub fn seek(&mut self, memtable: &Memtable, position: &Position<'_>) {
-        self.stand(memtable, memtable.order.seek(&memtable.arena, position));
+        self.stand(memtable, |order| order.seek(&memtable.arena, position));
     }
 
     /// Goes to the last key before `position`.
     pub fn seek_before(&mut self, memtable: &Memtable, position: &Position<'_>) {
-        self.stand(memtable, memtable.order.seek_before(&memtable.arena, position));
+        self.stand(memtable, |order| order.seek_before(&memtable.arena, position));
     }
 
     /// Goes to the first key.
     pub fn seek_first(&mut self, memtable: &Memtable) {
-        self.stand(memtable, memtable.order.first());
+        self.stand(memtable, Order::first);
     }
 
     /// Goes to the last key.
     pub fn seek_last(&mut self, memtable: &Memtable) {
-        self.stand(memtable, memtable.order.last());
+        self.stand(memtable, Order::last);
     }
 
     /// Goes to the next key, published since or not. Stays nowhere if it stands nowhere.
     pub fn next(&mut self, memtable: &Memtable) {
-        let place = self.place(memtable).and_then(|place| memtable.order.next(place));
-        self.stand(memtable, place);
+        let at = self.at;
+        self.stand(memtable, |order| order.next(at?.place_in(order, memtable)?));
     }
 
     /// Goes to the key before. Stays nowhere if it stands nowhere.
     pub fn previous(&mut self, memtable: &Memtable) {
-        let place = self.place(memtable).and_then(|place| memtable.order.previous(place));
-        self.stand(memtable, place);
+        let at = self.at;
+        self.stand(memtable, |order| order.previous(at?.place_in(order, memtable)?));
     }
 
     /// The key it stands on and its newest record, tombstones and expired ones included.
@@ -89,30 +89,32 @@ impl MemtableCursor {
     /// [`NEAR_KEYS`] away, and what leads to that of the one twice as far. To be called at every
     /// step of a walk in order.
     pub fn look_ahead(&self, memtable: &Memtable) {
-        let Some(at) = self.at.filter(|at| at.version == memtable.order.version()) else { return };
-        if let Some(far) = memtable.order.later(at.place, 2 * NEAR_KEYS) {
+        let order = memtable.ordered();
+        let Some(at) = self.at.filter(|at| at.version == order.version()) else { return };
+        if let Some(far) = order.later(at.place, 2 * NEAR_KEYS) {
             memtable.arena.prefetch_header(far);
         }
-        if let Some(near) = memtable.order.later(at.place, NEAR_KEYS) {
+        if let Some(near) = order.later(at.place, NEAR_KEYS) {
             let newest = memtable.arena.link(near);
             memtable.arena.prefetch_header(newest);
             memtable.arena.prefetch_body(newest, memtable.arena.body_bytes(newest));
         }
     }
 
-    fn stand(&mut self, memtable: &Memtable, place: Option<Place>) {
-        let order = &memtable.order;
-        self.at = place.map(|place| At { place, root: order.entry(place), version: order.version() });
+    fn stand(&mut self, memtable: &Memtable, place: impl FnOnce(&Order) -> Option<Place>) {
+        let order = memtable.ordered();
+        self.at = place(&order).map(|place| At { place, root: order.entry(place), version: order.version() });
     }
+}
 
+impl At {
     /// Its place in the order as it is now.
-    fn place(&self, memtable: &Memtable) -> Option<Place> {
-        let at = self.at?;
-        if at.version == memtable.order.version() {
-            return Some(at.place);
+    fn place_in(&self, order: &Order, memtable: &Memtable) -> Option<Place> {
+        if self.version == order.version() {
+            return Some(self.place);
         }
-        let place = memtable.order.seek(&memtable.arena, &memtable.arena.position(at.root));
-        debug_assert_eq!(place.map(|place| memtable.order.entry(place)), Some(at.root));
+        let place = order.seek(&memtable.arena, &memtable.arena.position(self.root));
+        debug_assert_eq!(place.map(|place| order.entry(place)), Some(self.root));
         place
     }
 }

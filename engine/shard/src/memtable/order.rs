@@ -12,6 +12,11 @@
 //! shorter one when a key arrives that does not share it; a little slack makes that rare.
 //!
 //! Leaves are never removed or merged: nothing leaves a memtable.
+//!
+//! Entries are added many at a time, because every single one would wait for the memory of its leaf:
+//! sorted, their leaves are known ahead and asked for while others are filled.
+
+use pinion_env::prefetch;
 
 use super::arena::{Arena, EntryRef};
 use crate::key::Position;
@@ -23,6 +28,10 @@ const SKIP_BYTES_MAX: usize = 48;
 /// Of a common prefix, how many bytes are not skipped, so that a key that differs only near the
 /// end of it does not make the leaf compute all heads anew.
 const SKIP_SLACK_BYTES: usize = 4;
+/// How many entries are added at once at most.
+pub(super) const ADDED_MAX: usize = 256;
+/// How many entries ahead the leaf of one is asked for.
+const LEAVES_AHEAD: usize = 4;
 /// Bits of a head below partition and namespace.
 const USER_BITS: u32 = 80;
 
@@ -59,8 +68,37 @@ pub(super) struct Place {
 }
 
 impl Order {
+    /// Adds entries whose positions are not there yet, at most [`ADDED_MAX`], and empties the list.
+    pub(super) fn add(&mut self, arena: &Arena, entries: &mut Vec<EntryRef>) {
+        let mut sorted = [(0, EntryRef(0)); ADDED_MAX];
+        let sorted = &mut sorted[..entries.len()];
+        entries.iter().for_each(|entry| arena.prefetch_header(*entry));
+        for (place, entry) in sorted.iter_mut().zip(entries.drain(..)) {
+            *place = (arena.position(entry).prefix(), entry);
+        }
+        sorted.sort_unstable_by(|left, right| {
+            let by_key = || arena.position(left.1).cmp(&arena.position(right.1));
+            left.0.cmp(&right.0).then_with(by_key)
+        });
+        for index in 0..sorted.len() {
+            if let Some((prefix, _)) = sorted.get(index + LEAVES_AHEAD) {
+                self.prefetch_leaf(*prefix);
+            }
+            let entry = sorted[index].1;
+            self.insert(arena, &arena.position(entry), entry);
+        }
+    }
+
+    /// Asks for the leaf that a position of this prefix most likely belongs to.
+    fn prefetch_leaf(&self, prefix: u128) {
+        let Some(rest) = self.firsts.get(1..) else { return };
+        let leaf = &self.leaves[rest.partition_point(|first| *first < prefix)];
+        prefetch(&leaf.heads);
+        prefetch(&leaf.entries);
+    }
+
     /// Adds an entry whose position is not there yet.
-    pub(super) fn insert(&mut self, arena: &Arena, position: &Position<'_>, entry: EntryRef) {
+    fn insert(&mut self, arena: &Arena, position: &Position<'_>, entry: EntryRef) {
         self.version += 1;
         if self.leaves.is_empty() {
             self.leaves.push(Box::new(Leaf::new()));

@@ -42,7 +42,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
     pub(super) fn spawn_commit_tasks(&self) {
         let env = &self.inner.env;
         let shard = self.clone();
-        env.spawn(TaskClass::Foreground, async move { shard.inner.write_log().await });
+        env.spawn(TaskClass::Log, async move { shard.inner.write_log().await });
         let shard = self.clone();
         env.spawn(TaskClass::Foreground, async move { shard.inner.publish_durable().await });
         let shard = self.clone();
