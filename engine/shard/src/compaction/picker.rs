@@ -12,7 +12,8 @@
 //! above it there stays above it, and the order of places holds. It may go whole, and out of a run it
 //! may be put into a level as it is, since neither reads it. Runs are then merged into a level above
 //! it ([`super::levels`]), so that they do not pile up. Only when such levels run out (a table in
-//! quarantine in level 1) does what overlaps it stay in runs.
+//! quarantine in level 1, or in a run above something in level 1 that cannot leave) does what overlaps
+//! it stay in runs.
 
 use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};

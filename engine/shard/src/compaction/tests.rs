@@ -270,10 +270,18 @@ impl Lsm {
         self.quarantined.extend(number);
     }
 
-    /// Whether a table in quarantine stands in the uppermost level, so that runs may pile up.
+    /// Whether a table in quarantine stands in the uppermost level, or in a run above something in that
+    /// level, so that runs may pile up.
     fn has_no_level_left(&self) -> bool {
-        let first = self.levels.first().into_iter().flatten();
-        { first }.any(|table| self.quarantined.contains(&table.meta.number))
+        let first = self.levels.first().map_or(&[][..], Vec::as_slice);
+        let quarantines = |table: &&Table| self.quarantined.contains(&table.meta.number);
+        let covers = |table: &Table| {
+            first
+                .iter()
+                .any(|below| below.meta.first <= table.meta.last && table.meta.first <= below.meta.last)
+        };
+        let mut in_runs = self.runs.iter().flat_map(|run| &run.1).filter(quarantines);
+        first.iter().any(|table| quarantines(&table)) || in_runs.any(covers)
     }
 
     fn places(&self) -> impl Iterator<Item = &Table> {
