@@ -7,7 +7,9 @@ pub mod command;
 mod error;
 pub mod load;
 pub mod ratio;
+pub mod report;
 pub mod roof;
 pub mod stall;
+pub mod workload;
 
 pub use error::{Error, Result};
