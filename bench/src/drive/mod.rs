@@ -1,0 +1,335 @@
+//! The load tool: runs a workload against a target and reports what it saw.
+//!
+//! A load has threads, each with connections on a bare io_uring of its own, each connection with a
+//! number of operations in flight. Closed loop: as many as possible, which finds the ceiling. Open loop:
+//! at a given rate, which tells the latency that users would see at that rate.
+//!
+//! Phases: *load* inserts the records, in the order of their numbers; *run* does the workload's
+//! operations. When values are verified, *verify* follows: every record is read, and must hold what
+//! was acknowledged last, or a write whose outcome is unknown.
+//!
+//! Failure: when a connection breaks or the target goes silent, the load ends, and what was counted
+//! until then is reported, with the reason in [`RunReport::ended`].
+//!
+//! | file | subject |
+//! |---|---|
+//! | `target` | addresses, what a target says of itself |
+//! | `speech` | requests and answers, whatever the protocol |
+//! | `native`, `resp` | the two protocols |
+//! | `shared` | what threads share: budget, inserts, the ledger of verified values |
+//! | `worker` | one thread |
+//! | `tally` | counts |
+//! | `live` | the progress line |
+//! | `find` | the highest rate that keeps a promise |
+
+mod find;
+mod live;
+mod native;
+mod resp;
+mod shared;
+mod speech;
+mod tally;
+mod target;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use find::{Found, Slo, find_max};
+pub use target::{Speech, Target};
+
+use shared::{Ledger, Shared};
+use tally::{Second, Tally};
+use worker::{Job, Worker};
+
+use crate::error::{Error, Result};
+use crate::load::{CONNECTIONS_MAX, DEPTH_MAX, pin_to_cpu, process_cpu_time};
+use crate::report::{Interval, RunReport};
+use crate::workload::{Kind, Workload};
+
+/// A generator that is busier than this measures itself, in percent of a cpu.
+const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
+/// Records may be verified up to this many: each takes 16 bytes.
+const VERIFIED_RECORDS_MAX: u64 = 200_000_000;
+
+/// A part of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Inserts the records.
+    Load,
+    /// Does the workload's operations.
+    Run,
+    /// Reads every record and compares.
+    Verify,
+}
+
+/// A load.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is asked.
+    pub workload: Workload,
+    /// Whom.
+    pub target: Target,
+    /// Threads of the generator.
+    pub threads: usize,
+    /// Connections of all threads, a multiple of the threads.
+    pub connections: usize,
+    /// Operations in flight on each.
+    pub depth: usize,
+    /// Operations per second of a run; `None` = as many as possible.
+    pub rate: Option<f64>,
+    /// How long a run is measured; `None` = until its operations are done.
+    pub seconds: Option<Duration>,
+    /// How long a run goes before it is measured.
+    pub warmup: Duration,
+    /// Whether every value that is read is checked.
+    pub verify: bool,
+    /// Of everything that is drawn.
+    pub seed: u64,
+    /// The cpus of the threads, in turn; empty = wherever the system likes.
+    pub cpus: Vec<usize>,
+    /// The target's process, to tell how busy it was.
+    pub target_process: Option<u32>,
+    /// Whether a progress line is shown on standard error.
+    pub progress: bool,
+}
+
+impl Plan {
+    fn check(&self, phase: Phase) -> Result<()> {
+        let usage = |text: String| Err(Error::Usage(text));
+        if self.threads == 0 || self.connections == 0 || !self.connections.is_multiple_of(self.threads) {
+            let (connections, threads) = (self.connections, self.threads);
+            return usage(format!("{connections} connections cannot be shared evenly by {threads} threads"));
+        }
+        if self.connections / self.threads > CONNECTIONS_MAX {
+            return usage(format!("a thread has at most {CONNECTIONS_MAX} connections"));
+        }
+        if !(1..=DEPTH_MAX).contains(&self.depth) {
+            return usage(format!("depth is 1 to {DEPTH_MAX}"));
+        }
+        if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            return usage("a rate is above 0".to_owned());
+        }
+        if phase == Phase::Run && self.seconds.is_none() && self.workload.operation_count == 0 {
+            return usage("a run needs an end: --seconds or operationcount".to_owned());
+        }
+        if self.verify {
+            let dies = self.workload.share(Kind::Delete) > 0.0 || self.workload.ttl_ms > 0;
+            if dies {
+                return usage("what is deleted or expires cannot be verified".to_owned());
+            }
+            if self.workload.record_count > VERIFIED_RECORDS_MAX {
+                return usage(format!("at most {VERIFIED_RECORDS_MAX} records can be verified"));
+            }
+        }
+        Ok(())
+    }
+
+    fn budget(&self, phase: Phase) -> u64 {
+        match phase {
+            Phase::Load => self.workload.insert_count,
+            Phase::Verify => self.workload.record_count,
+            Phase::Run if self.workload.operation_count == 0 => u64::MAX,
+            Phase::Run => self.workload.operation_count,
+        }
+    }
+}
+
+/// Runs one phase to its end; a verified run is followed by reading every record.
+///
+/// # Errors
+/// [`Error::Usage`], or the target could not be reached at all. What happens later is in the report.
+pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
+    plan.check(phase)?;
+    let address = plan.target.address()?;
+    let (facts, before) = plan.target.describe();
+    let workload = &plan.workload;
+    let inserted = if phase == Phase::Load { 0 } else { workload.record_count };
+    let ledger = plan.verify.then(|| {
+        let expected = (workload.operation_count as f64 * workload.share(Kind::Insert) * 1.1) as u64;
+        let expected = if workload.share(Kind::Insert) > 0.0 { expected.max(1 << 20) } else { 0 };
+        Ledger::new(workload.insert_start, workload.record_count.max(workload.insert_count), expected)
+    });
+    let shared = Shared::new(plan.budget(phase), workload.insert_start + inserted, ledger);
+    let mut outcome = drive(plan, phase, &shared, address)?;
+    let mut kinds = outcome.tally.report();
+    if plan.verify && phase == Phase::Run && outcome.error.is_none() {
+        let again = Shared::new(plan.budget(Phase::Verify), workload.insert_start + inserted, shared.ledger);
+        let verified = drive(plan, Phase::Verify, &again, address)?;
+        kinds.extend(verified.tally.report());
+        outcome.error = outcome.error.or(verified.error);
+        if outcome.tally.first_failure.is_none() {
+            outcome.tally.first_failure = verified.tally.first_failure;
+        }
+    }
+    let (_, after) = plan.target.describe();
+    let after: BTreeMap<String, u64> = after.into_iter().collect();
+    let counters = before.into_iter().filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
+    let seconds = outcome.seconds.max(1e-9);
+    let cpu = |time: Duration| 100.0 * time.as_secs_f64() / outcome.wall_seconds.max(1e-9);
+    let generator_cpu_percent = cpu(outcome.tally.cpu) / plan.threads as f64;
+    let operations = outcome.tally.operations();
+    let mut report = RunReport {
+        report_version: RunReport::VERSION,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix_s: outcome.started_unix_s,
+        phase: if phase == Phase::Load { "load" } else { "run" }.to_owned(),
+        workload: workload.name.clone(),
+        properties: workload.properties.clone(),
+        target: plan.target.to_string(),
+        target_facts: facts,
+        machine_facts: machine(),
+        threads: plan.threads as u32,
+        connections: plan.connections as u32,
+        depth: plan.depth as u32,
+        rate_per_second: plan.rate.filter(|_| phase == Phase::Run),
+        seconds,
+        warmup_seconds: if phase == Phase::Run { plan.warmup.as_secs_f64() } else { 0.0 },
+        operations,
+        ops_per_second: operations as f64 / seconds,
+        generator_cpu_percent,
+        target_cpu_percent: outcome.target_cpu.map(cpu),
+        warnings: Vec::new(),
+        ended: outcome.error.as_ref().map(ToString::to_string),
+        kinds,
+        intervals: outcome.intervals,
+        target_counters: counters.collect(),
+    };
+    warn(&mut report, plan, outcome.tally.first_failure);
+    Ok(report)
+}
+
+fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
+    let warnings = &mut report.warnings;
+    if let Some(failure) = first_failure {
+        warnings.push(format!("not every operation went well; the first that did not: {failure}"));
+    }
+    if report.generator_cpu_percent > GENERATOR_CPU_PERCENT_MAX {
+        let percent = report.generator_cpu_percent;
+        warnings.push(format!(
+            "the generator's threads were busy for {percent:.0} % of the time: it may be the generator that was \
+             measured; give it more threads on cpus of their own"
+        ));
+    }
+    if let Some(rate) = report.rate_per_second
+        && report.ops_per_second < 0.98 * rate
+    {
+        let reached = report.ops_per_second;
+        warnings.push(format!("{rate:.0} operations per second were asked for, {reached:.0} were reached"));
+    }
+    let is_local = plan.target.address().is_ok_and(|address| address.ip().is_loopback());
+    if is_local && plan.cpus.is_empty() {
+        warnings.push("target and generator share this machine's cpus: pin the target, and use --cpus".to_owned());
+    }
+    if report.kinds.iter().any(|kind| kind.name == Kind::Scan.name()) {
+        let order = "scans read in the order of keys, merged over all shards";
+        report.target_facts.push(("scan order".to_owned(), order.to_owned()));
+    }
+}
+
+/// What a phase came to.
+struct Outcome {
+    tally: Tally,
+    intervals: Vec<Interval>,
+    started_unix_s: u64,
+    /// Measured, and of the whole phase.
+    seconds: f64,
+    wall_seconds: f64,
+    target_cpu: Option<Duration>,
+    error: Option<Error>,
+}
+
+fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAddr) -> Result<Outcome> {
+    let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let target_cpu = || plan.target_process.and_then(process_cpu_time);
+    let (cpu_before, begins) = (target_cpu(), Instant::now());
+    let connections = plan.connections / plan.threads;
+    let job = Job { plan, phase, shared, address, begins, threads: plan.threads, connections };
+    let (sender, receiver) = mpsc::channel::<Second>();
+    let (tally, seconds, error) = thread::scope(|scope| -> Result<_> {
+        let mut workers = Vec::new();
+        for index in 0..plan.threads {
+            let sender = sender.clone();
+            let thread = thread::Builder::new().name(format!("load-{index}"));
+            workers.push(thread.spawn_scoped(scope, move || {
+                if let Some(cpu) = plan.cpus.get(index % plan.cpus.len().max(1)).copied()
+                    && let Err(error) = pin_to_cpu(cpu)
+                {
+                    job.shared.stop();
+                    return (Tally::default(), Some(Error::Cpu { cpu, error }));
+                }
+                Worker::run(job, index, sender)
+            })?);
+        }
+        drop(sender);
+        let mut seconds: BTreeMap<u64, Second> = BTreeMap::new();
+        let mut line = live::Line::new(plan, phase);
+        for second in receiver {
+            let index = second.index;
+            match seconds.get_mut(&index) {
+                Some(sum) => sum.add(&second),
+                None => drop(seconds.insert(index, second)),
+            }
+            line.show(shared.begun(), seconds.range(..=index).next_back().map(|(_, second)| second));
+        }
+        line.end();
+        let (mut tally, mut first_error) = (Tally::default(), None);
+        for worker in workers {
+            let (counts, error) = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            tally.add(counts);
+            first_error = first_error.or(error);
+        }
+        Ok((tally, seconds, first_error))
+    })?;
+    if tally.operations() + tally.failures() == 0
+        && let Some(error @ (Error::Connect { .. } | Error::Refused(_) | Error::Cpu { .. })) = error
+    {
+        return Err(error);
+    }
+    let wall_seconds = begins.elapsed().as_secs_f64();
+    let warmup = if phase == Phase::Run { plan.warmup.as_secs_f64() } else { 0.0 };
+    let longest = plan.seconds.filter(|_| phase == Phase::Run).map_or(f64::INFINITY, |time| time.as_secs_f64());
+    let measured = (wall_seconds - warmup).max(0.0).min(longest);
+    Ok(Outcome {
+        tally,
+        intervals: intervals(&seconds, measured),
+        started_unix_s,
+        seconds: measured,
+        wall_seconds,
+        target_cpu: target_cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before)),
+        error,
+    })
+}
+
+/// Seconds without an operation are told too. What ended while the load drained is in none.
+fn intervals(seconds: &BTreeMap<u64, Second>, measured: f64) -> Vec<Interval> {
+    let count = measured.ceil() as u64;
+    let length = |index: u64| (measured - index as f64).min(1.0);
+    (0..count)
+        .map(|index| seconds.get(&index).map_or_else(|| Second::new(index).report(length(index)), |second| second.report(length(index))))
+        .collect()
+}
+
+/// What this machine is.
+fn machine() -> Vec<(String, String)> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let unknown = || "unknown".to_owned();
+    [
+        ("cpu", field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown)),
+        ("cpus", thread::available_parallelism().map_or_else(|_| unknown(), |count| count.to_string())),
+        ("memory", field(&read("/proc/meminfo"), "MemTotal").unwrap_or_else(unknown)),
+        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}

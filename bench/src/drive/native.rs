@@ -1,0 +1,190 @@
+//! Pinion's own protocol, as a load speaks it.
+//!
+//! A scan reads in the order of keys, so every shard is asked in turn for as many records as are
+//! wanted, page by page; what is counted is what a merge of them would give.
+
+use std::net::TcpStream;
+
+use pinion_protocol::{
+    Direction, Durability, ErrorCode, FEATURES, FRAME_BYTES_MAX_DEFAULT, Frames, Hello, KeyRequest,
+    NAMESPACE_DEFAULT, Outcome, Preface, Put, Request, Response, Scan, ScanKind, Ttl, Write,
+};
+
+use super::speech::{Answer, Answers, Ask, WriteOptions};
+use crate::error::{Error, Result};
+use crate::workload::WriteDurability;
+
+/// The id of HELLO: not 0, which is the id of errors without a request.
+const HELLO_ID: u64 = 1;
+
+#[derive(Debug)]
+pub(super) struct Native {
+    frames: Frames,
+    slots: Vec<Slot>,
+    shards: u16,
+    durability: Durability,
+    ttl: Ttl,
+}
+
+/// A place for one request.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Of its last request. Modulo the number of slots it is the slot's index.
+    request_id: u64,
+    in_flight: bool,
+    scan: ScanState,
+}
+
+/// Where a scan is.
+#[derive(Debug, Default)]
+struct ScanState {
+    start: Vec<u8>,
+    cursor: Vec<u8>,
+    shard: u16,
+    /// Records wanted, found in this shard, and in all shards before.
+    limit: u64,
+    found: u64,
+    found_before: u64,
+}
+
+impl Native {
+    pub(super) fn greet(socket: &mut TcpStream, depth: usize, options: WriteOptions) -> Result<Self> {
+        use std::io::{ErrorKind, Read as _, Write as _};
+        let mut frames = Frames::new(FRAME_BYTES_MAX_DEFAULT);
+        let mut out = Preface::OURS.to_bytes().to_vec();
+        let hello = Hello { wanted_core: None, features: FEATURES, client_name: "pinion-bench" };
+        Request::Hello(hello).encode(HELLO_ID, 0, 0, &mut out)?;
+        socket.write_all(&out)?;
+        let mut chunk = [0; 4096];
+        let shards = loop {
+            let bytes = match socket.read(&mut chunk) {
+                // The kernel interrupts reads that have a time limit to end what a closed ring left.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            };
+            if bytes == 0 {
+                return Err(Error::Refused("it closed the connection instead of greeting".to_owned()));
+            }
+            let mut rest = &chunk[..bytes];
+            let Some(frame) = frames.next_frame(&mut rest)? else { continue };
+            match Response::decode(&frame.header, frame.body)? {
+                Response::Hello(reply) if (reply.in_flight_max as usize) < depth => {
+                    let most = reply.in_flight_max;
+                    return Err(Error::Refused(format!("it allows {most} requests in flight, not {depth}")));
+                }
+                Response::Hello(reply) => break reply.shard_cores.len() as u16,
+                Response::Error { error, .. } => {
+                    return Err(Error::Refused(format!("{}: {}", error.code.name(), error.message)));
+                }
+                other => return Err(Error::Answer(format!("HELLO was answered by opcode {}", other.opcode()))),
+            }
+        };
+        Ok(Self {
+            frames,
+            slots: (0..depth).map(|index| Slot { request_id: index as u64, ..Slot::default() }).collect(),
+            shards,
+            durability: match options.durability {
+                WriteDurability::Sync => Durability::Sync,
+                WriteDurability::Buffered => Durability::Buffered,
+            },
+            ttl: if options.ttl_ms == 0 { Ttl::NamespaceDefault } else { Ttl::from_millis(options.ttl_ms) },
+        })
+    }
+
+    pub(super) fn ask(&mut self, index: usize, ask: Ask<'_>, out: &mut Vec<u8>) -> Result<()> {
+        let namespace = NAMESPACE_DEFAULT;
+        let write = |key| Write { namespace, key, durability: self.durability, stamp: None };
+        let request = match ask {
+            Ask::Get { key } => Request::Get(KeyRequest { namespace, key }),
+            Ask::Put { key, value, .. } => Request::Put(Put { write: write(key), ttl: self.ttl, value }),
+            Ask::Delete { key } => Request::Delete(write(key)),
+            Ask::Scan { start, limit } => {
+                let scan = &mut self.slots[index].scan;
+                scan.start.clear();
+                scan.start.extend_from_slice(start);
+                scan.cursor.clear();
+                (scan.shard, scan.limit, scan.found, scan.found_before) = (0, limit, 0, 0);
+                return self.ask_page(index, out);
+            }
+        };
+        let request_id = self.next_id(index);
+        Ok(request.encode(request_id, 0, 0, out)?)
+    }
+
+    fn next_id(&mut self, index: usize) -> u64 {
+        let depth = self.slots.len() as u64;
+        let slot = &mut self.slots[index];
+        slot.in_flight = true;
+        slot.request_id += depth;
+        slot.request_id
+    }
+
+    fn ask_page(&mut self, index: usize, out: &mut Vec<u8>) -> Result<()> {
+        let request_id = self.next_id(index);
+        let scan = &self.slots[index].scan;
+        let request = Request::Scan(Scan {
+            namespace: NAMESPACE_DEFAULT,
+            kind: ScanKind::Ordered { shard: scan.shard },
+            direction: Direction::Forward,
+            limit: u32::try_from(scan.limit - scan.found).unwrap_or(u32::MAX),
+            bytes_max: 0,
+            keys_only: false,
+            start: &scan.start,
+            end: &[],
+            prefix: &[],
+            cursor: &scan.cursor,
+        });
+        Ok(request.encode(request_id, 0, 0, out)?)
+    }
+
+    pub(super) fn receive(&mut self, mut chunk: &[u8], answers: &mut Answers, out: &mut Vec<u8>) -> Result<()> {
+        let depth = self.slots.len() as u64;
+        loop {
+            let Some(frame) = self.frames.next_frame(&mut chunk)? else { return Ok(()) };
+            let request_id = frame.header.request_id;
+            let index = (request_id % depth) as usize;
+            let slot = &mut self.slots[index];
+            if !slot.in_flight || slot.request_id != request_id {
+                return Err(Error::Answer(format!("request id {request_id} is not in flight")));
+            }
+            slot.in_flight = false;
+            match Response::decode(&frame.header, frame.body)? {
+                Response::Get(reply) => match reply.value {
+                    Some(value) => answers.push_value(index, value.bytes),
+                    None => answers.push(index, Answer::Absent),
+                },
+                Response::Put(_) | Response::Delete(_) => answers.push(index, Answer::Done),
+                Response::Scan(page) => {
+                    let scan = &mut slot.scan;
+                    scan.found += page.records.len() as u64;
+                    scan.cursor.clear();
+                    if !page.done && scan.found < scan.limit {
+                        scan.cursor.extend_from_slice(page.cursor);
+                        self.ask_page(index, out)?;
+                        continue;
+                    }
+                    scan.found_before += std::mem::take(&mut scan.found);
+                    scan.shard += 1;
+                    if scan.shard < self.shards {
+                        self.ask_page(index, out)?;
+                    } else {
+                        answers.push(index, Answer::Scanned(scan.found_before.min(scan.limit)));
+                    }
+                }
+                Response::Error { error, .. } => {
+                    let message = format!("{}: {}", error.code.name(), error.message);
+                    let is_applied = error.outcome != Outcome::NotApplied;
+                    answers.push(
+                        index,
+                        if error.code == ErrorCode::Overloaded && !is_applied {
+                            Answer::Refused { retry_after_ms: error.retry_after_ms, message }
+                        } else {
+                            Answer::Failed { is_unknown: is_applied, message }
+                        },
+                    );
+                }
+                other => return Err(Error::Answer(format!("opcode {} was not asked for", other.opcode()))),
+            }
+        }
+    }
+}

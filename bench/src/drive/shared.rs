@@ -1,0 +1,179 @@
+//! What the threads of a load share: how much is left to do, which records there are, and, when values
+//! are verified, what each record must hold.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Room for records that a run inserts, beyond those that were loaded, in a ledger.
+const LEDGER_INSERTS_MAX: u64 = 4 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Operations begun.
+    begun: AtomicU64,
+    /// Operations that may be begun.
+    budget: u64,
+    pub(super) inserts: Inserts,
+    pub(super) ledger: Option<Ledger>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(budget: u64, next_insert: u64, ledger: Option<Ledger>) -> Self {
+        let inserts = Inserts::new(next_insert);
+        Self { begun: AtomicU64::new(0), budget, inserts, ledger, stop: AtomicBool::new(false) }
+    }
+
+    /// The number of another operation; none if there were enough.
+    pub(super) fn begin(&self) -> Option<u64> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        (number < self.budget).then_some(number)
+    }
+
+    /// Operations begun so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed).min(self.budget)
+    }
+
+    /// Ends the load: one of its threads has failed, or a signal came.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Numbers of new records. What was inserted may be asked for once it and all before it were
+/// acknowledged.
+#[derive(Debug)]
+pub(super) struct Inserts {
+    next: AtomicU64,
+    /// All below are acknowledged.
+    acknowledged: AtomicU64,
+    /// Acknowledged before one of a smaller number.
+    early: Mutex<BTreeSet<u64>>,
+}
+
+impl Inserts {
+    fn new(next: u64) -> Self {
+        Self { next: AtomicU64::new(next), acknowledged: AtomicU64::new(next), early: Mutex::default() }
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The newest record that may be asked for.
+    pub(super) fn last(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// One was acknowledged, or has failed: then it is asked for like the others, and not found.
+    pub(super) fn acknowledge(&self, number: u64) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        early.insert(number);
+        let mut next = self.acknowledged.load(Ordering::Relaxed);
+        while early.remove(&next) {
+            next += 1;
+        }
+        self.acknowledged.store(next, Ordering::Relaxed);
+    }
+}
+
+/// What each record must hold: the version whose write was acknowledged last, or a later one that was
+/// begun. One write of a record at a time, so that versions are acknowledged in their order; a write
+/// whose outcome is unknown is the last of its record.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    first: u64,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// 0 = none since the load began.
+    acknowledged: AtomicU64,
+    /// Greater than `acknowledged` while a write is under way, and after one of unknown outcome.
+    begun: AtomicU64,
+}
+
+impl Ledger {
+    /// For `records` from `first` on, and those that will be inserted behind them.
+    pub(super) fn new(first: u64, records: u64, expected_inserts: u64) -> Self {
+        let count = records + expected_inserts.min(LEDGER_INSERTS_MAX);
+        Self { first, entries: (0..count).map(|_| Entry::default()).collect() }
+    }
+
+    fn entry(&self, number: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Begins a write of this version, unless one is under way or of unknown outcome.
+    pub(super) fn begin(&self, number: u64, version: u64) -> bool {
+        let Some(entry) = self.entry(number) else { return true };
+        let acknowledged = entry.acknowledged.load(Ordering::Acquire);
+        entry.begun.compare_exchange(acknowledged, version, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(super) fn acknowledge(&self, number: u64, version: u64) {
+        if let Some(entry) = self.entry(number) {
+            entry.acknowledged.store(version, Ordering::Release);
+        }
+    }
+
+    /// A write was not applied.
+    pub(super) fn give_up(&self, number: u64) {
+        if let Some(entry) = self.entry(number) {
+            entry.begun.store(entry.acknowledged.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// The least version that a read which begins now may find; 0 = any, or none.
+    pub(super) fn floor(&self, number: u64) -> u64 {
+        self.entry(number).map_or(0, |entry| entry.acknowledged.load(Ordering::Acquire))
+    }
+
+    /// The greatest version that a read which ends now may find, if this load has written the record.
+    pub(super) fn ceiling(&self, number: u64) -> Option<u64> {
+        let begun = self.entry(number)?.begun.load(Ordering::Acquire);
+        (begun > 0).then_some(begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_kept_and_inserts_are_told_without_holes() {
+        let shared = Shared::new(2, 10, None);
+        assert_eq!((shared.begin(), shared.begin(), shared.begin(), shared.begun()), (Some(0), Some(1), None, 2));
+        let inserts = &shared.inserts;
+        assert_eq!((inserts.last(), inserts.next(), inserts.next(), inserts.next()), (9, 10, 11, 12));
+        inserts.acknowledge(12);
+        inserts.acknowledge(11);
+        assert_eq!(inserts.last(), 9);
+        inserts.acknowledge(10);
+        assert_eq!(inserts.last(), 12);
+    }
+
+    #[test]
+    fn a_ledger_knows_what_a_read_may_find() {
+        let ledger = Ledger::new(100, 10, 5);
+        assert_eq!((ledger.floor(100), ledger.ceiling(100)), (0, None));
+        assert!(ledger.begin(100, 7) && !ledger.begin(100, 8));
+        assert_eq!((ledger.floor(100), ledger.ceiling(100)), (0, Some(7)));
+        ledger.acknowledge(100, 7);
+        assert!(ledger.begin(100, 9));
+        ledger.give_up(100);
+        assert_eq!((ledger.floor(100), ledger.ceiling(100)), (7, Some(7)));
+        assert!(ledger.begin(100, 11));
+        assert_eq!((ledger.floor(100), ledger.ceiling(100)), (7, Some(11)));
+        assert!(ledger.begin(99, 1) && ledger.begin(1 << 40, 1), "what it does not know it does not judge");
+        assert!(ledger.begin(114, 1) && !ledger.begin(114, 2));
+    }
+}
