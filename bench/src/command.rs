@@ -35,7 +35,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::load::{self, Dialect, Plan, Work};
 use crate::ratio::{self, HotPlan};
-use crate::{roof, stall};
+use crate::report::compare::read_runs;
+use crate::{report, roof, stall};
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -59,6 +60,10 @@ enum Command {
     ///
     /// Loads one shard in this process with more data than its memory holds.
     Stall(StallArgs),
+    /// Tell which differences between two sets of runs are real.
+    ///
+    /// Fails when B is worse than A by more than the bound, and not by chance.
+    Compare(CompareArgs),
     /// A bare server that answers bytes with bytes.
     #[command(hide = true)]
     RoofEcho(RoofArgs),
@@ -194,6 +199,17 @@ struct StallArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// Reports of runs as JSON: one, or a list of rounds.
+    a: PathBuf,
+    /// The same of what is compared with them, each round with the round of A in its place.
+    b: PathBuf,
+    /// How much worse anything may be, in percent.
+    #[arg(long, default_value = "5", value_parser = percent)]
+    bound_percent: f64,
+}
+
+#[derive(Debug, clap::Args)]
 struct RoofArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -224,6 +240,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Hot(args) => hot(args),
         Command::Load(args) => load(&args),
         Command::Stall(args) => stall(args),
+        Command::Compare(args) => compare(&args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
     }
@@ -299,6 +316,19 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
     Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn compare(args: &CompareArgs) -> Result<ExitCode> {
+    let (a, b) = (read_runs(&args.a)?, read_runs(&args.b)?);
+    let comparison = report::compare::compare(&a, &b, args.bound_percent)?;
+    print!("{comparison}");
+    Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A part of a whole, as an option has it.
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent: &f64| percent.is_finite() && *percent >= 0.0);
+    percent.ok_or_else(|| "not a percentage".to_owned())
+}
+
 /// A time in seconds, as an option has it.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
@@ -345,7 +375,13 @@ mod tests {
         };
         assert_eq!((load.work, load.depth, load.shape.seconds), (Work::Put, 16, Duration::from_millis(500)));
         assert_eq!(load.target.to_string(), "127.0.0.1:7600");
-        for wrong in ["bench", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"] {
+        let Ok(Command::Compare(compare)) = parse("bench compare A.json B.json") else {
+            panic!("it should parse");
+        };
+        assert_eq!((compare.a, compare.bound_percent), (PathBuf::from("A.json"), 5.0));
+        let wrong_compares = ["bench compare A.json", "bench compare A B --bound-percent NaN"];
+        let others = ["bench", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"];
+        for wrong in others.into_iter().chain(wrong_compares) {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -7,6 +7,7 @@ pub mod command;
 mod error;
 pub mod load;
 pub mod ratio;
+pub mod report;
 pub mod roof;
 pub mod stall;
 
