@@ -15,14 +15,14 @@ pub(crate) fn grouped(number: f64) -> String {
     grouped
 }
 
-/// Microseconds as a column of a table has them: no unit, three digits or all whole ones.
-pub(super) fn micros(us: f64) -> String {
-    if us < 9.995 {
-        format!("{us:.2}")
-    } else if us < 99.95 {
-        format!("{us:.1}")
+/// What was measured, as a column of a table has it: no unit, three digits or all whole ones.
+pub(super) fn figure(number: f64) -> String {
+    if number < 9.995 {
+        format!("{number:.2}")
+    } else if number < 99.95 {
+        format!("{number:.1}")
     } else {
-        grouped(us)
+        grouped(number)
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn figures_keep_three_digits_and_change_their_unit() {
-        assert_eq!([0.5, 12.34, 99.96, 1234.5].map(micros), ["0.50", "12.3", "100", "1,234"]);
+        assert_eq!([0.5, 12.34, 99.96, 1234.5].map(figure), ["0.50", "12.3", "100", "1,234"]);
         assert_eq!(
             [0.2, 1.0, 31.04, 999.6, 20_000.0, 2.5e6].map(latency),
             ["200 ns", "1 µs", "31 µs", "1 ms", "20 ms", "2.5 s"]

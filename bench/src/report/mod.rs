@@ -10,6 +10,8 @@
 //! | `hdr` | an HdrHistogram log of intervals, for its plotters |
 //! | `html` | one page that needs nothing else |
 //! | `compare` | which differences between two sets of runs are real |
+//!
+//! `figures` writes numbers for those that people read.
 
 pub mod compare;
 pub mod csv;

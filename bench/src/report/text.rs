@@ -8,7 +8,7 @@
 
 use std::fmt::{self, Display};
 
-use super::figures::{grouped, micros};
+use super::figures::{figure, grouped};
 use super::{KindReport, RunReport};
 
 /// YCSB's name of each percentile that it is asked for; only whole ones get an ordinal's ending.
@@ -105,17 +105,17 @@ impl Display for Summary<'_> {
             )?;
         }
         for kind in &report.kinds {
-            let at = |percentile| micros(kind.latency.percentile_us(percentile));
+            let at = |percentile| figure(kind.latency.percentile_us(percentile));
             writeln!(
                 f,
                 "{:<18}{:>11}{:>9}{:>9}{:>9}{:>10}{:>11}{:>11}{:>9}{:>9}",
                 kind.name,
-                grouped(report.per_second(kind.ok)),
+                figure(report.per_second(kind.ok)),
                 at(50.0),
                 at(90.0),
                 at(99.0),
                 at(99.9),
-                micros(kind.latency.max_us),
+                figure(kind.latency.max_us),
                 grouped(kind.not_found as f64),
                 grouped(kind.failed as f64),
                 grouped(kind.refused as f64)

@@ -5,8 +5,11 @@
 use crate::error::{Error, Result};
 use crate::report::RunReport;
 
-/// What must be the same in all runs of both sets, as text.
-const SAME: [(&str, fn(&RunReport) -> String); 6] = [
+/// Its name, and how a run has it.
+type Aspect = (&'static str, fn(&RunReport) -> String);
+
+/// What must be the same in all runs of both sets.
+const SAME: [Aspect; 6] = [
     ("workload", |run| run.workload.clone()),
     ("phase", |run| run.phase.clone()),
     ("rate", |run| {

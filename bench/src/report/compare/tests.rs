@@ -110,6 +110,9 @@ fn a_kind_that_a_run_lacks_is_unknown_and_failures_are_noted() {
     let mut b = a.clone();
     b[1].kinds[0].ok = 0;
     b[1].kinds[0].failed = 7;
+    for run in &mut b {
+        run.warnings.push("the generator was busy".to_owned());
+    }
     b[0].ended = Some("stopped by a signal".to_owned());
     let comparison = compare(&a, &b, 5.0).unwrap();
     let read = measure(&comparison, "READ p50, us");
@@ -120,4 +123,5 @@ fn a_kind_that_a_run_lacks_is_unknown_and_failures_are_noted() {
         "{table}"
     );
     assert!(table.contains("B, run 1: ended early: stopped by a signal\n"), "{table}");
+    assert!(table.contains("B, run 1, 2: the generator was busy\n"), "{table}");
 }

@@ -10,15 +10,17 @@ use std::fmt::{self, Display};
 use super::Text;
 use super::scale::Scale;
 
-/// Colours that the style sheet has.
-const COLOURS: usize = 7;
+/// Colours that the style sheet has for lines, and one more for what was not measured.
+const COLOURS: usize = 6;
+/// The colour of a line that says what was asked for.
+pub(super) const PLANNED: usize = COLOURS;
 /// Around the plot: tick labels, and the axes' titles above and below.
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 42.0;
 /// Room of a line of the y axis' labels.
-const TICK_HEIGHT: f64 = 26.0;
+const TICK_HEIGHT: f64 = 20.0;
 
 /// One chart.
 pub(super) struct Chart<'c> {
@@ -26,7 +28,6 @@ pub(super) struct Chart<'c> {
     pub(super) about: &'c str,
     pub(super) x: Axis<'c>,
     pub(super) y: Axis<'c>,
-    /// At most as many as there are colours are told apart.
     pub(super) lines: Vec<Line<'c>>,
     /// Places on the x axis to be marked, and what they mean.
     pub(super) marks: Option<(&'c str, Vec<f64>)>,
@@ -41,6 +42,7 @@ pub(super) struct Axis<'c> {
 
 pub(super) struct Line<'c> {
     pub(super) name: &'c str,
+    pub(super) colour: usize,
     /// Ascending in x.
     pub(super) points: Vec<(f64, f64)>,
 }
@@ -56,11 +58,11 @@ impl Display for Chart<'_> {
 impl Chart<'_> {
     fn legend(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<ul class=\"legend\">")?;
-        for (index, line) in self.lines.iter().enumerate() {
+        for line in &self.lines {
             write!(
                 f,
                 "<li><svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><path class=\"line s{}\" d=\"M1 5H25\"/></svg>{}</li>",
-                index % COLOURS,
+                line.class(),
                 Text(line.name)
             )?;
         }
@@ -102,13 +104,15 @@ impl Chart<'_> {
             "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{}</text>",
             Text(self.x.title)
         )?;
-        for at in self.marks.iter().flat_map(|(_, places)| places) {
-            if let Some(at) = self.x.scale.position(*at) {
-                writeln!(f, "<path class=\"mark\" d=\"M{:.1} {bottom}v-8\"/>", plot.x(at))?;
-            }
+        let places = self.marks.iter().flat_map(|(_, places)| places);
+        let mut places: Vec<f64> =
+            places.filter_map(|place| Some(plot.x(self.x.scale.position(*place)?).round())).collect();
+        places.dedup();
+        for x in places {
+            writeln!(f, "<path class=\"mark\" d=\"M{x} {bottom}v-8\"/>")?;
         }
-        for (index, line) in self.lines.iter().enumerate() {
-            write!(f, "<path class=\"line s{}\" d=\"", index % COLOURS)?;
+        for line in &self.lines {
+            write!(f, "<path class=\"line s{}\" d=\"", line.class())?;
             self.path(f, line, plot)?;
             f.write_str("\"/>\n")?;
         }
@@ -122,16 +126,28 @@ impl Chart<'_> {
             .iter()
             .map(|(x, y)| Some((plot.x(self.x.scale.position(*x)?), plot.y(self.y.scale.position(*y)?))))
             .collect();
+        // Two points of each run.
+        let run = match places.len() as f64 > plot.width {
+            true => (2.0 * places.len() as f64 / plot.width).ceil() as usize,
+            false => 1,
+        };
         for part in places.split(Option::is_none).filter(|part| !part.is_empty()) {
             let part: Vec<(f64, f64)> = part.iter().copied().flatten().collect();
             let (x, y) = part[0];
             // A line without length shows as a dot: ends are round.
             write!(f, "M{x:.1} {y:.1}h0")?;
-            for (x, y) in thinned(&part, plot.width as usize).into_iter().skip(1) {
+            for (x, y) in thinned(&part, run) {
                 write!(f, "L{x:.1} {y:.1}")?;
             }
         }
         Ok(())
+    }
+}
+
+impl Line<'_> {
+    /// More lines than colours take theirs again from the first.
+    const fn class(&self) -> usize {
+        if self.colour == PLANNED { PLANNED } else { self.colour % COLOURS }
     }
 }
 
@@ -152,18 +168,15 @@ impl Plot {
     }
 }
 
-/// At most about `most` points: of each run of neighbours the highest and the lowest, in their order.
-fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
-    if points.len() <= most {
-        return points.to_vec();
-    }
-    let run = points.len().div_ceil(most / 2);
-    let mut kept = Vec::with_capacity(most + 2);
-    for chunk in points.chunks(run) {
-        let by_height = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let ends = [chunk.iter().min_by(by_height), chunk.iter().max_by(by_height)];
+/// Of each run of so many neighbours the highest and the lowest, in their order.
+fn thinned(points: &[(f64, f64)], run: usize) -> Vec<(f64, f64)> {
+    let by_height = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+    let mut kept = Vec::new();
+    for neighbours in points.chunks(run) {
+        let ends = [neighbours.iter().min_by(by_height), neighbours.iter().max_by(by_height)];
         let mut ends: Vec<(f64, f64)> = ends.into_iter().flatten().copied().collect();
         ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ends.dedup();
         kept.extend(ends);
     }
     kept
@@ -177,10 +190,10 @@ mod tests {
     fn thinning_keeps_the_one_second_that_stalled() {
         let mut points: Vec<(f64, f64)> = (0..10_000).map(|x| (f64::from(x), 100.0)).collect();
         points[7777].1 = 3.0;
-        let kept = thinned(&points, 600);
-        assert!(kept.len() <= 602 && kept.contains(&(7777.0, 3.0)));
-        assert!(kept.is_sorted_by(|a, b| a.0 <= b.0));
-        assert_eq!(thinned(&points[..5], 600), points[..5]);
+        let kept = thinned(&points, 30);
+        assert!(kept.len() <= 2 * 334 && kept.contains(&(7777.0, 3.0)));
+        assert!(kept.is_sorted_by(|a, b| a.0 < b.0));
+        assert_eq!(thinned(&points[..5], 1), points[..5]);
     }
 
     #[test]
@@ -190,12 +203,19 @@ mod tests {
             about: "a & b",
             x: axis(Scale::Linear { max: 4.0 }),
             y: axis(Scale::Log { min_us: 1.0, max_us: 100.0 }),
-            lines: vec![Line { name: "p50", points: vec![(1.0, 10.0), (2.0, 0.0), (3.0, 10.0), (4.0, 1.0)] }],
+            lines: vec![Line {
+                name: "p50",
+                colour: 0,
+                points: vec![(1.0, 10.0), (2.0, 0.0), (3.0, 10.0), (4.0, 1.0)],
+            }],
             marks: Some(("failed", vec![2.0])),
         };
         let svg = chart.to_string();
         assert!(svg.contains("aria-label=\"a &amp; b\"") && svg.contains("&lt;t&gt;"), "{svg}");
-        assert!(svg.contains("d=\"M237.5 154.0h0M596.5 154.0h0L776.0 278.0\""), "{svg}");
+        assert!(
+            svg.contains("d=\"M237.5 154.0h0L237.5 154.0M596.5 154.0h0L596.5 154.0L776.0 278.0\""),
+            "{svg}"
+        );
         assert_eq!(svg.matches("class=\"mark\"").count(), 3);
     }
 }

@@ -15,9 +15,9 @@ mod scale;
 
 use std::fmt::{self, Display, Write as _};
 
-use self::chart::{Axis, Chart, Line};
+use self::chart::{Axis, Chart, Line, PLANNED};
 use self::scale::{Scale, nines_of};
-use super::figures::{grouped, latency, micros, short, utc};
+use super::figures::{figure, grouped, latency, short, utc};
 use super::{Interval, KindReport, RunReport};
 
 /// Percentiles of the table.
@@ -125,7 +125,10 @@ impl Page<'_> {
             Some(_) => "from the time at which the operation was due",
             None => "from sending to the answer",
         };
-        writeln!(f, "<div class=\"scroll\">\n<table>\n<caption>Latencies in µs, {clock}</caption>")?;
+        writeln!(
+            f,
+            "<div class=\"scroll\">\n<table>\n<caption>Latencies in µs, {clock}; refused ones were sent again</caption>"
+        )?;
         f.write_str("<thead><tr><th></th>")?;
         for kind in &report.kinds {
             write!(f, "<th class=\"n\" scope=\"col\">{}</th>", Text(&kind.name))?;
@@ -133,18 +136,21 @@ impl Page<'_> {
         f.write_str("</tr></thead>\n<tbody>\n")?;
         let count = |count: u64| grouped(count as f64);
         self.row(f, "succeeded", |kind| count(kind.ok))?;
-        self.row(f, "per second", |kind| grouped(report.per_second(kind.ok)))?;
+        self.row(f, "per second", |kind| figure(report.per_second(kind.ok)))?;
         // No latency is 0: that is none.
-        let us = |us: f64| if us > 0.0 { micros(us) } else { "–".to_owned() };
+        let us = |us: f64| if us > 0.0 { figure(us) } else { "–".to_owned() };
         self.row(f, "mean", |kind| us(kind.latency.mean_us))?;
         self.row(f, "least", |kind| us(kind.latency.min_us))?;
         for (percentile, name) in TABLE {
-            self.row(f, name, |kind| us(kind.latency.percentile_us(percentile)))?;
+            // Of fewer operations than it takes to have one beyond, it would be the greatest again.
+            let told = |kind: &KindReport| kind.ok as f64 >= 10f64.powf(nines_of(percentile) - 1e-6);
+            let at = |kind: &KindReport| kind.latency.percentile_us(percentile);
+            self.row(f, name, |kind| us(if told(kind) { at(kind) } else { 0.0 }))?;
         }
         self.row(f, "greatest", |kind| us(kind.latency.max_us))?;
         self.row(f, "not found", |kind| count(kind.not_found))?;
         self.row(f, "failed", |kind| count(kind.failed))?;
-        self.row(f, "refused, sent again", |kind| count(kind.refused))?;
+        self.row(f, "refused", |kind| count(kind.refused))?;
         f.write_str("</tbody>\n</table>\n</div>\n</section>\n")
     }
 
@@ -163,7 +169,8 @@ impl Page<'_> {
     }
 
     fn curve(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<Line<'_>> = self.0.kinds.iter().filter(|kind| kind.ok > 0).map(curve_of).collect();
+        let lines: Vec<Line<'_>> =
+            self.0.kinds.iter().enumerate().filter(|(_, kind)| kind.ok > 0).map(curve_of).collect();
         let latencies = lines.iter().flat_map(|line| &line.points).map(|(_, us)| *us);
         let Some(y) = Scale::log_around(latencies) else { return Ok(()) };
         let most = self.0.kinds.iter().map(|kind| kind.ok).max().unwrap_or(0);
@@ -198,11 +205,15 @@ impl Page<'_> {
         let points = |y: fn(&Interval) -> f64| -> Vec<(f64, f64)> {
             report.intervals.iter().map(|interval| (interval.end_s / unit_s, y(interval))).collect()
         };
-        let mut lines =
-            vec![Line { name: "successful operations", points: points(|interval| interval.ops_per_second) }];
+        let measured = points(|interval| interval.ops_per_second);
+        let mut lines = vec![Line { name: "successful operations", colour: 0, points: measured }];
         let asked = report.rate_per_second.map(|rate| format!("asked for: {}", short(rate)));
         if let (Some(rate), Some(name)) = (report.rate_per_second, &asked) {
-            lines.push(Line { name, points: vec![(0.0, rate), (last.end_s / unit_s, rate)] });
+            lines.push(Line {
+                name,
+                colour: PLANNED,
+                points: vec![(0.0, rate), (last.end_s / unit_s, rate)],
+            });
         }
         let rates = lines.iter().flat_map(|line| &line.points).map(|(_, rate)| *rate);
         let failed = report.intervals.iter().filter(|interval| interval.failed > 0);
@@ -219,9 +230,9 @@ impl Page<'_> {
         };
         writeln!(f, "<section>\n<h2>Throughput over time</h2>\n{throughput}</section>")?;
         let lines = vec![
-            Line { name: "p50", points: points(|interval| interval.p50_us) },
-            Line { name: "p99", points: points(|interval| interval.p99_us) },
-            Line { name: "p99.9", points: points(|interval| interval.p999_us) },
+            Line { name: "p50", colour: 0, points: points(|interval| interval.p50_us) },
+            Line { name: "p99", colour: 1, points: points(|interval| interval.p99_us) },
+            Line { name: "p99.9", colour: 2, points: points(|interval| interval.p999_us) },
         ];
         let latencies = lines.iter().flat_map(|line| &line.points).map(|(_, us)| *us);
         let Some(y) = Scale::log_around(latencies) else { return Ok(()) };
@@ -279,7 +290,7 @@ fn facts(f: &mut fmt::Formatter<'_>, title: &str, facts: &[(String, String)]) ->
 }
 
 /// From the least latency on; it ends where no operation is rarer, with the greatest.
-fn curve_of(kind: &KindReport) -> Line<'_> {
+fn curve_of((colour, kind): (usize, &KindReport)) -> Line<'_> {
     let rarest = (kind.ok as f64).log10();
     let told = |point: &&(f64, f64)| nines_of(point.0) <= rarest.min(CURVE_NINES) + 1e-6;
     let mut points = vec![(0.0, kind.latency.min_us)];
@@ -287,7 +298,7 @@ fn curve_of(kind: &KindReport) -> Line<'_> {
     if rarest <= CURVE_NINES {
         points.push((100.0 - 100.0 / kind.ok as f64, kind.latency.max_us));
     }
-    Line { name: &kind.name, points }
+    Line { name: &kind.name, colour, points }
 }
 
 #[cfg(test)]

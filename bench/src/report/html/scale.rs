@@ -5,6 +5,10 @@
 
 use crate::report::figures::{latency, short};
 
+/// A logarithmic axis whose end is more than this many times its beginning begins and ends with whole
+/// decades, because only those are labelled then. No two round numbers are just that far apart.
+const DECADES_ONLY: f64 = 1001.0;
+
 /// An axis' scale. Positions are parts of the axis, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scale {
@@ -56,7 +60,14 @@ impl Scale {
         }
         let below = rounds(least).filter(|round| *round <= least * 1.000_001).fold(0.0, f64::max);
         let above = rounds(most).filter(|round| *round >= most * 0.999_999).fold(f64::INFINITY, f64::min);
-        let above = if above > below * 1.5 { above } else { below * 2.0 };
+        let (below, above) = match above / below {
+            // The next round one is two or two and a half times as much.
+            ratio if ratio < 1.5 => (below, below * 2.0),
+            ratio if ratio > DECADES_ONLY => {
+                (10f64.powf(below.log10().floor()), 10f64.powf(above.log10().ceil()))
+            }
+            _ => (below, above),
+        };
         Some(Self::Log { min_us: below, max_us: above })
     }
 
@@ -179,6 +190,8 @@ mod tests {
         let text: Vec<&str> = ticks.iter().map(|tick| tick.label.as_str()).collect();
         assert_eq!(text, ["50 µs", "100 µs", "200 µs", "500 µs", "1 ms"]);
         assert_eq!((scale.position(0.0), ticks[0].at, ticks[4].at), (None, 0.0, 1.0));
+        let decades = Scale::log_around([60.0, 300_000.0].into_iter()).unwrap();
+        assert_eq!(labels(decades, 12), ["10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s"]);
         let wide = Scale::log_around([0.4, 3e6].into_iter()).unwrap();
         assert_eq!(labels(wide, 4).len(), 4, "{:?}", labels(wide, 4));
         let one = Scale::log_around([100.0].into_iter()).unwrap();

@@ -30,6 +30,7 @@ fn a_page_is_whole_and_has_everything() {
         "<b>990 µs</b><span>READ p99</span>",
         "closed loop",
         "<th scope=\"row\">p99.9</th><td class=\"n\">999</td><td class=\"n\">1,999</td>",
+        "<th scope=\"row\">p99.99</th><td class=\"n\">–</td><td class=\"n\">–</td>",
         "<th scope=\"row\">failed</th><td class=\"n\">0</td><td class=\"n bad\">2</td>",
         "Latency by percentile",
         "Throughput over time",
@@ -105,7 +106,7 @@ fn odd_runs_are_drawn_without_a_number_that_is_none() {
 #[test]
 fn a_curve_ends_with_the_rarest_operation() {
     let report = report();
-    let line = curve_of(&report.kinds[0]);
+    let line = curve_of((0, &report.kinds[0]));
     assert_eq!(line.points.first(), Some(&(0.0, report.kinds[0].latency.min_us)));
     assert_eq!(line.points.last(), Some(&(99.9, report.kinds[0].latency.max_us)));
     assert!(line.points.is_sorted_by(|a, b| a.0 <= b.0));

@@ -19,7 +19,7 @@ use std::fmt::{self, Display};
 pub use self::file::read_runs;
 use self::student::Interval95;
 use super::RunReport;
-use super::figures::micros;
+use super::figures::figure;
 use crate::error::Result;
 
 /// Percentiles that are compared.
@@ -93,7 +93,7 @@ pub fn compare(a: &[RunReport], b: &[RunReport], bound_percent: f64) -> Result<C
         pairs: a.len(),
         setup: format!("workload {} ({}), {}", first.workload, first.phase, first.plan()),
         measures,
-        notes: notes('A', a).chain(notes('B', b)).collect(),
+        notes: [notes('A', a), notes('B', b)].concat(),
     })
 }
 
@@ -180,14 +180,23 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     f64::midpoint(numbers[last / 2], numbers[last.div_ceil(2)])
 }
 
-fn notes(set: char, runs: &[RunReport]) -> impl Iterator<Item = String> {
+/// Each sentence once, with the runs that say it.
+fn notes(set: char, runs: &[RunReport]) -> Vec<String> {
     let failed: u64 = runs.iter().flat_map(|run| &run.kinds).map(|kind| kind.failed).sum();
-    let failed = (failed > 0).then(|| format!("{set}: {failed} operations failed"));
-    failed.into_iter().chain(runs.iter().enumerate().flat_map(move |(index, run)| {
+    let mut said: Vec<(String, Vec<String>)> = Vec::new();
+    for (index, run) in runs.iter().enumerate() {
         let ended = run.ended.iter().map(|why| format!("ended early: {why}"));
-        let said = ended.chain(run.warnings.iter().cloned());
-        said.map(move |text| format!("{set}, run {}: {text}", index + 1))
-    }))
+        for text in ended.chain(run.warnings.iter().cloned()) {
+            let number = (index + 1).to_string();
+            match said.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, numbers)) => numbers.push(number),
+                None => said.push((text, vec![number])),
+            }
+        }
+    }
+    let failed = (failed > 0).then(|| format!("{set}: {failed} operations failed"));
+    let said = said.into_iter().map(|(text, numbers)| format!("{set}, run {}: {text}", numbers.join(", ")));
+    failed.into_iter().chain(said).collect()
 }
 
 impl Display for Verdict {
@@ -218,8 +227,8 @@ impl Display for Comparison {
                 f,
                 "{:<28}{:>12}{:>12}{:>8}  {:<16}{}",
                 measure.name,
-                micros(measure.a),
-                micros(measure.b),
+                figure(measure.a),
+                figure(measure.b),
                 ratio,
                 interval,
                 measure.verdict
