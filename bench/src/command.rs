@@ -22,7 +22,7 @@
 //! }
 //! # use clap::Parser;
 //! # // Refused before anything is measured: this is an example, not a measurement.
-//! # let cli = Cli::parse_from(["pinion", "bench", "load", "--seconds", "0"]);
+//! # let cli = Cli::parse_from(["pinion", "bench", "run", "--seconds", "0"]);
 //! # assert!(matches!(run(cli), Err(pinion_bench::Error::Usage(_))));
 //! ```
 
@@ -33,9 +33,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::load::{self, Dialect, Plan, Work};
+use crate::load::Work;
 use crate::ratio::{self, HotPlan};
-use crate::{roof, stall};
+use crate::report::compare::read_runs;
+use crate::{report, roof, stall};
+
+mod drive;
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -53,12 +56,18 @@ enum Command {
     ///
     /// Starts its own servers on one cpu, in directories of their own, and the load on another.
     Hot(HotArgs),
-    /// Put a running server under load. Overwrites records whose keys begin with `k`.
-    Load(LoadArgs),
+    /// Insert the records of a workload into a running target.
+    Load(drive::DriveArgs),
+    /// Run a workload against a target that was loaded.
+    Run(drive::RunArgs),
     /// Measure how long work holds a core, in processor time.
     ///
     /// Loads one shard in this process with more data than its memory holds.
     Stall(StallArgs),
+    /// Tell which differences between two sets of runs are real.
+    ///
+    /// Fails when B is worse than A by more than the bound, and not by chance.
+    Compare(CompareArgs),
     /// A bare server that answers bytes with bytes.
     #[command(hide = true)]
     RoofEcho(RoofArgs),
@@ -130,36 +139,6 @@ struct HotArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct LoadArgs {
-    /// The server: an address and a port.
-    #[arg(long, default_value = "127.0.0.1:7600")]
-    target: SocketAddr,
-    /// What to ask.
-    #[arg(long, value_enum, default_value = "get")]
-    work: Work,
-    /// Requests in flight on each connection.
-    #[arg(long, default_value_t = 1)]
-    depth: usize,
-    #[command(flatten)]
-    shape: ShapeArgs,
-    /// Do not write and read back all records first.
-    #[arg(long)]
-    no_fill: bool,
-    /// The server is a bare one that answers bytes with bytes.
-    #[arg(long, hide = true)]
-    raw: bool,
-    /// The cpu of the load.
-    #[arg(long)]
-    cpu: Option<usize>,
-    /// The server's process, to tell how busy it was.
-    #[arg(long)]
-    server_process: Option<u32>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, clap::Args)]
 struct StallArgs {
     /// Where the shard's directory is made (and removed).
     #[arg(long, default_value = "pinion-bench")]
@@ -194,6 +173,17 @@ struct StallArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// Reports of runs as JSON: one, or a list of rounds.
+    a: PathBuf,
+    /// The same of what is compared with them, each round with the round of A in its place.
+    b: PathBuf,
+    /// How much worse anything may be, in percent.
+    #[arg(long, default_value = "5", value_parser = percent)]
+    bound_percent: f64,
+}
+
+#[derive(Debug, clap::Args)]
 struct RoofArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -222,8 +212,10 @@ struct RoofLogArgs {
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Hot(args) => hot(args),
-        Command::Load(args) => load(&args),
+        Command::Load(args) => drive::load(&args),
+        Command::Run(args) => drive::run(&args),
         Command::Stall(args) => stall(args),
+        Command::Compare(args) => compare(&args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
     }
@@ -254,31 +246,6 @@ fn hot(args: HotArgs) -> Result<ExitCode> {
     Ok(if enough && verdict.flaws == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn load(args: &LoadArgs) -> Result<ExitCode> {
-    let report = load::run(&Plan {
-        target: args.target,
-        dialect: if args.raw { Dialect::Raw } else { Dialect::Native },
-        work: args.work,
-        connections: args.shape.connections,
-        depth: args.depth,
-        keys: args.shape.keys,
-        key_bytes: args.shape.key_bytes,
-        value_bytes: args.shape.value_bytes,
-        seed: args.shape.seed,
-        prepare: !args.no_fill,
-        warmup: args.shape.warmup,
-        measure: args.shape.seconds,
-        cpu: args.cpu,
-        server_process: args.server_process,
-    })?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).expect("numbers and text only"));
-    } else {
-        println!("{report}");
-    }
-    Ok(if report.flaws.total() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 fn stall(args: StallArgs) -> Result<ExitCode> {
     let report = stall::run(&stall::Plan {
         dir: args.dir,
@@ -297,6 +264,19 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
     }
     let enough = args.at_most_us.is_none_or(|most| report.p999_us_max() <= most);
     Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compare(args: &CompareArgs) -> Result<ExitCode> {
+    let (a, b) = (read_runs(&args.a)?, read_runs(&args.b)?);
+    let comparison = report::compare::compare(&a, &b, args.bound_percent)?;
+    print!("{comparison}");
+    Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A part of a whole, as an option has it.
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent: &f64| percent.is_finite() && *percent >= 0.0);
+    percent.ok_or_else(|| "not a percentage".to_owned())
 }
 
 /// A time in seconds, as an option has it.
@@ -340,12 +320,15 @@ mod tests {
         assert_eq!((hot.rounds, hot.depths, hot.work), (5, vec![1, 16], vec![Work::Get, Work::Put]));
         assert_eq!((hot.shape.connections, hot.shape.keys, hot.shape.value_bytes), (64, 100_000, 512));
         assert_eq!(hot.serve_args, ["--memory", "1GiB"]);
-        let Ok(Command::Load(load)) = parse("bench load --work put --seconds 0.5 --depth 16") else {
+        assert!(matches!(parse("bench run -w b -p recordcount=5 --rate 10 --slo p99<1ms"), Ok(Command::Run(_))));
+        assert!(matches!(parse("bench load -P some.file --target redis://localhost:6379"), Ok(Command::Load(_))));
+        let Ok(Command::Compare(compare)) = parse("bench compare A.json B.json") else {
             panic!("it should parse");
         };
-        assert_eq!((load.work, load.depth, load.shape.seconds), (Work::Put, 16, Duration::from_millis(500)));
-        assert_eq!(load.target.to_string(), "127.0.0.1:7600");
-        for wrong in ["bench", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"] {
+        assert_eq!((compare.a, compare.bound_percent), (PathBuf::from("A.json"), 5.0));
+        let wrong_compares = ["bench compare A.json", "bench compare A B --bound-percent NaN"];
+        let others = ["bench", "bench run --seconds -1", "bench run --find-max", "bench load --target 127.0.0.1:7600", "bench hot --work scan", "bench roof-log"];
+        for wrong in others.into_iter().chain(wrong_compares) {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -70,6 +70,20 @@ pub enum Error {
     /// A signal ended the measurement; what it had started and made is gone.
     #[error("stopped by a signal")]
     Stopped,
+    /// A file that should hold reports of runs does not.
+    #[error("{path}: {problem}", path = path.display())]
+    Report {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Runs that differ in more than what is compared; nothing was compared.
+    #[error("the runs cannot be compared: {0}")]
+    Incomparable(String),
+    /// A histogram in a report is not HdrHistogram's compressed V2 encoding.
+    #[error("not a histogram: {0}")]
+    Histogram(String),
     /// A server process did not start, or ended.
     #[error("{0}")]
     Server(String),

@@ -4,6 +4,7 @@
 //! data.
 
 pub mod command;
+pub mod drive;
 mod error;
 pub mod load;
 pub mod ratio;

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use pinion_protocol::Durability;
 
-use kernel::{LANES_MAX, Ring, Waited};
+use kernel::LANES_MAX;
 use records::Order;
 pub(crate) use records::{Random, Records};
 use rests::{Resting, Rests};
@@ -51,7 +51,7 @@ pub use script::{FrameSizes, Work};
 pub use talk::Dialect;
 pub use tally::{Flaws, Latency, Report};
 
-pub(crate) use kernel::pin_to_cpu;
+pub(crate) use kernel::{Ring, Waited, pin_to_cpu, thread_cpu_time};
 
 /// Most connections of a load.
 pub const CONNECTIONS_MAX: usize = LANES_MAX;
@@ -266,7 +266,7 @@ impl Load {
 
 /// The cpu time of all threads of a process, the kernel's work for it included: the first number of
 /// each thread's schedstat, in nanoseconds.
-fn process_cpu_time(process: u32) -> Option<Duration> {
+pub(crate) fn process_cpu_time(process: u32) -> Option<Duration> {
     let mut nanos = 0;
     for thread in fs::read_dir(format!("/proc/{process}/task")).ok()? {
         // A thread may end between the two readings.

@@ -1,6 +1,6 @@
 //! What the rounds of a comparison come to: medians, spread, ratio; as a table and as JSON.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{FrameSizes, Report, Work};
+use crate::report::figures::grouped;
 
 /// A whole comparison.
 #[derive(Debug, Serialize)]
@@ -221,19 +222,6 @@ fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// A count with a comma between groups of three digits.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.write_char(digit).expect("a string takes everything");
-    }
-    grouped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,10 +266,5 @@ mod tests {
     fn the_median_of_an_even_count_is_between() {
         assert_eq!(Spread::of([4.0, 1.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
         assert_eq!(Spread::of([]), None);
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_three() {
-        assert_eq!([999.4, 1000.0, 1234567.0].map(grouped), ["999", "1,000", "1,234,567"]);
     }
 }

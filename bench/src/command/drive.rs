@@ -1,0 +1,183 @@
+//! `pinion bench load` and `pinion bench run`: the options of the load tool, and where its report goes.
+
+use std::fs;
+use std::io::{IsTerminal as _, stderr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::seconds;
+use crate::drive::{self, Phase, Plan, Slo, Target};
+use crate::error::{Error, Result};
+use crate::report::{RunReport, csv, hdr, html, text};
+use crate::workload::Workload;
+
+/// Operations in flight per connection and connections, unless something is said.
+const CONNECTIONS_DEFAULT: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DriveArgs {
+    /// The workload: a to f are YCSB's core workloads; small (32 B + 512 B) and large (256 B + 10 KB) are
+    /// plain keys and values.
+    #[arg(short, long, default_value = "a")]
+    workload: String,
+    /// A file of properties, as YCSB has them; may be repeated.
+    #[arg(short = 'P', long = "properties", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// One property, after those of files; may be repeated.
+    #[arg(short, long = "property", value_name = "NAME=VALUE")]
+    property: Vec<String>,
+    /// The target: `pinion://HOST:PORT` or `redis://HOST:PORT`.
+    #[arg(long, default_value = "pinion://127.0.0.1:7600")]
+    target: Target,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Connections of all threads [default: 64, or the property threadcount].
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Operations in flight on each connection.
+    #[arg(long, default_value_t = 1)]
+    depth: usize,
+    /// Check every value that is read; a run is followed by reading every record. The records must have
+    /// been loaded with --verify.
+    #[arg(long)]
+    verify: bool,
+    /// Of everything that is drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Cpus of the threads, in turn.
+    #[arg(long, value_delimiter = ',')]
+    cpus: Vec<usize>,
+    /// The target's process, to tell how busy it was.
+    #[arg(long)]
+    target_process: Option<u32>,
+    #[command(flatten)]
+    forms: Forms,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    drive: DriveArgs,
+    /// Operations per second, timed from when they were due (open loop); without it as many as possible
+    /// (closed loop) [or the property target].
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Seconds that are measured [default: 10, unless operationcount or maxexecutiontime says otherwise].
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<Duration>,
+    /// Seconds before them.
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warmup: Duration,
+    /// Search the highest rate that keeps every --slo.
+    #[arg(long, requires = "slo")]
+    find_max: bool,
+    /// A promise, such as p99<1ms; may be repeated.
+    #[arg(long, value_name = "PROMISE")]
+    slo: Vec<Slo>,
+}
+
+/// Where a report goes beside standard output.
+#[derive(Debug, clap::Args)]
+struct Forms {
+    /// Print the lines of YCSB instead of a table.
+    #[arg(long)]
+    ycsb: bool,
+    /// Write everything to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write one row for each second.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write an HdrHistogram log.
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+    /// Write a page to look at.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl DriveArgs {
+    fn plan(&self) -> Result<Plan> {
+        let workload = Workload::new(&self.workload, &self.files, &self.property)?;
+        let said = (workload.thread_count > 0).then_some(workload.thread_count);
+        let connections = self.connections.or(said).unwrap_or(CONNECTIONS_DEFAULT);
+        Ok(Plan {
+            rate: (workload.rate > 0.0).then_some(workload.rate),
+            seconds: (workload.seconds_max > 0).then(|| Duration::from_secs(workload.seconds_max)),
+            workload,
+            target: self.target.clone(),
+            threads: self.threads,
+            connections,
+            depth: self.depth,
+            warmup: Duration::ZERO,
+            verify: self.verify,
+            seed: self.seed,
+            cpus: self.cpus.clone(),
+            target_process: self.target_process,
+            progress: true,
+        })
+    }
+}
+
+/// Inserts the records.
+pub(super) fn load(args: &DriveArgs) -> Result<ExitCode> {
+    let report = drive::run(&args.plan()?, Phase::Load)?;
+    args.forms.write(&report)
+}
+
+/// Does the workload's operations.
+pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
+    let mut plan = args.drive.plan()?;
+    plan.warmup = args.warmup;
+    plan.rate = args.rate.or(plan.rate);
+    let has_end = plan.seconds.is_some() || plan.workload.operation_count > 0;
+    plan.seconds = args.seconds.or(plan.seconds).or((!has_end).then_some(Duration::from_secs(10)));
+    if plan.seconds.is_some_and(|seconds| seconds.is_zero()) {
+        return Err(Error::Usage("there must be some time to measure".to_owned()));
+    }
+    if !args.find_max {
+        return args.drive.forms.write(&drive::run(&plan, Phase::Run)?);
+    }
+    let found = drive::find_max(&plan, &args.slo, |rate, _, breach| {
+        println!("{rate:>10.0} ops/s: {}", breach.unwrap_or("kept"));
+    })?;
+    match found.best {
+        Some(report) => {
+            println!("highest rate that kept its promise: {:.0} ops/s", report.rate_per_second.unwrap_or(0.0));
+            args.drive.forms.write(&report)
+        }
+        None => {
+            println!("no rate kept the promise");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl Forms {
+    /// Writes a report in every form that is wanted. The code is a failure when the run ended early or an
+    /// operation failed.
+    fn write(&self, report: &RunReport) -> Result<ExitCode> {
+        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String>| match path {
+            Some(path) => fs::write(path, text()?).map_err(Error::file(path)),
+            None => Ok(()),
+        };
+        let json = || {
+            let text = serde_json::to_string_pretty(report).expect("numbers and text only");
+            Ok(text + "\n")
+        };
+        write(&self.json, &json)?;
+        write(&self.csv, &|| Ok(csv::intervals(report)))?;
+        write(&self.hdr, &|| hdr::log(report))?;
+        write(&self.html, &|| Ok(html::page(report)))?;
+        print!("{}", if self.ycsb { text::ycsb(report) } else { text::summary(report) });
+        if let Some(ended) = &report.ended
+            && !stderr().is_terminal()
+        {
+            eprintln!("ended early: {ended}");
+        }
+        let failed: u64 = report.kinds.iter().map(|kind| kind.failed).sum();
+        Ok(if report.ended.is_none() && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

@@ -1,0 +1,2 @@
+//! The load tool against a server of a few lines, one that dies and one that lies.
+
