@@ -193,7 +193,7 @@ mod tests {
         let decades = Scale::log_around([60.0, 300_000.0].into_iter()).unwrap();
         assert_eq!(labels(decades, 12), ["10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s"]);
         let wide = Scale::log_around([0.4, 3e6].into_iter()).unwrap();
-        assert_eq!(labels(wide, 4).len(), 4, "{:?}", labels(wide, 4));
+        assert_eq!(labels(wide, 4), ["100 ns", "100 µs", "100 ms"]);
         let one = Scale::log_around([100.0].into_iter()).unwrap();
         assert_eq!(labels(one, 8), ["100 µs", "200 µs"]);
         assert_eq!(Scale::log_around([0.0].into_iter()), None);
