@@ -35,6 +35,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::load::{self, Dialect, Plan, Work};
 use crate::ratio::{self, HotPlan};
+use crate::roof::limits;
 use crate::{roof, stall};
 
 /// The name of the subcommand that [`Args`] belong to.
@@ -59,6 +60,10 @@ enum Command {
     ///
     /// Loads one shard in this process with more data than its memory holds.
     Stall(StallArgs),
+    /// Measure what this machine can do: bare servers, disk and memory, without Pinion.
+    ///
+    /// Makes files of its own and removes them.
+    Roofs(RoofsArgs),
     /// A bare server that answers bytes with bytes.
     #[command(hide = true)]
     RoofEcho(RoofArgs),
@@ -194,6 +199,28 @@ struct StallArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct RoofsArgs {
+    /// Where files are made (and removed): on the disk that is meant.
+    #[arg(long, default_value = "pinion-bench")]
+    dir: PathBuf,
+    /// Seconds of each measurement.
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    seconds: Duration,
+    /// The cpu of the bare servers, and of disk and memory.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// The cpu of the load.
+    #[arg(long, default_value_t = 1)]
+    generator_cpu: usize,
+    /// Size of the file that is read at random, in MiB.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    file_mib: u64,
+    /// Write everything that was measured to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct RoofArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -224,6 +251,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Hot(args) => hot(args),
         Command::Load(args) => load(&args),
         Command::Stall(args) => stall(args),
+        Command::Roofs(args) => roofs(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
     }
@@ -299,6 +327,20 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
     Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn roofs(args: RoofsArgs) -> Result<ExitCode> {
+    let plan = limits::LimitsPlan {
+        roof: (std::env::current_exe()?, vec![NAME.to_owned()]),
+        dir: args.dir,
+        measure: args.seconds,
+        server_cpu: args.server_cpu,
+        generator_cpu: args.generator_cpu,
+        file_bytes: args.file_mib << 20,
+    };
+    let report = limits::run(&plan, args.json.as_deref())?;
+    let flaws: u64 = report.servers.iter().map(|server| server.flaws.total()).sum();
+    Ok(if flaws == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// A time in seconds, as an option has it.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
@@ -345,7 +387,11 @@ mod tests {
         };
         assert_eq!((load.work, load.depth, load.shape.seconds), (Work::Put, 16, Duration::from_millis(500)));
         assert_eq!(load.target.to_string(), "127.0.0.1:7600");
-        for wrong in ["bench", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"] {
+        let Ok(Command::Roofs(roofs)) = parse("bench roofs --file-mib 64 --seconds 0.3") else {
+            panic!("it should parse");
+        };
+        assert_eq!((roofs.file_mib, roofs.seconds), (64, Duration::from_millis(300)));
+        for wrong in ["bench", "bench roofs --file-mib 0", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

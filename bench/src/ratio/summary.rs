@@ -20,7 +20,7 @@ pub(super) struct Comparison<P: Serialize> {
 
 /// Where it was measured: numbers of two machines are not to be compared.
 #[derive(Debug, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     kernel: String,
     cpu: String,
     cpus: usize,
@@ -144,8 +144,7 @@ impl<P: Serialize> Comparison<P> {
 
 impl<P: Serialize> fmt::Display for Comparison<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { kernel, cpu, cpus, .. } = &self.machine;
-        writeln!(f, "{cpu}, {cpus} cpus, Linux {kernel}; the server on one cpu, the generator on another")?;
+        writeln!(f, "{}; the server on one cpu, the generator on another", self.machine)?;
         writeln!(
             f,
             "{:<12} {:<10} {:>11} {:>11} {:>11} {:>9} {:>9} {:>9} {:>7} {:>7}",
@@ -202,7 +201,7 @@ impl<P: Serialize> fmt::Display for Comparison<P> {
 }
 
 impl Machine {
-    pub(super) fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let kibibytes = field(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok());
@@ -215,6 +214,13 @@ impl Machine {
     }
 }
 
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, cpu, cpus, .. } = self;
+        write!(f, "{cpu}, {cpus} cpus, Linux {kernel}")
+    }
+}
+
 /// The value in the first `name : value` line.
 fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
@@ -222,7 +228,7 @@ fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
 }
 
 /// A count with a comma between groups of three digits.
-fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
