@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::load::{self, Dialect, Plan, Work};
 use crate::ratio::{self, HotPlan};
 use crate::roof::limits;
-use crate::{roof, stall};
+use crate::{flame, roof, stall};
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -64,6 +64,8 @@ enum Command {
     ///
     /// Makes files of its own and removes them.
     Roofs(RoofsArgs),
+    /// Draw a flame graph of what `perf script` printed, or of folded stacks.
+    Flame(FlameArgs),
     /// A bare server that answers bytes with bytes.
     #[command(hide = true)]
     RoofEcho(RoofArgs),
@@ -221,6 +223,27 @@ struct RoofsArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct FlameArgs {
+    /// Text of `perf script -F comm,tid,time,event,ip,sym,dso`, or folded stacks.
+    input: PathBuf,
+    /// The drawing: an SVG file.
+    #[arg(long)]
+    out: PathBuf,
+    /// Colour by the difference from this profile: red is more, blue is less.
+    #[arg(long)]
+    diff: Option<PathBuf>,
+    /// Write the folded stacks to this file, too.
+    #[arg(long)]
+    folded: Option<PathBuf>,
+    /// Above the drawing; the name of the input if not given.
+    #[arg(long)]
+    title: Option<String>,
+    /// What the profile counts.
+    #[arg(long, default_value = "samples")]
+    unit: String,
+}
+
+#[derive(Debug, clap::Args)]
 struct RoofArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -252,6 +275,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Load(args) => load(&args),
         Command::Stall(args) => stall(args),
         Command::Roofs(args) => roofs(args),
+        Command::Flame(args) => flame(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
     }
@@ -341,6 +365,20 @@ fn roofs(args: RoofsArgs) -> Result<ExitCode> {
     Ok(if flaws == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn flame(args: FlameArgs) -> Result<ExitCode> {
+    let title = args.title.unwrap_or_else(|| args.input.display().to_string());
+    let shares = flame::run(&flame::FlamePlan {
+        input: args.input,
+        other: args.diff,
+        out: args.out,
+        folded: args.folded,
+        title,
+        unit: args.unit,
+    })?;
+    println!("{shares}");
+    Ok(ExitCode::SUCCESS)
+}
+
 /// A time in seconds, as an option has it.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
@@ -391,7 +429,14 @@ mod tests {
             panic!("it should parse");
         };
         assert_eq!((roofs.file_mib, roofs.seconds), (64, Duration::from_millis(300)));
-        for wrong in ["bench", "bench roofs --file-mib 0", "bench load --seconds -1", "bench hot --work scan", "bench roof-log"] {
+        for wrong in [
+            "bench",
+            "bench roofs --file-mib 0",
+            "bench flame x",
+            "bench load --seconds -1",
+            "bench hot --work scan",
+            "bench roof-log",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

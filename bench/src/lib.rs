@@ -5,6 +5,7 @@
 
 pub mod command;
 mod error;
+pub mod flame;
 pub mod load;
 pub mod ratio;
 pub mod roof;
