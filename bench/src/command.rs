@@ -36,7 +36,8 @@ use crate::error::{Error, Result};
 use crate::load::Work;
 use crate::ratio::{self, HotPlan};
 use crate::report::compare::read_runs;
-use crate::{report, roof, stall};
+use crate::roof::limits;
+use crate::{flame, report, roof, stall};
 
 mod drive;
 
@@ -68,6 +69,12 @@ enum Command {
     ///
     /// Fails when B is worse than A by more than the bound, and not by chance.
     Compare(CompareArgs),
+    /// Measure what this machine can do: bare servers, disk and memory, without Pinion.
+    ///
+    /// Makes files of its own and removes them.
+    Roofs(RoofsArgs),
+    /// Draw a flame graph of what `perf script` printed, or of folded stacks.
+    Flame(FlameArgs),
     /// A bare server that answers bytes with bytes.
     #[command(hide = true)]
     RoofEcho(RoofArgs),
@@ -184,6 +191,49 @@ struct CompareArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct RoofsArgs {
+    /// Where files are made (and removed): on the disk that is meant.
+    #[arg(long, default_value = "pinion-bench")]
+    dir: PathBuf,
+    /// Seconds of each measurement.
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    seconds: Duration,
+    /// The cpu of the bare servers, and of disk and memory.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// The cpu of the load.
+    #[arg(long, default_value_t = 1)]
+    generator_cpu: usize,
+    /// Size of the file that is read at random, in MiB.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    file_mib: u64,
+    /// Write everything that was measured to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct FlameArgs {
+    /// Text of `perf script -F comm,tid,time,event,ip,sym,dso`, or folded stacks.
+    input: PathBuf,
+    /// The drawing: an SVG file.
+    #[arg(long)]
+    out: PathBuf,
+    /// Colour by the difference from this profile: red is more, blue is less.
+    #[arg(long)]
+    diff: Option<PathBuf>,
+    /// Write the folded stacks to this file, too.
+    #[arg(long)]
+    folded: Option<PathBuf>,
+    /// Above the drawing; the name of the input if not given.
+    #[arg(long)]
+    title: Option<String>,
+    /// What the profile counts.
+    #[arg(long, default_value = "samples")]
+    unit: String,
+}
+
+#[derive(Debug, clap::Args)]
 struct RoofArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -216,6 +266,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Run(args) => drive::run(&args),
         Command::Stall(args) => stall(args),
         Command::Compare(args) => compare(&args),
+        Command::Roofs(args) => roofs(args),
+        Command::Flame(args) => flame(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
     }
@@ -279,6 +331,34 @@ fn percent(text: &str) -> Result<f64, String> {
     percent.ok_or_else(|| "not a percentage".to_owned())
 }
 
+fn roofs(args: RoofsArgs) -> Result<ExitCode> {
+    let plan = limits::LimitsPlan {
+        roof: (std::env::current_exe()?, vec![NAME.to_owned()]),
+        dir: args.dir,
+        measure: args.seconds,
+        server_cpu: args.server_cpu,
+        generator_cpu: args.generator_cpu,
+        file_bytes: args.file_mib << 20,
+    };
+    let report = limits::run(&plan, args.json.as_deref())?;
+    let flaws: u64 = report.servers.iter().map(|server| server.flaws.total()).sum();
+    Ok(if flaws == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn flame(args: FlameArgs) -> Result<ExitCode> {
+    let title = args.title.unwrap_or_else(|| args.input.display().to_string());
+    let shares = flame::run(&flame::FlamePlan {
+        input: args.input,
+        other: args.diff,
+        out: args.out,
+        folded: args.folded,
+        title,
+        unit: args.unit,
+    })?;
+    println!("{shares}");
+    Ok(ExitCode::SUCCESS)
+}
+
 /// A time in seconds, as an option has it.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
@@ -320,15 +400,34 @@ mod tests {
         assert_eq!((hot.rounds, hot.depths, hot.work), (5, vec![1, 16], vec![Work::Get, Work::Put]));
         assert_eq!((hot.shape.connections, hot.shape.keys, hot.shape.value_bytes), (64, 100_000, 512));
         assert_eq!(hot.serve_args, ["--memory", "1GiB"]);
-        assert!(matches!(parse("bench run -w b -p recordcount=5 --rate 10 --slo p99<1ms"), Ok(Command::Run(_))));
-        assert!(matches!(parse("bench load -P some.file --target redis://localhost:6379"), Ok(Command::Load(_))));
+        assert!(matches!(
+            parse("bench run -w b -p recordcount=5 --rate 10 --slo p99<1ms"),
+            Ok(Command::Run(_))
+        ));
+        assert!(matches!(
+            parse("bench load -P some.file --target redis://localhost:6379"),
+            Ok(Command::Load(_))
+        ));
         let Ok(Command::Compare(compare)) = parse("bench compare A.json B.json") else {
             panic!("it should parse");
         };
         assert_eq!((compare.a, compare.bound_percent), (PathBuf::from("A.json"), 5.0));
-        let wrong_compares = ["bench compare A.json", "bench compare A B --bound-percent NaN"];
-        let others = ["bench", "bench run --seconds -1", "bench run --find-max", "bench load --target 127.0.0.1:7600", "bench hot --work scan", "bench roof-log"];
-        for wrong in others.into_iter().chain(wrong_compares) {
+        let Ok(Command::Roofs(roofs)) = parse("bench roofs --file-mib 64 --seconds 0.3") else {
+            panic!("it should parse");
+        };
+        assert_eq!((roofs.file_mib, roofs.seconds), (64, Duration::from_millis(300)));
+        for wrong in [
+            "bench",
+            "bench compare A.json",
+            "bench compare A B --bound-percent NaN",
+            "bench flame x",
+            "bench hot --work scan",
+            "bench load --target 127.0.0.1:7600",
+            "bench roof-log",
+            "bench roofs --file-mib 0",
+            "bench run --find-max",
+            "bench run --seconds -1",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

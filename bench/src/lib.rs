@@ -6,6 +6,7 @@
 pub mod command;
 pub mod drive;
 mod error;
+pub mod flame;
 pub mod load;
 pub mod ratio;
 pub mod report;

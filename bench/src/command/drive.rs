@@ -145,7 +145,10 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     })?;
     match found.best {
         Some(report) => {
-            println!("highest rate that kept its promise: {:.0} ops/s", report.rate_per_second.unwrap_or(0.0));
+            println!(
+                "highest rate that kept its promise: {:.0} ops/s",
+                report.rate_per_second.unwrap_or(0.0)
+            );
             args.drive.forms.write(&report)
         }
         None => {

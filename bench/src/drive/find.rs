@@ -33,7 +33,8 @@ impl FromStr for Slo {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = || format!("{text:?} is no promise: p99<1ms, for instance");
-        let (percentile, time) = text.strip_prefix('p').and_then(|rest| rest.split_once('<')).ok_or_else(wanted)?;
+        let (percentile, time) =
+            text.strip_prefix('p').and_then(|rest| rest.split_once('<')).ok_or_else(wanted)?;
         let percentile: f64 = percentile.trim().parse().map_err(|_| wanted())?;
         let time = time.trim();
         let digits = time.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -73,7 +74,11 @@ pub struct Found {
 ///
 /// # Errors
 /// As [`run`]; a run that ended early ends the search.
-pub fn find_max(plan: &Plan, slos: &[Slo], mut tell: impl FnMut(f64, &RunReport, Option<&str>)) -> Result<Found> {
+pub fn find_max(
+    plan: &Plan,
+    slos: &[Slo],
+    mut tell: impl FnMut(f64, &RunReport, Option<&str>),
+) -> Result<Found> {
     let (mut kept, mut broken) = (0.0_f64, f64::INFINITY);
     let mut found = Found { best: None, tried: Vec::new() };
     let mut rate = plan.rate.unwrap_or(1000.0);
@@ -81,7 +86,9 @@ pub fn find_max(plan: &Plan, slos: &[Slo], mut tell: impl FnMut(f64, &RunReport,
         let plan = Plan { rate: Some(rate), ..plan.clone() };
         let report = run(&plan, Phase::Run)?;
         if let Some(ended) = &report.ended {
-            return Err(Error::Server(format!("at {rate:.0} operations per second the run ended early: {ended}")));
+            return Err(Error::Server(format!(
+                "at {rate:.0} operations per second the run ended early: {ended}"
+            )));
         }
         let breach = breach(&report, rate, slos);
         tell(rate, &report, breach.as_deref());

@@ -35,7 +35,8 @@ impl<'a> Line<'a> {
         };
         let failed = if now.failed > 0 { format!(", {} failed", now.failed) } else { String::new() };
         let rate = now.ops_per_second;
-        let left = self.left(begun, second.index, rate).map_or_else(String::new, |left| format!(", {left} left"));
+        let left =
+            self.left(begun, second.index, rate).map_or_else(String::new, |left| format!(", {left} left"));
         format!("{phase}: {rate:.0} ops/s, p50 {:.0} us, p99 {:.0} us{failed}{left}", now.p50_us, now.p99_us)
     }
 
@@ -45,7 +46,11 @@ impl<'a> Line<'a> {
             return Some(format!("{} s", seconds.as_secs().saturating_sub(index + 1)));
         }
         let left = self.plan.budget(self.phase).checked_sub(begun).filter(|left| *left < u64::MAX / 2)?;
-        Some(if rate > 0.0 { format!("about {:.0} s", left as f64 / rate) } else { format!("{left} operations") })
+        Some(if rate > 0.0 {
+            format!("about {:.0} s", left as f64 / rate)
+        } else {
+            format!("{left} operations")
+        })
     }
 
     pub(super) fn end(&self) {

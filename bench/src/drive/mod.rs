@@ -35,7 +35,6 @@ mod tests;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -49,6 +48,7 @@ use worker::{Job, Worker};
 
 use crate::error::{Error, Result};
 use crate::load::{CONNECTIONS_MAX, DEPTH_MAX, pin_to_cpu, process_cpu_time};
+use crate::ratio::summary::Machine;
 use crate::report::{Interval, RunReport};
 use crate::workload::{Kind, Workload};
 
@@ -169,7 +169,8 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
     }
     let (_, after) = plan.target.describe();
     let after: BTreeMap<String, u64> = after.into_iter().collect();
-    let counters = before.into_iter().filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
+    let counters =
+        before.into_iter().filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
     let seconds = outcome.seconds.max(1e-9);
     let cpu = |time: Duration| 100.0 * time.as_secs_f64() / outcome.wall_seconds.max(1e-9);
     let generator_cpu_percent = cpu(outcome.tally.cpu) / plan.threads as f64;
@@ -183,7 +184,7 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         properties: workload.properties.clone(),
         target: plan.target.to_string(),
         target_facts: facts,
-        machine_facts: machine(),
+        machine_facts: Machine::this().facts(),
         threads: plan.threads as u32,
         connections: plan.connections as u32,
         depth: plan.depth as u32,
@@ -224,7 +225,9 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     }
     let is_local = plan.target.address().is_ok_and(|address| address.ip().is_loopback());
     if is_local && plan.cpus.is_empty() {
-        warnings.push("target and generator share this machine's cpus: pin the target, and use --cpus".to_owned());
+        warnings.push(
+            "target and generator share this machine's cpus: pin the target, and use --cpus".to_owned(),
+        );
     }
     if report.kinds.iter().any(|kind| kind.name == Kind::Scan.name()) {
         let order = "scans read in the order of keys, merged over all shards";
@@ -293,7 +296,8 @@ fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAd
     }
     let wall_seconds = begins.elapsed().as_secs_f64();
     let warmup = if phase == Phase::Run { plan.warmup.as_secs_f64() } else { 0.0 };
-    let longest = plan.seconds.filter(|_| phase == Phase::Run).map_or(f64::INFINITY, |time| time.as_secs_f64());
+    let longest =
+        plan.seconds.filter(|_| phase == Phase::Run).map_or(f64::INFINITY, |time| time.as_secs_f64());
     let measured = (wall_seconds - warmup).max(0.0).min(longest);
     Ok(Outcome {
         tally,
@@ -311,25 +315,11 @@ fn intervals(seconds: &BTreeMap<u64, Second>, measured: f64) -> Vec<Interval> {
     let count = measured.ceil() as u64;
     let length = |index: u64| (measured - index as f64).min(1.0);
     (0..count)
-        .map(|index| seconds.get(&index).map_or_else(|| Second::new(index).report(length(index)), |second| second.report(length(index))))
+        .map(|index| {
+            seconds.get(&index).map_or_else(
+                || Second::new(index).report(length(index)),
+                |second| second.report(length(index)),
+            )
+        })
         .collect()
-}
-
-/// What this machine is.
-fn machine() -> Vec<(String, String)> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let unknown = || "unknown".to_owned();
-    [
-        ("cpu", field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown)),
-        ("cpus", thread::available_parallelism().map_or_else(|_| unknown(), |count| count.to_string())),
-        ("memory", field(&read("/proc/meminfo"), "MemTotal").unwrap_or_else(unknown)),
-        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
 }

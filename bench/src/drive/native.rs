@@ -76,7 +76,9 @@ impl Native {
                 Response::Error { error, .. } => {
                     return Err(Error::Refused(format!("{}: {}", error.code.name(), error.message)));
                 }
-                other => return Err(Error::Answer(format!("HELLO was answered by opcode {}", other.opcode()))),
+                other => {
+                    return Err(Error::Answer(format!("HELLO was answered by opcode {}", other.opcode())));
+                }
             }
         };
         Ok(Self {
@@ -137,7 +139,12 @@ impl Native {
         Ok(request.encode(request_id, 0, 0, out)?)
     }
 
-    pub(super) fn receive(&mut self, mut chunk: &[u8], answers: &mut Answers, out: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn receive(
+        &mut self,
+        mut chunk: &[u8],
+        answers: &mut Answers,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let depth = self.slots.len() as u64;
         loop {
             let Some(frame) = self.frames.next_frame(&mut chunk)? else { return Ok(()) };

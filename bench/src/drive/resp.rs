@@ -128,7 +128,9 @@ impl Resp {
             (Expected::Keys, Reply::Array(keys)) if keys.is_empty() => answers.push(slot, Answer::Scanned(0)),
             (Expected::Keys, Reply::Array(keys)) => {
                 let mut words: Vec<&[u8]> = vec![b"MGET"];
-                words.extend(keys.iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(*key) } else { None }));
+                words.extend(
+                    keys.iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(*key) } else { None }),
+                );
                 command(&words, out);
                 self.asked.push_back((slot, Expected::Values));
             }
@@ -141,7 +143,8 @@ impl Resp {
             (_, Reply::Error(message)) => {
                 let message = String::from_utf8_lossy(message).into_owned();
                 // What Redis says while it cannot take writes: they were not applied.
-                let is_refused = ["LOADING", "BUSY", "OOM", "TRYAGAIN"].iter().any(|word| message.starts_with(word));
+                let is_refused =
+                    ["LOADING", "BUSY", "OOM", "TRYAGAIN"].iter().any(|word| message.starts_with(word));
                 answers.push(
                     slot,
                     if is_refused {
@@ -151,7 +154,9 @@ impl Resp {
                     },
                 );
             }
-            (expected, reply) => return Err(Error::Answer(format!("{expected:?} was answered by {reply:?}"))),
+            (expected, reply) => {
+                return Err(Error::Answer(format!("{expected:?} was answered by {reply:?}")));
+            }
         }
         Ok(())
     }
@@ -181,9 +186,11 @@ fn take_reply<'a>(from: &mut &'a [u8]) -> Result<Option<Reply<'a>>> {
 fn parse<'a>(from: &mut &'a [u8], depth: usize) -> Result<Option<Reply<'a>>> {
     let Some(end) = from.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
     let (line, rest) = (&from[..end], &from[end + 2..]);
-    let wrong = || Error::Answer(format!("no RESP: {:?}", String::from_utf8_lossy(&line[..line.len().min(80)])));
+    let wrong =
+        || Error::Answer(format!("no RESP: {:?}", String::from_utf8_lossy(&line[..line.len().min(80)])));
     let (kind, text) = line.split_first().ok_or_else(wrong)?;
-    let number = || std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()).ok_or_else(wrong);
+    let number =
+        || std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()).ok_or_else(wrong);
     *from = rest;
     Ok(Some(match kind {
         b'+' => Reply::Simple,
@@ -242,7 +249,11 @@ mod tests {
             resp.receive(&answer[cut..], &mut answers, &mut out).unwrap();
             let failed = Answer::Failed { is_unknown: false, message: "ERR no".to_owned() };
             let expected = [(0, Answer::Value(0..5)), (1, Answer::Absent), (2, Answer::Done), (3, failed)];
-            assert_eq!((answers.list.as_slice(), answers.bytes.as_slice()), (&expected[..], &b"va\r\nl"[..]), "{cut}");
+            assert_eq!(
+                (answers.list.as_slice(), answers.bytes.as_slice()),
+                (&expected[..], &b"va\r\nl"[..]),
+                "{cut}"
+            );
         }
     }
 
@@ -254,7 +265,10 @@ mod tests {
         resp.ask(1, Ask::Scan { start: b"k", limit: 2 }, &mut out);
         out.clear();
         resp.receive(b":1\r\n+OK\r\n*2\r\n$1\r\nk\r\n$1\r\nm\r\n", &mut answers, &mut out).unwrap();
-        assert_eq!((answers.list.as_slice(), out.as_slice()), (&[(0, Answer::Done)][..], &b"*3\r\n$4\r\nMGET\r\n$1\r\nk\r\n$1\r\nm\r\n"[..]));
+        assert_eq!(
+            (answers.list.as_slice(), out.as_slice()),
+            (&[(0, Answer::Done)][..], &b"*3\r\n$4\r\nMGET\r\n$1\r\nk\r\n$1\r\nm\r\n"[..])
+        );
         resp.receive(b"*2\r\n$1\r\nv\r\n$-1\r\n", &mut answers, &mut out).unwrap();
         assert_eq!(answers.list[1], (1, Answer::Scanned(1)));
         assert!(resp.receive(b"+OK\r\n", &mut answers, &mut out).is_err());

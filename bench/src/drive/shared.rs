@@ -151,7 +151,10 @@ mod tests {
     #[test]
     fn a_budget_is_kept_and_inserts_are_told_without_holes() {
         let shared = Shared::new(2, 10, None);
-        assert_eq!((shared.begin(), shared.begin(), shared.begin(), shared.begun()), (Some(0), Some(1), None, 2));
+        assert_eq!(
+            (shared.begin(), shared.begin(), shared.begin(), shared.begun()),
+            (Some(0), Some(1), None, 2)
+        );
         let inserts = &shared.inserts;
         assert_eq!((inserts.last(), inserts.next(), inserts.next(), inserts.next()), (9, 10, 11, 12));
         inserts.acknowledge(12);

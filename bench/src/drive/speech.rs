@@ -19,11 +19,22 @@ pub(super) const GREETING_MAX: Duration = Duration::from_secs(20);
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ask<'a> {
-    Get { key: &'a [u8] },
-    Put { key: &'a [u8], value: &'a [u8], is_new: bool },
-    Delete { key: &'a [u8] },
+    Get {
+        key: &'a [u8],
+    },
+    Put {
+        key: &'a [u8],
+        value: &'a [u8],
+        is_new: bool,
+    },
+    Delete {
+        key: &'a [u8],
+    },
     /// Up to `limit` records in the order of their keys, from `start` on.
-    Scan { start: &'a [u8], limit: u64 },
+    Scan {
+        start: &'a [u8],
+        limit: u64,
+    },
 }
 
 /// What came of it.

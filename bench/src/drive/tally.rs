@@ -4,17 +4,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::load::latency_histogram;
 use crate::report::{Interval, KindReport, LatencyReport, hdr};
 use crate::workload::Kind;
-
-/// The longest latency that is told apart, in nanoseconds: 100 s.
-const LATENCY_NS_MAX: u64 = 100_000_000_000;
-/// Digits of a latency that are kept.
-const LATENCY_DIGITS: u8 = 3;
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS).expect("the bounds are in order")
-}
 
 /// Counts of one kind of operation.
 #[derive(Debug, Default)]
@@ -46,7 +38,7 @@ pub(super) struct Second {
 
 impl Second {
     pub(super) fn new(index: u64) -> Self {
-        Self { index, latency_ns: histogram(), failed: 0 }
+        Self { index, latency_ns: latency_histogram(), failed: 0 }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -75,7 +67,7 @@ impl Tally {
     }
 
     pub(super) fn ok(&mut self, kind: Kind, latency_ns: u64) {
-        self.of(kind).latency_ns.get_or_insert_with(histogram).saturating_record(latency_ns);
+        self.of(kind).latency_ns.get_or_insert_with(latency_histogram).saturating_record(latency_ns);
     }
 
     pub(super) fn not_found(&mut self, kind: Kind) {
@@ -141,7 +133,7 @@ impl Tally {
             let latency_ns = match &of.latency_ns {
                 Some(latency_ns) => latency_ns,
                 None => {
-                    empty = histogram();
+                    empty = latency_histogram();
                     &empty
                 }
             };
@@ -177,7 +169,10 @@ mod tests {
         other.failed(Kind::Insert, || "no".to_owned());
         other.refused(Kind::Insert);
         one.add(other);
-        assert_eq!((one.operations(), one.failures(), one.first_failure.as_deref()), (4, 1, Some("INSERT: no")));
+        assert_eq!(
+            (one.operations(), one.failures(), one.first_failure.as_deref()),
+            (4, 1, Some("INSERT: no"))
+        );
         let report = one.report();
         let names: Vec<&str> = report.iter().map(|kind| kind.name.as_str()).collect();
         assert_eq!(names, ["READ", "UPDATE", "INSERT", "READ-MODIFY-WRITE"]);

@@ -51,7 +51,11 @@ impl Target {
     }
 
     fn describe_pinion(&self) -> Option<(Vec<(String, String)>, Vec<(String, u64)>)> {
-        let client = blocking::Client::builder().timeout(ANSWER_MAX).connect(self.authority.clone()).ok()?;
+        let client = blocking::Client::builder()
+            .connect(self.authority.clone())
+            .deadline(ANSWER_MAX)
+            .build_blocking()
+            .ok()?;
         let info: serde_json::Value = serde_json::from_str(&client.server_info().ok()?).ok()?;
         let mut facts = vec![("product".to_owned(), "Pinion".to_owned())];
         for name in ["version", "cores", "shards", "partitions"] {
@@ -61,7 +65,9 @@ impl Target {
         let mut counters = Vec::new();
         for part in ["counters", "storage"] {
             let numbers = info.get(part)?.as_object()?;
-            counters.extend(numbers.iter().filter_map(|(name, value)| Some((format!("{part}.{name}"), value.as_u64()?))));
+            counters.extend(
+                numbers.iter().filter_map(|(name, value)| Some((format!("{part}.{name}"), value.as_u64()?))),
+            );
         }
         Some((facts, counters))
     }
@@ -119,7 +125,10 @@ mod tests {
     fn targets_have_a_scheme_a_host_and_a_port() {
         let target: Target = "redis://localhost:6379/".parse().unwrap();
         assert_eq!((target.speech, target.authority.as_str()), (Speech::Resp, "localhost:6379"));
-        assert_eq!("pinion://127.0.0.1:7600".parse::<Target>().unwrap().to_string(), "pinion://127.0.0.1:7600");
+        assert_eq!(
+            "pinion://127.0.0.1:7600".parse::<Target>().unwrap().to_string(),
+            "pinion://127.0.0.1:7600"
+        );
         for wrong in ["127.0.0.1:7600", "http://a:1", "pinion://host", "redis://host:port"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }

@@ -192,7 +192,9 @@ impl<'a> Worker<'a> {
         let mut heard_ns = self.now_ns;
         loop {
             self.go_on();
-            while let Some(Reverse((due_ns, slot))) = self.rests.peek().copied().filter(|rest| rest.0.0 <= self.now_ns) {
+            while let Some(Reverse((due_ns, slot))) =
+                self.rests.peek().copied().filter(|rest| rest.0.0 <= self.now_ns)
+            {
                 debug_assert!(due_ns <= self.now_ns);
                 self.rests.pop();
                 let lane = slot / self.job.plan.depth;
@@ -211,12 +213,14 @@ impl<'a> Worker<'a> {
                 }
             }
             let busy = self.slots.len() - self.free.len();
-            let is_drained = busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
+            let is_drained =
+                busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
             if self.is_ended && is_drained {
                 return Ok(());
             }
             let silent_ns = heard_ns + SILENCE_MAX.as_nanos() as u64;
-            let waited = ring.wait(Duration::from_nanos(self.wake_ns(silent_ns).saturating_sub(self.now_ns)))?;
+            let waited =
+                ring.wait(Duration::from_nanos(self.wake_ns(silent_ns).saturating_sub(self.now_ns)))?;
             self.now_ns = self.clock_ns();
             if waited == Waited::Woken || busy == 0 || busy == self.rests.len() {
                 heard_ns = self.now_ns;
@@ -301,7 +305,8 @@ impl<'a> Worker<'a> {
         let slot = &mut self.slots[index];
         (slot.kind, slot.number, slot.due_ns, slot.refusals) = (Some(kind), number, due_ns, 0);
         slot.version = 0;
-        let blind = workload.write_all_fields || matches!(workload.value, crate::workload::record::ValueForm::Plain { .. });
+        let blind = workload.write_all_fields
+            || matches!(workload.value, crate::workload::record::ValueForm::Plain { .. });
         slot.step = match kind {
             Kind::Read | Kind::Verify | Kind::ReadModifyWrite => Step::Get,
             Kind::Update if !blind => Step::Get,
@@ -386,11 +391,13 @@ impl<'a> Worker<'a> {
         let now_ns = self.now_ns;
         let slot = &mut self.slots[index];
         let Some(kind) = slot.kind else { return Err(Error::Answer("an answer to nothing".to_owned())) };
-        let (since_due_ns, since_step_ns) = (now_ns.saturating_sub(slot.due_ns), now_ns.saturating_sub(slot.step_ns));
+        let (since_due_ns, since_step_ns) =
+            (now_ns.saturating_sub(slot.due_ns), now_ns.saturating_sub(slot.step_ns));
         match answer {
             Answer::Refused { retry_after_ms, .. } => {
                 self.tally.refused(kind);
-                let rest_ms = (REST_MS << slot.refusals.min(8)).min(REST_MS_MAX).max(u64::from(*retry_after_ms));
+                let rest_ms =
+                    (REST_MS << slot.refusals.min(8)).min(REST_MS_MAX).max(u64::from(*retry_after_ms));
                 slot.refusals += 1;
                 let jitter_ns = self.random.below(rest_ms * 500_000);
                 self.rests.push(Reverse((now_ns + rest_ms * 1_000_000 + jitter_ns, index)));
@@ -399,12 +406,19 @@ impl<'a> Worker<'a> {
             Answer::Failed { is_unknown, message } => {
                 let (number, version, is_unknown) = (slot.number, slot.version, *is_unknown);
                 self.failed(kind, || message.clone());
-                self.settle(kind, number, version, if is_unknown { Settled::Unknown } else { Settled::NotApplied });
+                self.settle(
+                    kind,
+                    number,
+                    version,
+                    if is_unknown { Settled::Unknown } else { Settled::NotApplied },
+                );
             }
             Answer::Absent => {
                 let (number, version, floor) = (slot.number, slot.version, slot.floor);
                 if floor > 0 {
-                    self.failed(kind, || format!("record {number} is missing, version {floor} was acknowledged"));
+                    self.failed(kind, || {
+                        format!("record {number} is missing, version {floor} was acknowledged")
+                    });
                 } else {
                     self.tally.not_found(kind);
                 }
@@ -463,7 +477,8 @@ impl<'a> Worker<'a> {
             return Some(format!("record {number} has version {}, {floor} was acknowledged", stamp.version));
         }
         let ceiling = ledger.ceiling(number)?;
-        (stamp.version > ceiling).then(|| format!("record {number} has version {}, none was written", stamp.version))
+        (stamp.version > ceiling)
+            .then(|| format!("record {number} has version {}, none was written", stamp.version))
     }
 
     fn ok(&mut self, kind: Kind, latency_ns: u64) {

@@ -52,6 +52,7 @@ pub use talk::Dialect;
 pub use tally::{Flaws, Latency, Report};
 
 pub(crate) use kernel::{Ring, Waited, pin_to_cpu, thread_cpu_time};
+pub(crate) use tally::latency_histogram;
 
 /// Most connections of a load.
 pub const CONNECTIONS_MAX: usize = LANES_MAX;

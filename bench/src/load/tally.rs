@@ -69,6 +69,25 @@ pub struct Latency {
     pub mean_us: f64,
 }
 
+impl Latency {
+    /// Of nanoseconds.
+    pub(crate) fn of(latency_ns: &Histogram<u64>) -> Self {
+        let at = |quantile| latency_ns.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: latency_ns.max() as f64 / 1e3,
+            mean_us: latency_ns.mean() / 1e3,
+        }
+    }
+}
+
+/// An empty histogram of nanoseconds, up to [`LATENCY_NS_MAX`].
+pub(crate) fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS).expect("the bounds are in order")
+}
+
 /// What a load has found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -142,13 +161,7 @@ pub(crate) struct Span {
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        let latency_ns = Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS);
-        Self {
-            latency_ns: latency_ns.expect("the bounds are in order"),
-            flaws: Flaws::default(),
-            refused: 0,
-            response_bytes: 0,
-        }
+        Self { latency_ns: latency_histogram(), flaws: Flaws::default(), refused: 0, response_bytes: 0 }
     }
 
     pub(crate) fn right(&mut self, latency_ns: u64, response_bytes: u32) {
@@ -201,7 +214,6 @@ impl Tally {
     ) -> Report {
         let seconds = span.wall.as_secs_f64();
         let percent = |time: Duration| 100.0 * time.as_secs_f64() / seconds;
-        let at = |quantile| self.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
         Report {
             work,
             connections,
@@ -209,13 +221,7 @@ impl Tally {
             seconds,
             operations: self.latency_ns.len(),
             ops_per_second: self.latency_ns.len() as f64 / seconds,
-            latency: Latency {
-                p50_us: at(0.5),
-                p99_us: at(0.99),
-                p999_us: at(0.999),
-                max_us: self.latency_ns.max() as f64 / 1e3,
-                mean_us: self.latency_ns.mean() / 1e3,
-            },
+            latency: Latency::of(&self.latency_ns),
             flaws: self.flaws.clone(),
             refused: self.refused,
             refused_preparing: 0,

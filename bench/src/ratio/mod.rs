@@ -13,9 +13,9 @@
 //! answer was not right is reported as such. A signal ends it, too, and nothing is left behind (see
 //! `stop`).
 
-mod server;
-mod stop;
-mod summary;
+pub(crate) mod server;
+pub(crate) mod stop;
+pub(crate) mod summary;
 
 use std::ffi::OsString;
 use std::fs;
@@ -29,7 +29,7 @@ use stop::Running;
 use summary::{Cell, Comparison, Machine};
 
 use crate::error::{Error, Result};
-use crate::load::{self, Dialect, Plan, Report, Work};
+use crate::load::{self, Dialect, FrameSizes, Plan, Report, Work};
 
 /// What is compared, and where.
 #[derive(Debug, Clone, Serialize)]
@@ -163,34 +163,48 @@ fn measure(
         cpu: Some(plan.generator_cpu),
         server_process: None,
     };
-    let (program, args) = if pinion {
+    let server = if pinion {
         let mut args = words(&["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--data"]);
         args.push(directory.join("data").into());
         args.extend(plan.serve_args.iter().map(OsString::from));
-        (&plan.pinion, args)
+        Server::start(&plan.pinion, &args, plan.server_cpu, &directory.join("stderr"), running)?
     } else {
-        let frames = load.frames()?;
-        let mut args: Vec<OsString> = plan.roof.1.iter().map(OsString::from).collect();
-        args.extend(words(&[
-            roof_command(work),
-            "--request-bytes",
-            &frames.request_bytes.to_string(),
-            "--response-bytes",
-            &frames.response_bytes.to_string(),
-        ]));
-        if work == Work::Put {
-            args.push("--log".into());
-            args.push(directory.join("log").into());
-        }
-        (&plan.roof.0, args)
+        start_roof(&plan.roof, work, load.frames()?, directory, plan.server_cpu, running)?
     };
-    let server = Server::start(program, &args, plan.server_cpu, &directory.join("stderr"), running)?;
     load.target = server.address();
     load.server_process = Some(server.process());
     load::run(&load)
 }
 
-fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// Starts the bare server for this work. `roof` is this program and what comes before the names of
+/// the roof servers on its command line; the log and what the server complains of go to `directory`.
+///
+/// # Errors
+/// As [`Server::start`].
+pub(crate) fn start_roof(
+    roof: &(PathBuf, Vec<String>),
+    work: Work,
+    frames: FrameSizes,
+    directory: &Path,
+    cpu: usize,
+    running: &Running,
+) -> Result<Server> {
+    let mut args: Vec<OsString> = roof.1.iter().map(OsString::from).collect();
+    args.extend(words(&[
+        roof_command(work),
+        "--request-bytes",
+        &frames.request_bytes.to_string(),
+        "--response-bytes",
+        &frames.response_bytes.to_string(),
+    ]));
+    if work == Work::Put {
+        args.push("--log".into());
+        args.push(directory.join("log").into());
+    }
+    Server::start(&roof.0, &args, cpu, &directory.join("stderr"), running)
+}
+
+pub(crate) fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 
@@ -198,7 +212,7 @@ fn words(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
 }
 
-const fn roof_name(work: Work) -> &'static str {
+pub(crate) const fn roof_name(work: Work) -> &'static str {
     match work {
         Work::Get => "bare echo",
         Work::Put => "bare log",

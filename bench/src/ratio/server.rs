@@ -21,17 +21,17 @@ const COMPLAINT_BYTES_MAX: usize = 2000;
 
 /// A directory of our own, removed with everything in it when dropped.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// # Errors
     /// [`Error::File`]: there is something of that name, or it cannot be made.
-    pub(super) fn create(path: PathBuf) -> Result<Self> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self> {
         fs::create_dir(&path).map_err(Error::file(&path))?;
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -46,7 +46,7 @@ impl Drop for Scratch {
 
 /// A running server process. Killed when dropped.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     running: Running,
     process: u32,
     address: SocketAddr,
@@ -59,7 +59,7 @@ impl Server {
     /// # Errors
     /// [`Error::Server`] with the end of `log` when no address comes; [`Error::Cpu`];
     /// [`Error::Stopped`].
-    pub(super) fn start(
+    pub(crate) fn start(
         program: &Path,
         args: &[OsString],
         cpu: usize,
@@ -106,11 +106,11 @@ impl Server {
         }
     }
 
-    pub(super) const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) const fn process(&self) -> u32 {
+    pub(crate) const fn process(&self) -> u32 {
         self.process
     }
 }

@@ -21,7 +21,7 @@ const SIGNAL_EXIT_BASE: i32 = 128;
 
 /// The one server process of a comparison, and whether another may start.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Running(Arc<Mutex<State>>);
+pub(crate) struct Running(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -33,7 +33,7 @@ struct State {
 ///
 /// # Errors
 /// Handlers or the thread could not be set up.
-pub(super) fn watch(running: Running) -> io::Result<()> {
+pub(crate) fn watch(running: Running) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut signals = signals.forever();
@@ -52,7 +52,7 @@ impl Running {
     ///
     /// # Errors
     /// [`Error::Stopped`], or the system's as `refused` makes it.
-    pub(super) fn start<T>(
+    pub(crate) fn start<T>(
         &self,
         command: &mut Command,
         refused: impl FnOnce(io::Error) -> Error,
@@ -69,7 +69,7 @@ impl Running {
 
     /// Ends the server, if there is one, and waits until it is gone. Its data is thrown away after, so
     /// there is nothing to end in order.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let child = self.state().child.take();
         if let Some(mut child) = child {
             // These fail only if it has ended.
@@ -79,7 +79,7 @@ impl Running {
     }
 
     /// Kills the server and lets no other start.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let mut state = self.state();
         state.stopped = true;
         if let Some(child) = &mut state.child {
@@ -87,7 +87,7 @@ impl Running {
         }
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.state().stopped
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Comparison<P: Serialize> {
 
 /// Where it was measured: numbers of two machines are not to be compared.
 #[derive(Debug, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     kernel: String,
     cpu: String,
     cpus: usize,
@@ -145,8 +145,7 @@ impl<P: Serialize> Comparison<P> {
 
 impl<P: Serialize> fmt::Display for Comparison<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { kernel, cpu, cpus, .. } = &self.machine;
-        writeln!(f, "{cpu}, {cpus} cpus, Linux {kernel}; the server on one cpu, the generator on another")?;
+        writeln!(f, "{}; the server on one cpu, the generator on another", self.machine)?;
         writeln!(
             f,
             "{:<12} {:<10} {:>11} {:>11} {:>11} {:>9} {:>9} {:>9} {:>7} {:>7}",
@@ -203,7 +202,18 @@ impl<P: Serialize> fmt::Display for Comparison<P> {
 }
 
 impl Machine {
-    pub(super) fn this() -> Self {
+    /// Names and values.
+    pub(crate) fn facts(&self) -> Vec<(String, String)> {
+        let facts = [
+            ("cpu", self.cpu.clone()),
+            ("cpus", self.cpus.to_string()),
+            ("memory", format!("{} MiB", self.memory_bytes >> 20)),
+            ("kernel", self.kernel.clone()),
+        ];
+        facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    pub(crate) fn this() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let kibibytes = field(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok());
@@ -213,6 +223,13 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
             memory_bytes: 1024 * kibibytes.unwrap_or(0u64),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, cpu, cpus, .. } = self;
+        write!(f, "{cpu}, {cpus} cpus, Linux {kernel}")
     }
 }
 

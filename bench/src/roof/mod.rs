@@ -9,13 +9,15 @@
 //! looked up or kept.
 //!
 //! This file is what both share: [`Wire`], the loop over the ring, the listening socket and the
-//! connections. What happens between a request and its response is a [`Work`].
+//! connections. What happens between a request and its response is a [`Work`]. [`limits`] measures both,
+//! and the disk and the memory beside them.
 //!
 //! Limits: 1,024 connections; responses that wait for a slow reader pile up without bound, since
 //! closed-loop generators never do that.
 #![expect(unsafe_code, reason = "a bare ring; see each SAFETY argument")]
 
 pub mod echo;
+pub mod limits;
 pub mod log;
 
 use std::io;
