@@ -40,7 +40,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use find::{Found, Slo, find_max};
-pub use target::{Speech, Target};
+pub use target::{Description, Speech, Target};
 
 use shared::{Ledger, Shared};
 use tally::{Second, Tally};
@@ -147,7 +147,7 @@ impl Plan {
 pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
     plan.check(phase)?;
     let address = plan.target.address()?;
-    let (facts, before) = plan.target.describe();
+    let before = plan.target.describe();
     let workload = &plan.workload;
     let inserted = if phase == Phase::Load { 0 } else { workload.record_count };
     let ledger = plan.verify.then(|| {
@@ -167,10 +167,11 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
             outcome.tally.first_failure = verified.tally.first_failure;
         }
     }
-    let (_, after) = plan.target.describe();
-    let after: BTreeMap<String, u64> = after.into_iter().collect();
-    let counters =
-        before.into_iter().filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
+    let after: BTreeMap<String, u64> = plan.target.describe().counters.into_iter().collect();
+    let counters = before
+        .counters
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
     let seconds = outcome.seconds.max(1e-9);
     let cpu = |time: Duration| 100.0 * time.as_secs_f64() / outcome.wall_seconds.max(1e-9);
     let generator_cpu_percent = cpu(outcome.tally.cpu) / plan.threads as f64;
@@ -183,7 +184,7 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         workload: workload.name.clone(),
         properties: workload.properties.clone(),
         target: plan.target.to_string(),
-        target_facts: facts,
+        target_facts: before.facts,
         machine_facts: Machine::this().facts(),
         threads: plan.threads as u32,
         connections: plan.connections as u32,

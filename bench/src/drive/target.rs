@@ -22,6 +22,15 @@ pub enum Speech {
     Resp,
 }
 
+/// What a target says of itself; nothing when it does not answer.
+#[derive(Debug, Default)]
+pub struct Description {
+    /// Names and values: product, version, cores.
+    pub facts: Vec<(String, String)>,
+    /// Counters.
+    pub counters: Vec<(String, u64)>,
+}
+
 /// A target, as it was given: `pinion://HOST:PORT` or `redis://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -42,15 +51,15 @@ impl Target {
         found.next().ok_or_else(|| unknown("the name has no address"))
     }
 
-    /// Names and values of what it says of itself, and its counters; both empty when it says nothing.
-    pub fn describe(&self) -> (Vec<(String, String)>, Vec<(String, u64)>) {
+    /// What it says of itself.
+    pub fn describe(&self) -> Description {
         match self.speech {
             Speech::Pinion => self.describe_pinion().unwrap_or_default(),
             Speech::Resp => self.describe_resp().unwrap_or_default(),
         }
     }
 
-    fn describe_pinion(&self) -> Option<(Vec<(String, String)>, Vec<(String, u64)>)> {
+    fn describe_pinion(&self) -> Option<Description> {
         let client = blocking::Client::builder()
             .connect(self.authority.clone())
             .deadline(ANSWER_MAX)
@@ -69,10 +78,10 @@ impl Target {
                 numbers.iter().filter_map(|(name, value)| Some((format!("{part}.{name}"), value.as_u64()?))),
             );
         }
-        Some((facts, counters))
+        Some(Description { facts, counters })
     }
 
-    fn describe_resp(&self) -> Option<(Vec<(String, String)>, Vec<(String, u64)>)> {
+    fn describe_resp(&self) -> Option<Description> {
         let mut socket = TcpStream::connect_timeout(&self.address().ok()?, ANSWER_MAX).ok()?;
         socket.set_read_timeout(Some(ANSWER_MAX)).ok()?;
         socket.write_all(b"*1\r\n$4\r\nINFO\r\n").ok()?;
@@ -86,7 +95,10 @@ impl Target {
         let named = ["redis_version", "redis_mode", "aof_enabled", "maxmemory_human", "io_threads_active"];
         let facts = fields().filter(|(name, _)| named.contains(name));
         let counters = fields().filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
-        Some((facts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), counters.collect()))
+        Some(Description {
+            facts: facts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            counters: counters.collect(),
+        })
     }
 }
 
