@@ -12,8 +12,10 @@ use crate::error::{Error, Result};
 use crate::report::{RunReport, csv, hdr, html, text};
 use crate::workload::Workload;
 
-/// Operations in flight per connection and connections, unless something is said.
+/// Connections, unless something is said.
 const CONNECTIONS_DEFAULT: usize = 64;
+/// Of a run that is measured for some time.
+const WARMUP_DEFAULT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DriveArgs {
@@ -67,9 +69,9 @@ pub(super) struct RunArgs {
     /// Seconds that are measured [default: 10, unless operationcount or maxexecutiontime says otherwise].
     #[arg(long, value_parser = seconds)]
     seconds: Option<Duration>,
-    /// Seconds before them.
-    #[arg(long, default_value = "2", value_parser = seconds)]
-    warmup: Duration,
+    /// Seconds before them [default: 2, or none when it is operations that end the run].
+    #[arg(long, value_parser = seconds)]
+    warmup: Option<Duration>,
     /// Search the highest rate that keeps every --slo.
     #[arg(long, requires = "slo")]
     find_max: bool,
@@ -130,13 +132,14 @@ pub(super) fn load(args: &DriveArgs) -> Result<ExitCode> {
 /// Does the workload's operations.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let mut plan = args.drive.plan()?;
-    plan.warmup = args.warmup;
     plan.rate = args.rate.or(plan.rate);
     let has_end = plan.seconds.is_some() || plan.workload.operation_count > 0;
     plan.seconds = args.seconds.or(plan.seconds).or((!has_end).then_some(Duration::from_secs(10)));
     if plan.seconds.is_some_and(|seconds| seconds.is_zero()) {
         return Err(Error::Usage("there must be some time to measure".to_owned()));
     }
+    let default = if plan.seconds.is_some() { WARMUP_DEFAULT } else { Duration::ZERO };
+    plan.warmup = args.warmup.unwrap_or(default);
     if !args.find_max {
         return args.drive.forms.write(&drive::run(&plan, Phase::Run)?);
     }

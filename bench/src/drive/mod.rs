@@ -193,7 +193,7 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         seconds,
         warmup_seconds: if phase == Phase::Run { plan.warmup.as_secs_f64() } else { 0.0 },
         operations,
-        ops_per_second: operations as f64 / seconds,
+        ops_per_second: if operations == 0 { 0.0 } else { operations as f64 / seconds },
         generator_cpu_percent,
         target_cpu_percent: outcome.target_cpu.map(cpu),
         warnings: Vec::new(),
@@ -210,6 +210,9 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     let warnings = &mut report.warnings;
     if let Some(failure) = first_failure {
         warnings.push(format!("not every operation went well; the first that did not: {failure}"));
+    }
+    if report.operations == 0 && plan.warmup > Duration::ZERO {
+        warnings.push("nothing was measured: it ended during its warm-up".to_owned());
     }
     if report.generator_cpu_percent > GENERATOR_CPU_PERCENT_MAX {
         let percent = report.generator_cpu_percent;

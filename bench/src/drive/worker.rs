@@ -252,6 +252,9 @@ impl<'a> Worker<'a> {
             self.is_ended |= self.job.shared.is_stopped();
         }
         if self.is_ended && !matches!(self.stage, Stage::Draining { .. }) {
+            if self.stage == Stage::Warming {
+                self.tally.restart();
+            }
             self.stage = Stage::Draining { until_ns: self.now_ns + DRAIN_MAX.as_nanos() as u64 };
         }
     }
