@@ -75,11 +75,13 @@ impl<W> Default for Queue<W> {
 pub(super) struct Pending<W> {
     sync: Queue<W>,
     buffered: Queue<W>,
+    /// Answers that rest on an expiry which a crash could take back: they wait for the clock too.
+    by_clock: VecDeque<PendingWrite<W>>,
 }
 
 impl<W> Default for Pending<W> {
     fn default() -> Self {
-        Self { sync: Queue::default(), buffered: Queue::default() }
+        Self { sync: Queue::default(), buffered: Queue::default(), by_clock: VecDeque::new() }
     }
 }
 
@@ -87,11 +89,13 @@ impl<W: Waiter> Pending<W> {
     /// Operations that wait, batches counted by their operations; writes that only wait for their
     /// answer count too.
     pub(super) fn operations(&self) -> usize {
-        self.sync.entries.len().max(self.sync.writes.len()) + self.buffered.entries.len()
+        self.sync.entries.len().max(self.sync.writes.len())
+            + self.buffered.entries.len()
+            + self.by_clock.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sync.writes.is_empty() && self.buffered.writes.is_empty()
+        self.sync.writes.is_empty() && self.buffered.writes.is_empty() && self.by_clock.is_empty()
     }
 
     /// Adds a staged entry of the write that [`Pending::push`] finishes.
@@ -104,6 +108,13 @@ impl<W: Waiter> Pending<W> {
         self.queue(durability).writes.push_back(write);
     }
 
+    /// Adds one that has no entries, and is answered when the log is durable up to its position and its
+    /// clock up to the time of its stamp. Both never fall from one to the next.
+    pub(super) fn push_by_clock(&mut self, write: PendingWrite<W>) {
+        debug_assert!(write.entries == 0 && write.answer.is_some());
+        self.by_clock.push_back(write);
+    }
+
     /// The next write that may be published now that the log is durable up to `durable` and its
     /// clock up to `ceiling`. Its entries are taken with [`Pending::pop_entry`].
     ///
@@ -114,6 +125,11 @@ impl<W: Waiter> Pending<W> {
         durable: LogPosition,
         ceiling: HybridTime,
     ) -> Option<(Durability, PendingWrite<W>)> {
+        let is_certain =
+            |write: &mut PendingWrite<W>| write.stamp.time <= ceiling && write.position <= durable;
+        if let Some(write) = self.by_clock.pop_front_if(is_certain) {
+            return Some((Durability::Sync, write));
+        }
         let told = |write: &mut PendingWrite<W>| write.stamp.time <= ceiling || write.position <= durable;
         if let Some(write) = self.buffered.writes.pop_front_if(told) {
             return Some((Durability::Buffered, write));
@@ -141,7 +157,8 @@ impl<W: Waiter> Pending<W> {
     pub(super) fn drain(&mut self) -> Vec<PendingWrite<W>> {
         self.sync.entries.clear();
         self.buffered.entries.clear();
-        self.buffered.writes.drain(..).chain(self.sync.writes.drain(..)).collect()
+        let writes = self.buffered.writes.drain(..).chain(self.sync.writes.drain(..));
+        writes.chain(self.by_clock.drain(..)).collect()
     }
 
     /// Staged entries with this hash. The caller compares keys.

@@ -9,6 +9,7 @@
 //! key are atomic.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::operation::{
     BatchOperation, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
 };
 use crate::record::{RecordKind, RecordView};
-use crate::stamp::Stamp;
+use crate::stamp::{HybridTime, Stamp};
 
 /// Writes that wait for a table read at the same time.
 const LOOKUPS_MAX: u32 = 1024;
@@ -341,7 +342,16 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             return self.stage(key, &decision, stamp, options.durability, waiter);
         }
         let now_ms = self.clock_ms();
+        let ceiling_ms = self.ceiling_durable.get().millis();
+        let rests_on_clock = Cell::new(false);
         let decide = |current: Option<RecordView<'_>>| {
+            // By a clock that a crash and a clock set back would take back with it.
+            let expires_early = |record: &RecordView<'_>| {
+                record.kind != RecordKind::Tombstone
+                    && record.is_expired(now_ms)
+                    && !record.is_expired(ceiling_ms)
+            };
+            rests_on_clock.set(current.as_ref().is_some_and(expires_early));
             let current = current.filter(|record| record.is_visible(now_ms));
             self.decide(operation, stamp, current, options.created).ok_or_else(|| Written {
                 effect: Effect::ConditionFailed,
@@ -358,7 +368,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             Ok(Err(error)) => waiter.complete(Err(error)),
             Err(failed) => {
                 self.counters.conditions_failed.add(1);
-                if is_by_memory {
+                if rests_on_clock.get() {
+                    self.answer_by_clock(failed, now_ms, waiter);
+                } else if is_by_memory {
                     self.answer_by_memory(failed, self.is_visible(key), options.durability, waiter);
                 } else {
                     waiter.complete(Ok(failed));
@@ -590,6 +602,27 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             answer: Some(Box::new(written)),
         };
         self.pending.borrow_mut().push(Durability::Sync, write);
+    }
+
+    /// Answers a write that changed nothing because its record has expired, once neither what was found
+    /// nor the clock by which it has expired can be lost: or a restart with the clock set back would show
+    /// the record again. What *is* written on the strength of an expiry has a stamp of the same clock,
+    /// and its commit carries the ceiling.
+    fn answer_by_clock(&self, written: Written, now_ms: u64, waiter: W) {
+        let time = HybridTime::from_millis(now_ms);
+        let write = PendingWrite {
+            position: self.appended.get(),
+            entries: 0,
+            stamp: Stamp { time, ..Stamp::ZERO },
+            expiry_ms: written.expiry_ms,
+            number: written.number,
+            waiter,
+            batch: None,
+            answer: Some(Box::new(written)),
+        };
+        self.pending.borrow_mut().push_by_clock(write);
+        self.mark_wanted.set(true);
+        self.commit_wanted.notify();
     }
 
     /// Whether nothing is pending under a key: readers see the newest version there is.

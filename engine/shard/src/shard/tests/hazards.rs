@@ -290,6 +290,34 @@ fn what_was_dropped_by_a_clock_stays_dropped_when_a_crash_takes_the_clock_back()
     assert_eq!(get(&env, &shard, "key").unwrap(), None);
 }
 
+/// Found by the server histories (seed 13807): an update was told that its record had expired, and then
+/// a crash and a clock set back showed the record again.
+#[test]
+fn an_expiry_that_a_condition_was_told_of_is_final() {
+    let lifetime = Lifetime::Millis(1_000);
+    let update = Operation::Update(Update::SetExpiry(Lifetime::Millis(500)));
+    let present =
+        Operation::PutIf { condition: Condition::Present, value: b"x", lifetime: Lifetime::Forever };
+    for (operation, in_tables) in [(update, false), (update, true), (present, false)] {
+        let env = TestEnv::new(44);
+        let shard = open(&env);
+        write(&env, &shard, "key", Operation::Put { value: b"short", lifetime }).unwrap();
+        if in_tables {
+            env.block_on(shard.flush()).unwrap();
+        }
+        let wall_ms = shard.clock_ms();
+        env.set_wall_ms(wall_ms + 10_000);
+        let told = write(&env, &shard, "key", operation).unwrap();
+        assert_eq!(told.effect, Effect::ConditionFailed);
+        env.kill();
+        env.crash();
+        drop(shard);
+        env.set_wall_ms(wall_ms + 100);
+        let shard = open(&env);
+        assert_eq!(get(&env, &shard, "key").unwrap(), None, "it came back");
+    }
+}
+
 /// Found by the storage histories: a buffered write was answered, a crash took it, and the clock,
 /// which the log had not been told of for a while, gave its stamp to another write.
 #[test]
