@@ -35,9 +35,9 @@ mod tests;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Barrier, OnceLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use find::{Found, Slo, find_max};
 pub use target::{Description, Speech, Target};
@@ -133,7 +133,7 @@ impl Plan {
     fn budget(&self, phase: Phase) -> u64 {
         match phase {
             Phase::Load => self.workload.insert_count,
-            Phase::Verify => self.workload.record_count,
+            Phase::Verify => 0,
             Phase::Run if self.workload.operation_count == 0 => u64::MAX,
             Phase::Run => self.workload.operation_count,
         }
@@ -149,18 +149,20 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
     let address = plan.target.address()?;
     let before = plan.target.describe();
     let workload = &plan.workload;
-    let inserted = if phase == Phase::Load { 0 } else { workload.record_count };
+    let next_insert = if phase == Phase::Load { workload.insert_start } else { workload.record_count };
     let ledger = plan.verify.then(|| {
         let expected = (workload.operation_count as f64 * workload.share(Kind::Insert) * 1.1) as u64;
         let expected = if workload.share(Kind::Insert) > 0.0 { expected.max(1 << 20) } else { 0 };
         Ledger::new(workload.insert_start, workload.record_count.max(workload.insert_count), expected)
     });
-    let shared = Shared::new(plan.budget(phase), workload.insert_start + inserted, ledger);
+    let shared = Shared::new(plan.budget(phase), next_insert, ledger);
     let mut outcome = drive(plan, phase, &shared, address)?;
     let mut kinds = outcome.tally.report();
     if plan.verify && phase == Phase::Run && outcome.error.is_none() {
-        let again = Shared::new(plan.budget(Phase::Verify), workload.insert_start + inserted, shared.ledger);
-        let verified = drive(plan, Phase::Verify, &again, address)?;
+        // Those that the run has inserted, too.
+        let next_insert = shared.inserts.last() + 1;
+        let again = Shared::new(next_insert - workload.insert_start, next_insert, shared.ledger);
+        let verified = drive(plan, Phase::Verify, &again, address).unwrap_or_else(Outcome::failed);
         kinds.extend(verified.tally.report());
         outcome.error = outcome.error.or(verified.error);
         if outcome.tally.first_failure.is_none() {
@@ -239,6 +241,21 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     }
 }
 
+impl Outcome {
+    /// Nothing but why.
+    fn failed(error: Error) -> Self {
+        Self {
+            tally: Tally::default(),
+            intervals: Vec::new(),
+            started_unix_s: 0,
+            seconds: 0.0,
+            wall_seconds: 0.0,
+            target_cpu: None,
+            error: Some(error),
+        }
+    }
+}
+
 /// What a phase came to.
 struct Outcome {
     tally: Tally,
@@ -254,9 +271,18 @@ struct Outcome {
 fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAddr) -> Result<Outcome> {
     let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let target_cpu = || plan.target_process.and_then(process_cpu_time);
-    let (cpu_before, begins) = (target_cpu(), Instant::now());
+    let (cpu_before, begins, connected) = (target_cpu(), OnceLock::new(), Barrier::new(plan.threads));
     let connections = plan.connections / plan.threads;
-    let job = Job { plan, phase, shared, address, begins, threads: plan.threads, connections };
+    let job = Job {
+        plan,
+        phase,
+        shared,
+        address,
+        connected: &connected,
+        begins: &begins,
+        threads: plan.threads,
+        connections,
+    };
     let (sender, receiver) = mpsc::channel::<Second>();
     let (tally, seconds, error) = thread::scope(|scope| -> Result<_> {
         let mut workers = Vec::new();
@@ -268,6 +294,7 @@ fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAd
                     && let Err(error) = pin_to_cpu(cpu)
                 {
                     job.shared.stop();
+                    job.connected.wait();
                     return (Tally::default(), Some(Error::Cpu { cpu, error }));
                 }
                 Worker::run(job, index, sender)
@@ -298,10 +325,12 @@ fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAd
     {
         return Err(error);
     }
-    let wall_seconds = begins.elapsed().as_secs_f64();
+    let wall_seconds = begins.get().map_or(0.0, |begins| begins.elapsed().as_secs_f64());
     let warmup = if phase == Phase::Run { plan.warmup.as_secs_f64() } else { 0.0 };
     let longest =
         plan.seconds.filter(|_| phase == Phase::Run).map_or(f64::INFINITY, |time| time.as_secs_f64());
+    // An open loop that fell behind took as long as it took; in a closed one nothing counts that ends late.
+    let longest = if plan.rate.is_some() { f64::INFINITY } else { longest };
     let measured = (wall_seconds - warmup).max(0.0).min(longest);
     Ok(Outcome {
         tally,

@@ -150,6 +150,11 @@ impl Native {
             let Some(frame) = self.frames.next_frame(&mut chunk)? else { return Ok(()) };
             let request_id = frame.header.request_id;
             let index = (request_id % depth) as usize;
+            if request_id == 0
+                && let Response::Error { error, .. } = Response::decode(&frame.header, frame.body)?
+            {
+                return Err(Error::Refused(format!("{}: {}", error.code.name(), error.message)));
+            }
             let slot = &mut self.slots[index];
             if !slot.in_flight || slot.request_id != request_id {
                 return Err(Error::Answer(format!("request id {request_id} is not in flight")));

@@ -23,6 +23,8 @@ pub(super) struct Resp {
     asked: VecDeque<(usize, Expected)>,
     /// The beginning of an answer whose end has not come.
     partial: Vec<u8>,
+    /// Why the index did not take a key: the write that follows has failed then.
+    unindexed: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl Resp {
             let said = String::from_utf8_lossy(&answer[..bytes]).trim().to_owned();
             return Err(Error::Refused(format!("PING was answered by {said:?}")));
         }
-        Ok(Self { options, asked: VecDeque::new(), partial: Vec::new() })
+        Ok(Self { options, asked: VecDeque::new(), partial: Vec::new(), unindexed: None })
     }
 
     pub(super) fn ask(&mut self, slot: usize, ask: Ask<'_>, out: &mut Vec<u8>) {
@@ -123,7 +125,13 @@ impl Resp {
         match (expected, reply) {
             (Expected::Value, Reply::Bulk(value)) => answers.push_value(slot, value),
             (Expected::Value, Reply::Null) => answers.push(slot, Answer::Absent),
-            (Expected::Written, Reply::Simple | Reply::Number) => answers.push(slot, Answer::Done),
+            (Expected::Written, Reply::Simple | Reply::Number) => answers.push(
+                slot,
+                match self.unindexed.take() {
+                    None => Answer::Done,
+                    Some(message) => Answer::Failed { is_unknown: true, message },
+                },
+            ),
             (Expected::Indexed, Reply::Number) => {}
             (Expected::Keys, Reply::Array(keys)) if keys.is_empty() => answers.push(slot, Answer::Scanned(0)),
             (Expected::Keys, Reply::Array(keys)) => {
@@ -139,8 +147,11 @@ impl Resp {
                 answers.push(slot, Answer::Scanned(found as u64));
             }
             // The command that follows is answered too, and its answer ends the operation.
-            (Expected::Indexed, Reply::Error(_)) => {}
+            (Expected::Indexed, Reply::Error(message)) => {
+                self.unindexed = Some(String::from_utf8_lossy(message).into_owned());
+            }
             (_, Reply::Error(message)) => {
+                self.unindexed = None;
                 let message = String::from_utf8_lossy(message).into_owned();
                 // What Redis says while it cannot take writes: they were not applied.
                 let is_refused =
@@ -230,7 +241,7 @@ mod tests {
 
     fn resp(scanned: bool) -> Resp {
         let options = WriteOptions { durability: WriteDurability::Sync, ttl_ms: 0, scanned };
-        Resp { options, asked: VecDeque::new(), partial: Vec::new() }
+        Resp { options, asked: VecDeque::new(), partial: Vec::new(), unindexed: None }
     }
 
     #[test]

@@ -116,6 +116,10 @@ impl Ledger {
     pub(super) fn begin(&self, number: u64, version: u64) -> bool {
         let Some(entry) = self.entry(number) else { return true };
         let acknowledged = entry.acknowledged.load(Ordering::Acquire);
+        // Another thread may have written a later one since the version was chosen.
+        if version <= acknowledged {
+            return false;
+        }
         entry.begun.compare_exchange(acknowledged, version, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 

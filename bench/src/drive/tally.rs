@@ -85,9 +85,11 @@ impl Tally {
         self.of(kind).refused += 1;
     }
 
-    /// Forgets what came while warming up.
+    /// Forgets what came while warming up, but not what failed.
     pub(super) fn restart(&mut self) {
-        self.kinds = Default::default();
+        for of in &mut self.kinds {
+            *of = OfKind { failed: of.failed, ..OfKind::default() };
+        }
     }
 
     pub(super) fn add(&mut self, other: Self) {

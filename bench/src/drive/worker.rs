@@ -13,6 +13,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
+use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::shared::Shared;
@@ -43,8 +44,10 @@ pub(super) struct Job<'a> {
     pub(super) phase: Phase,
     pub(super) shared: &'a Shared,
     pub(super) address: SocketAddr,
-    /// When the load begins, by one clock for all.
-    pub(super) begins: Instant,
+    /// Where threads wait until all are connected.
+    pub(super) connected: &'a Barrier,
+    /// When the load begins, by one clock for all: once all are connected.
+    pub(super) begins: &'a OnceLock<Instant>,
     pub(super) threads: usize,
     /// Connections of each thread.
     pub(super) connections: usize,
@@ -107,9 +110,12 @@ pub(super) struct Worker<'a> {
     /// Open loop: when the next operation is due, and how much later the one after it.
     next_due_ns: u64,
     due_step_ns: Option<f64>,
-    due_count: u64,
+    /// Operations that were due before, and the thread's part of a step: threads take turns.
+    due_count: f64,
     /// No operation is begun any more.
     is_ended: bool,
+    /// What ends now was begun in time but ends too late to count.
+    is_late: bool,
     now_ns: u64,
 }
 
@@ -117,9 +123,12 @@ impl<'a> Worker<'a> {
     /// Runs one thread's part of a load; what it counted, and why it ended early, if it did.
     pub(super) fn run(job: Job<'a>, index: usize, seconds: Sender<Second>) -> (Tally, Option<Error>) {
         let cpu = thread_cpu_time();
-        let (mut tally, error) = match Self::connect(job, index, seconds) {
+        let connected = Self::connect(job, index, seconds);
+        job.connected.wait();
+        let (mut tally, error) = match connected {
             Err(error) => (Tally::default(), Some(error)),
             Ok((mut worker, mut ring)) => {
+                job.begins.get_or_init(Instant::now);
                 let error = worker.drive(&mut ring).err();
                 worker.end_second(u64::MAX);
                 (worker.tally, error)
@@ -151,13 +160,16 @@ impl<'a> Worker<'a> {
         let expected_new = (workload.operation_count as f64 * workload.share(Kind::Insert) * 2.0) as u64;
         let chooser = Chooser::new(
             workload.distribution,
-            (workload.insert_start, workload.record_count),
+            (workload.insert_start, workload.insert_count),
             expected_new,
             seed ^ 0x5DEE_CE66,
             (index as u64, job.threads as u64),
         );
         let slots = job.connections * *depth;
         let rate = rate.filter(|_| job.phase == Phase::Run).map(|rate| rate / job.threads as f64);
+        // Threads take turns, so that together they ask evenly.
+        let (due_step_ns, due_count) =
+            (rate.map(|rate| SECOND_NS as f64 / rate), index as f64 / job.threads as f64);
         let worker = Self {
             job,
             workload,
@@ -173,18 +185,19 @@ impl<'a> Worker<'a> {
             seconds,
             stage: Stage::Warming,
             measured_from_ns: 0,
-            next_due_ns: 0,
-            // Threads take turns, so that together they ask evenly.
-            due_step_ns: rate.map(|rate| SECOND_NS as f64 / rate),
-            due_count: 0,
+            next_due_ns: due_step_ns.map_or(0, |step_ns| (due_count * step_ns) as u64),
+            due_step_ns,
+            due_count,
             is_ended: false,
+            is_late: false,
             now_ns: 0,
         };
         Ok((worker, ring))
     }
 
     fn clock_ns(&self) -> u64 {
-        u64::try_from(self.job.begins.elapsed().as_nanos()).expect("a load takes less than 500 years")
+        let begins = self.job.begins.get_or_init(Instant::now);
+        u64::try_from(begins.elapsed().as_nanos()).expect("a load takes less than 500 years")
     }
 
     fn drive(&mut self, ring: &mut Ring) -> Result<()> {
@@ -216,7 +229,10 @@ impl<'a> Worker<'a> {
             let is_drained =
                 busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
             if self.is_ended && is_drained {
-                return Ok(());
+                // Operations of which nothing is known would pass for verified.
+                let matters = self.job.phase != Phase::Run || self.job.plan.verify;
+                let unknown = busy > 0 && matters && !self.job.shared.is_stopped();
+                return if unknown { Err(Error::Silent(DRAIN_MAX.as_secs())) } else { Ok(()) };
             }
             let silent_ns = heard_ns + SILENCE_MAX.as_nanos() as u64;
             let waited =
@@ -245,9 +261,17 @@ impl<'a> Worker<'a> {
             if measured_ns / SECOND_NS > self.second.index {
                 self.end_second(measured_ns / SECOND_NS);
             }
-            let is_over = self.job.phase == Phase::Run
-                && plan.seconds.is_some_and(|seconds| measured_ns >= seconds.as_nanos() as u64);
-            self.is_ended |= is_over || self.job.shared.is_stopped();
+            let seconds = plan.seconds.filter(|_| self.job.phase == Phase::Run);
+            let end_ns =
+                seconds.map_or(u64::MAX, |seconds| self.measured_from_ns + seconds.as_nanos() as u64);
+            if self.now_ns >= end_ns {
+                // In an open loop what was due in time is still begun, however late it is.
+                let is_behind = self.due_step_ns.is_some() && self.next_due_ns < end_ns;
+                let is_hopeless = self.now_ns - end_ns >= DRAIN_MAX.as_nanos() as u64;
+                self.is_ended |= !is_behind || is_hopeless;
+                self.is_late = self.due_step_ns.is_none();
+            }
+            self.is_ended |= self.job.shared.is_stopped();
         } else {
             self.is_ended |= self.job.shared.is_stopped();
         }
@@ -291,8 +315,8 @@ impl<'a> Worker<'a> {
             None => self.now_ns,
             Some(step_ns) => {
                 let due_ns = self.next_due_ns;
-                self.due_count += 1;
-                self.next_due_ns = (self.due_count as f64 * step_ns) as u64;
+                self.due_count += 1.0;
+                self.next_due_ns = (self.due_count * step_ns) as u64;
                 due_ns
             }
         };
@@ -418,10 +442,13 @@ impl<'a> Worker<'a> {
             }
             Answer::Absent => {
                 let (number, version, floor) = (slot.number, slot.version, slot.floor);
+                let loaded = number < self.workload.insert_start + self.workload.insert_count;
                 if floor > 0 {
                     self.failed(kind, || {
                         format!("record {number} is missing, version {floor} was acknowledged")
                     });
+                } else if loaded && self.job.shared.ledger.is_some() {
+                    self.failed(kind, || format!("record {number}, which was loaded, is missing"));
                 } else {
                     self.tally.not_found(kind);
                 }
@@ -445,7 +472,7 @@ impl<'a> Worker<'a> {
                 slot.value.clear();
                 self.workload.value.append_updated(value, &mut self.random, stamp, &mut slot.value);
                 (slot.step, slot.step_ns, slot.refusals) = (Step::Put, now_ns, 0);
-                if kind == Kind::ReadModifyWrite {
+                if kind == Kind::ReadModifyWrite && !self.is_late {
                     self.tally.ok(Kind::Read, since_due_ns);
                 }
                 self.send(index, out)?;
@@ -453,7 +480,7 @@ impl<'a> Worker<'a> {
             }
             Answer::Done => {
                 let (number, version) = (slot.number, slot.version);
-                if kind == Kind::ReadModifyWrite {
+                if kind == Kind::ReadModifyWrite && !self.is_late {
                     self.tally.ok(Kind::Update, since_step_ns);
                 }
                 self.ok(kind, since_due_ns);
@@ -485,6 +512,9 @@ impl<'a> Worker<'a> {
     }
 
     fn ok(&mut self, kind: Kind, latency_ns: u64) {
+        if self.is_late {
+            return;
+        }
         self.tally.ok(kind, latency_ns);
         self.second.latency_ns.saturating_record(latency_ns);
     }

@@ -67,15 +67,6 @@ impl Kind {
     }
 }
 
-/// In which order a scan reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScanOrder {
-    /// As the target keeps its records, from where the start key lies: one request.
-    Placement,
-    /// By key, over all shards: a request to each.
-    Key,
-}
-
 /// When a write counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteDurability {
@@ -90,13 +81,13 @@ pub enum WriteDurability {
 pub struct Workload {
     /// What it is called.
     pub name: String,
-    /// Records that are loaded.
+    /// Records that there are when a run begins; new ones are numbered from here on.
     pub record_count: u64,
     /// Operations of a run; 0 = until its time is over.
     pub operation_count: u64,
     /// The number of the first record.
     pub insert_start: u64,
-    /// Records that a load inserts.
+    /// Records that a load inserts, and a run asks for.
     pub insert_count: u64,
     /// The share of each kind of operation; together 1.
     pub shares: Vec<(Kind, f64)>,
@@ -108,8 +99,6 @@ pub struct Workload {
     pub value: ValueForm,
     /// How many records a scan reads.
     pub scan_lengths: Lengths,
-    /// In which order.
-    pub scan_order: ScanOrder,
     /// Whether an update replaces all fields without reading them.
     pub write_all_fields: bool,
     /// How a write is acknowledged.
@@ -195,9 +184,9 @@ impl Workload {
     }
 
     fn of(name: &str, from: &Properties) -> Result<Self> {
-        let record_count = from.number("recordcount", 1000)?;
+        let record_count: u64 = from.number("recordcount", 1000)?;
         let insert_start = from.number("insertstart", 0)?;
-        let insert_count = from.number("insertcount", record_count)?;
+        let insert_count = from.number("insertcount", record_count.saturating_sub(insert_start))?;
         let shares = [
             (Kind::Read, from.share("readproportion", 0.95)?),
             (Kind::Update, from.share("updateproportion", 0.05)?),
@@ -240,11 +229,6 @@ impl Workload {
                 "maxscanlength",
                 1000,
             )?,
-            scan_order: match from.text("scanorder").unwrap_or("placement") {
-                "placement" => ScanOrder::Placement,
-                "key" => ScanOrder::Key,
-                other => return Err(wrong("scanorder", other, "placement or key")),
-            },
             write_all_fields: from.flag("writeallfields", false)?,
             durability: match from.text("durability").unwrap_or("sync") {
                 "sync" => WriteDurability::Sync,
@@ -264,14 +248,16 @@ impl Workload {
         if self.record_count == 0 {
             return usage("recordcount is 0: there must be at least one record");
         }
+        if self.insert_start.checked_add(self.insert_count).is_none_or(|end| end > self.record_count) {
+            return usage("insertstart and insertcount go beyond recordcount");
+        }
+        if self.insert_count == 0 {
+            return usage("insertcount is 0: there must be at least one record");
+        }
         if self.value.bytes_max() > 16 << 20 {
             return usage("values would be larger than 16 MiB");
         }
-        if self
-            .insert_start
-            .checked_add(self.record_count.max(self.insert_count))
-            .is_none_or(|end| end > 1 << 48)
-        {
+        if self.record_count > 1 << 48 {
             return usage("record numbers go up to 2^48");
         }
         if self.scan_lengths.max() == 0 || self.scan_lengths.max() > 100_000 {
@@ -420,7 +406,8 @@ mod tests {
             ("c", "readproportion=0", "nothing to do"),
             ("e", "maxscanlength=0", "minscanlength"),
             ("a", "fieldlength=100000000", "16 MiB"),
-            ("a", "insertstart=18446744073709551615", "2^48"),
+            ("a", "insertstart=18446744073709551615", "beyond recordcount"),
+            ("a", "recordcount=281474976710657", "2^48"),
             ("a", "recordcont=1", "did you mean recordcount?"),
         ] {
             let error = workload(name, &[assignment]).unwrap_err().to_string();

@@ -341,7 +341,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             };
             return self.stage(key, &decision, stamp, options.durability, waiter);
         }
-        let now_ms = self.clock_ms();
+        // Never a client's stamp: see `admit`.
+        let now_ms = stamp.millis();
         let ceiling_ms = self.ceiling_durable.get().millis();
         let rests_on_clock = Cell::new(false);
         let decide = |current: Option<RecordView<'_>>| {
@@ -609,6 +610,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     /// the record again. What *is* written on the strength of an expiry has a stamp of the same clock,
     /// and its commit carries the ceiling.
     fn answer_by_clock(&self, written: Written, now_ms: u64, waiter: W) {
+        if self.log().is_disk_full() {
+            return waiter.complete(Err(Error::DiskFull));
+        }
         let time = HybridTime::from_millis(now_ms);
         let write = PendingWrite {
             position: self.appended.get(),
