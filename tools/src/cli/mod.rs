@@ -69,7 +69,7 @@ enum Command {
     /// Show how the server is doing
     Status(status::Arguments),
     /// Measure this machine and this build
-    Bench(pinion_bench::command::Args),
+    Bench(Box<pinion_bench::command::Args>),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -129,7 +129,7 @@ impl Cli {
         let done = match self.command {
             Command::Serve(arguments) => return Ok(serve::run(arguments)),
             Command::Doctor(arguments) => return Ok(doctor::run(arguments)),
-            Command::Bench(arguments) => return bench(arguments),
+            Command::Bench(arguments) => return bench(*arguments),
             Command::Get(arguments) => get::run(server, &arguments),
             Command::Put(arguments) => put::run(server, &arguments),
             Command::Delete(arguments) => delete::run(server, &arguments),
