@@ -42,7 +42,7 @@ target=${CARGO_TARGET_DIR:-target}
 
 # A directory of ours, and what runs in it, end with this script however it ends.
 mkdir -p "${PINION_BENCH_DIR:-target/bench}"
-scratch=$(mktemp -d "${PINION_BENCH_DIR:-target/bench}/flame.XXXXXX")
+scratch=$(mktemp -d -p "${PINION_BENCH_DIR:-target/bench}")
 server= load=
 clean() {
     for process in $load $server; do

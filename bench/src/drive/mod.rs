@@ -132,8 +132,7 @@ impl Plan {
 
     fn budget(&self, phase: Phase) -> u64 {
         match phase {
-            Phase::Load => self.workload.insert_count,
-            Phase::Verify => 0,
+            Phase::Load | Phase::Verify => self.workload.insert_count,
             Phase::Run if self.workload.operation_count == 0 => u64::MAX,
             Phase::Run => self.workload.operation_count,
         }
@@ -309,7 +308,7 @@ fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAd
                 Some(sum) => sum.add(&second),
                 None => drop(seconds.insert(index, second)),
             }
-            line.show(shared.begun(), seconds.range(..=index).next_back().map(|(_, second)| second));
+            line.show(shared.left(), seconds.range(..=index).next_back().map(|(_, second)| second));
         }
         line.end();
         let (mut tally, mut first_error) = (Tally::default(), None);

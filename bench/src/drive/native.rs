@@ -6,16 +6,14 @@
 use std::net::TcpStream;
 
 use pinion_protocol::{
-    Direction, Durability, ErrorCode, FEATURES, FRAME_BYTES_MAX_DEFAULT, Frames, Hello, KeyRequest,
-    NAMESPACE_DEFAULT, Outcome, Preface, Put, Request, Response, Scan, ScanKind, Ttl, Write,
+    Direction, Durability, ErrorCode, FRAME_BYTES_MAX_DEFAULT, Frames, KeyRequest, NAMESPACE_DEFAULT,
+    Outcome, Put, Request, Response, Scan, ScanKind, Ttl, Write,
 };
 
 use super::speech::{Answer, Answers, Ask, WriteOptions};
 use crate::error::{Error, Result};
+use crate::load::greet;
 use crate::workload::WriteDurability;
-
-/// The id of HELLO: not 0, which is the id of errors without a request.
-const HELLO_ID: u64 = 1;
 
 #[derive(Debug)]
 pub(super) struct Native {
@@ -49,38 +47,8 @@ struct ScanState {
 
 impl Native {
     pub(super) fn greet(socket: &mut TcpStream, depth: usize, options: WriteOptions) -> Result<Self> {
-        use std::io::{ErrorKind, Read as _, Write as _};
         let mut frames = Frames::new(FRAME_BYTES_MAX_DEFAULT);
-        let mut out = Preface::OURS.to_bytes().to_vec();
-        let hello = Hello { wanted_core: None, features: FEATURES, client_name: "pinion-bench" };
-        Request::Hello(hello).encode(HELLO_ID, 0, 0, &mut out)?;
-        socket.write_all(&out)?;
-        let mut chunk = [0; 4096];
-        let shards = loop {
-            let bytes = match socket.read(&mut chunk) {
-                // The kernel interrupts reads that have a time limit to end what a closed ring left.
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            if bytes == 0 {
-                return Err(Error::Refused("it closed the connection instead of greeting".to_owned()));
-            }
-            let mut rest = &chunk[..bytes];
-            let Some(frame) = frames.next_frame(&mut rest)? else { continue };
-            match Response::decode(&frame.header, frame.body)? {
-                Response::Hello(reply) if (reply.in_flight_max as usize) < depth => {
-                    let most = reply.in_flight_max;
-                    return Err(Error::Refused(format!("it allows {most} requests in flight, not {depth}")));
-                }
-                Response::Hello(reply) => break reply.shard_cores.len() as u16,
-                Response::Error { error, .. } => {
-                    return Err(Error::Refused(format!("{}: {}", error.code.name(), error.message)));
-                }
-                other => {
-                    return Err(Error::Answer(format!("HELLO was answered by opcode {}", other.opcode())));
-                }
-            }
-        };
+        let shards = greet(socket, &mut frames, depth)?;
         Ok(Self {
             frames,
             slots: (0..depth).map(|index| Slot { request_id: index as u64, ..Slot::default() }).collect(),

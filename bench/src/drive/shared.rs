@@ -32,9 +32,10 @@ impl Shared {
         (number < self.budget).then_some(number)
     }
 
-    /// Operations begun so far.
-    pub(super) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed).min(self.budget)
+    /// Operations that have not begun; `None` without a bound.
+    pub(super) fn left(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::Relaxed).min(self.budget);
+        (self.budget < u64::MAX).then(|| self.budget - begun)
     }
 
     /// Ends the load: one of its threads has failed, or a signal came.
@@ -155,10 +156,9 @@ mod tests {
     #[test]
     fn a_budget_is_kept_and_inserts_are_told_without_holes() {
         let shared = Shared::new(2, 10, None);
-        assert_eq!(
-            (shared.begin(), shared.begin(), shared.begin(), shared.begun()),
-            (Some(0), Some(1), None, 2)
-        );
+        assert_eq!((shared.begin(), shared.left()), (Some(0), Some(1)));
+        assert_eq!((shared.begin(), shared.begin(), shared.left()), (Some(1), None, Some(0)));
+        assert_eq!(Shared::new(u64::MAX, 0, None).left(), None);
         let inserts = &shared.inserts;
         assert_eq!((inserts.last(), inserts.next(), inserts.next(), inserts.next()), (9, 10, 11, 12));
         inserts.acknowledge(12);

@@ -5,16 +5,13 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
-use std::time::Duration;
 
 use super::native::Native;
 use super::resp::Resp;
 use super::target::Speech;
 use crate::error::{Error, Result};
+use crate::load::GREETING_MAX;
 use crate::workload::WriteDurability;
-
-/// How long a target may take to accept and greet.
-pub(super) const GREETING_MAX: Duration = Duration::from_secs(20);
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]

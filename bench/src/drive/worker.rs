@@ -23,7 +23,7 @@ use super::{Phase, Plan};
 use crate::error::{Error, Result};
 use crate::load::{Random, Ring, Waited, thread_cpu_time};
 use crate::workload::draw::Chooser;
-use crate::workload::record::Stamp;
+use crate::workload::record::{Stamp, ValueForm};
 use crate::workload::{Kind, Workload};
 
 /// No answer on any connection for so long, while one is due, is a failure.
@@ -205,10 +205,9 @@ impl<'a> Worker<'a> {
         let mut heard_ns = self.now_ns;
         loop {
             self.go_on();
-            while let Some(Reverse((due_ns, slot))) =
+            while let Some(Reverse((_, slot))) =
                 self.rests.peek().copied().filter(|rest| rest.0.0 <= self.now_ns)
             {
-                debug_assert!(due_ns <= self.now_ns);
                 self.rests.pop();
                 let lane = slot / self.job.plan.depth;
                 let mut result = Ok(());
@@ -271,10 +270,8 @@ impl<'a> Worker<'a> {
                 self.is_ended |= !is_behind || is_hopeless;
                 self.is_late = self.due_step_ns.is_none();
             }
-            self.is_ended |= self.job.shared.is_stopped();
-        } else {
-            self.is_ended |= self.job.shared.is_stopped();
         }
+        self.is_ended |= self.job.shared.is_stopped();
         if self.is_ended && !matches!(self.stage, Stage::Draining { .. }) {
             if self.stage == Stage::Warming {
                 self.tally.restart();
@@ -332,8 +329,7 @@ impl<'a> Worker<'a> {
         let slot = &mut self.slots[index];
         (slot.kind, slot.number, slot.due_ns, slot.refusals) = (Some(kind), number, due_ns, 0);
         slot.version = 0;
-        let blind = workload.write_all_fields
-            || matches!(workload.value, crate::workload::record::ValueForm::Plain { .. });
+        let blind = workload.write_all_fields || matches!(workload.value, ValueForm::Plain { .. });
         slot.step = match kind {
             Kind::Read | Kind::Verify | Kind::ReadModifyWrite => Step::Get,
             Kind::Update if !blind => Step::Get,

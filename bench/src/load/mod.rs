@@ -41,6 +41,7 @@ use records::Order;
 pub(crate) use records::{Random, Records};
 use rests::{Resting, Rests};
 use script::Script;
+pub(crate) use session::{GREETING_MAX, greet};
 use talk::{Talk, Turn};
 use tally::{Span, Tally};
 

@@ -10,7 +10,7 @@ use super::talk::Dialect;
 use crate::error::{Error, Result};
 
 /// How long a server may take to greet.
-const GREETING_MAX: Duration = Duration::from_secs(20);
+pub(crate) const GREETING_MAX: Duration = Duration::from_secs(20);
 /// The id of HELLO: not 0, which is the id of errors without a request.
 const HELLO_ID: u64 = 1;
 
@@ -32,7 +32,11 @@ pub(super) fn open(target: SocketAddr, dialect: Dialect, depth: usize) -> Result
     Ok((socket, frames))
 }
 
-fn greet(socket: &mut TcpStream, frames: &mut Frames, depth: usize) -> Result<()> {
+/// Greets on a new connection that has a time limit for reading; how many shards the server has.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn greet(socket: &mut TcpStream, frames: &mut Frames, depth: usize) -> Result<u16> {
     let mut out = Preface::OURS.to_bytes().to_vec();
     let hello = Hello { wanted_core: None, features: FEATURES, client_name: "pinion-bench" };
     Request::Hello(hello).encode(HELLO_ID, 0, 0, &mut out)?;
@@ -54,7 +58,7 @@ fn greet(socket: &mut TcpStream, frames: &mut Frames, depth: usize) -> Result<()
                 "it allows {} requests in flight on a connection, not {depth}",
                 reply.in_flight_max
             ))),
-            Response::Hello(_) => Ok(()),
+            Response::Hello(reply) => Ok(u16::try_from(reply.shard_cores.len()).unwrap_or(u16::MAX)),
             Response::Error { error, .. } => {
                 Err(Error::Refused(format!("{}: {}", error.code.name(), error.message)))
             }
