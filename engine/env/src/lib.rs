@@ -22,7 +22,7 @@ mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_each};
 pub use time::Monotonic;
 
 use std::future::Future;

@@ -223,8 +223,14 @@ impl Arena {
 
     /// Asks for an entry's header and the start of its key.
     pub(super) fn prefetch_header(&self, entry: EntryRef) {
+        prefetch(self.front(entry));
+    }
+
+    /// An entry's header and the start of its key, or less.
+    #[inline]
+    pub(super) fn front(&self, entry: EntryRef) -> &[u8] {
         let bytes = self.bytes_at(entry);
-        prefetch(&bytes[..bytes.len().min(2 * HEADER_BYTES)]);
+        &bytes[..bytes.len().min(2 * HEADER_BYTES)]
     }
 
     /// Asks for as much of an entry as one most likely has, without a look at its header.

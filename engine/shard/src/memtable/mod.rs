@@ -39,6 +39,7 @@ use std::rc::Rc;
 use arena::{Arena, hash_bits};
 use hash::HashIndex;
 use order::{ADDED_MAX, Leaves, Order};
+use pinion_env::prefetch_each;
 
 use crate::key::{Key, Position};
 use crate::large::LargeArray;
@@ -48,7 +49,7 @@ use crate::stamp::Stamp;
 /// The largest `bytes_max` of a memtable; larger settings are cut to it.
 pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
 
-/// Entries whose publication may be looked ahead for at once. More would outgrow what a core keeps in
+/// Keys that may be looked ahead for at once. More would outgrow what a core keeps in
 /// flight.
 pub(crate) const LOOK_AHEAD_MAX: usize = 16;
 
@@ -217,6 +218,13 @@ impl Memtable {
         root
     }
 
+    /// The second step of several keys: what [`Memtable::look_ahead_header`] finds and would ask for.
+    /// The caller asks for all of it at once, with [`pinion_env::prefetch_each`].
+    #[inline]
+    pub fn header_ahead(&self, hash: u64) -> Option<(EntryRef, &[u8])> {
+        self.index.candidate(hash_bits(hash)).map(|root| (root, self.arena.front(root)))
+    }
+
     /// Third step: asks for the newest version.
     #[inline]
     pub fn look_ahead_record(&self, root: EntryRef) {
@@ -257,12 +265,13 @@ impl Memtable {
             return found;
         }
         hashes.iter().for_each(|hash| self.index.prefetch(hash_bits(*hash)));
-        for (found, hash) in found.iter_mut().zip(hashes) {
-            *found = self.index.candidate(hash_bits(*hash));
-            if let Some(root) = *found {
-                self.arena.prefetch_header(root);
+        let mut fronts = [&[][..]; LOOK_AHEAD_MAX];
+        for ((found, front), hash) in found.iter_mut().zip(&mut fronts).zip(hashes) {
+            if let Some((root, bytes)) = self.header_ahead(*hash) {
+                (*found, *front) = (Some(root), bytes);
             }
         }
+        prefetch_each(&fronts);
         for entry in found.iter_mut().flatten() {
             let newest = self.arena.link(*entry);
             if newest != *entry {
