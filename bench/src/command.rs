@@ -40,6 +40,7 @@ use crate::roof::limits;
 use crate::{flame, report, roof, stall};
 
 mod drive;
+mod peers;
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -73,6 +74,10 @@ enum Command {
     ///
     /// Makes files of its own and removes them.
     Roofs(RoofsArgs),
+    /// Compare this build with Redis, and its engine with RocksDB and fjall.
+    ///
+    /// Starts the servers that are installed; says what is missing. Takes about a quarter of an hour.
+    Peers(peers::PeersArgs),
     /// Draw a flame graph of what `perf script` printed, or of folded stacks.
     Flame(FlameArgs),
     /// A bare server that answers bytes with bytes.
@@ -267,6 +272,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Stall(args) => stall(args),
         Command::Compare(args) => compare(&args),
         Command::Roofs(args) => roofs(args),
+        Command::Peers(args) => peers::peers(args),
         Command::Flame(args) => flame(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),

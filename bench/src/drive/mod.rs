@@ -53,7 +53,7 @@ use crate::report::{Interval, RunReport};
 use crate::workload::{Kind, Workload};
 
 /// A generator that is busier than this measures itself, in percent of a cpu.
-const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
+pub(crate) const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
 /// Records may be verified up to this many: each takes 16 bytes.
 const VERIFIED_RECORDS_MAX: u64 = 200_000_000;
 
