@@ -58,7 +58,7 @@ enum Command {
     ///
     /// Starts its own servers on one cpu, in directories of their own, and the load on another.
     Hot(HotArgs),
-    /// Insert the records of a workload into a running target.
+    /// Insert the records of a workload into a target: a running server, or an engine in this process.
     Load(drive::DriveArgs),
     /// Run a workload against a target that was loaded.
     Run(drive::RunArgs),
@@ -414,6 +414,7 @@ mod tests {
             parse("bench load -P some.file --target redis://localhost:6379"),
             Ok(Command::Load(_))
         ));
+        assert!(matches!(parse("bench run --target engine:dir --threads 2 --depth 16"), Ok(Command::Run(_))));
         let Ok(Command::Compare(compare)) = parse("bench compare A.json B.json") else {
             panic!("it should parse");
         };
@@ -429,6 +430,7 @@ mod tests {
             "bench flame x",
             "bench hot --work scan",
             "bench load --target 127.0.0.1:7600",
+            "bench load --target engine:",
             "bench roof-log",
             "bench roofs --file-mib 0",
             "bench run --find-max",
