@@ -76,14 +76,15 @@ impl Outcome<'_> {
                 engine_head(f)?;
             }
         }
+        let rest = if section == Section::Network { " | | | | |" } else { " | | | | | |" };
         for row in rows {
             let mut title = row.row.title.clone();
             for side in &row.sides {
                 write!(f, "| {} | {} |", std::mem::take(&mut title), side.peer.name())?;
                 match &side.state {
                     State::Measured(figures) => figures.cells(f, section)?,
-                    State::Missing { .. } => writeln!(f, " missing | | | | | |")?,
-                    State::Failed { .. } => writeln!(f, " failed | | | | | |")?,
+                    State::Missing { .. } => writeln!(f, " missing |{rest}")?,
+                    State::Failed { .. } => writeln!(f, " failed |{rest}")?,
                 }
             }
         }
@@ -140,8 +141,8 @@ impl Outcome<'_> {
 fn engine_head(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(
         f,
-        "| work | engine | ops/s | min to max | p50 / p99 / p99.9 us | written per byte put | space per byte | Pinion \
-         by it |\n|---|---|---|---|---|---|---|---|"
+        "| work | engine | ops/s | min to max | p50 / p99 / p99.9 us | cpu % | written per byte put | space per byte \
+         | Pinion by it |\n|---|---|---|---|---|---|---|---|---|"
     )
 }
 
@@ -152,17 +153,18 @@ impl Figures {
         let ratio = self.ratio.map_or_else(String::new, |Ratio { of_medians, min, max }| {
             format!("{of_medians:.2} ({min:.2} to {max:.2})")
         });
-        let (left, right) = if section == Section::Network {
-            let percent = |spread: Spread| format!("{:.0}", spread.median);
-            (self.target_cpu_percent.map(percent), Some(percent(self.generator_cpu_percent)))
+        let percent = |spread: Spread| format!("{:.0}", spread.median);
+        let target_cpu = self.target_cpu_percent.map(percent).unwrap_or_default();
+        let rest = if section == Section::Network {
+            percent(self.generator_cpu_percent)
         } else {
-            let times = |spread: Spread| format!("{:.2}", spread.median);
-            (self.written_per_byte.map(times), self.space_per_byte.map(times))
+            let times =
+                |spread: Option<Spread>| spread.map_or_else(String::new, |it| format!("{:.2}", it.median));
+            format!("{} | {}", times(self.written_per_byte), times(self.space_per_byte))
         };
-        let (left, right) = (left.unwrap_or_default(), right.unwrap_or_default());
         writeln!(
             f,
-            " {} | {} to {} | {us} | {left} | {right} | {ratio} |",
+            " {} | {} to {} | {us} | {target_cpu} | {rest} | {ratio} |",
             grouped(ops.median),
             grouped(ops.min),
             grouped(ops.max)
@@ -241,9 +243,9 @@ mod tests {
             "| GET, depth 16 | Pinion | 220,000 | 200,000 to 240,000 | 500 / 990 / 999 | 180 | 99 |  |",
             "|  | Redis, appendfsync always | 110,000 | 100,000 to 120,000 | 500 / 990 / 999 | 180 | 99 | 2.00 (1.83 to 2.18) |",
             "|  | Redis, appendfsync everysec | failed | | | | | |",
-            "| load, buffered, 8 writers | Pinion's engine | 1,000 | 1,000 to 1,000 | 500 / 990 / 999 | 2.00 | 1.10 |  |",
-            "|  | RocksDB | missing | | | | | |",
-            "|  | fjall | 2,000 | 2,000 to 2,000 | 500 / 990 / 999 |  |  | 0.50 (0.50 to 0.50) |",
+            "| load, buffered, 8 writers | Pinion's engine | 1,000 | 1,000 to 1,000 | 500 / 990 / 999 | 180 | 2.00 | 2.20 |  |",
+            "|  | RocksDB | missing | | | | | | |",
+            "|  | fjall | 2,000 | 2,000 to 2,000 | 500 / 990 / 999 | 180 |  |  | 0.50 (0.50 to 0.50) |",
             "## Missing\n\n- RocksDB: build it",
             "## Failed\n\n- get-16, Redis, appendfsync everysec: it ended early: no answer",
             "- get-16: the load was busy for 99 % with Pinion, 99 % with Redis, appendfsync always of its cpu: it may \
@@ -252,8 +254,16 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+        // A table is one block of lines, all with as many columns.
+        let tables = text.split("\n\n").filter(|block| block.starts_with('|'));
         let columns = |line: &str| line.matches('|').count();
-        assert!(text.lines().filter(|line| line.starts_with('|')).all(|line| columns(line) == 9), "{text}");
+        assert!(
+            tables.clone().all(|table| table
+                .lines()
+                .all(|line| columns(line) == columns(table.lines().next().unwrap()))),
+            "{text}"
+        );
+        assert_eq!(tables.count(), 2);
     }
 
     #[test]

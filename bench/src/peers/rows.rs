@@ -297,13 +297,14 @@ impl Section {
     /// The command line that gives a target its records when no row has.
     pub(super) fn fill(self, plan: &PeersPlan, peer: Peer, target: &str) -> Vec<String> {
         let mut words = self.arguments(plan, "load", target, self != Self::Steady);
-        words.extend(match self {
-            Self::Network => Shape::Depth(16).arguments(plan, peer),
+        let shape = match self {
+            Self::Network => Shape::Depth(16),
             Self::Engines | Self::Steady => {
                 words.extend(["-p".to_owned(), BUFFERED.to_owned()]);
-                Shape::Callers(LOADERS).arguments(plan, peer)
+                Shape::Callers(LOADERS)
             }
-        });
+        };
+        words.extend(shape.arguments(plan, peer));
         words
     }
 

@@ -86,9 +86,8 @@ impl Site {
             (Place::Server(server), target, command)
         } else {
             let target = format!("{}:{}", peer.label(), data.display());
-            if let Err(error) = target.parse::<Target>() {
-                return Err(Absence::Missing(without_engine(&error)));
-            }
+            // It fails if the engine was not compiled in, and says what to do about that.
+            target.parse::<Target>().map_err(Absence::Missing)?;
             (Place::Directory(data), target, Vec::new())
         };
         let scratch = scratch.to_owned();
@@ -206,13 +205,6 @@ pub(super) fn version(peer: Peer, program: &Path) -> Result<String, Absence> {
     Ok(line.to_owned())
 }
 
-fn without_engine(error: &str) -> String {
-    format!(
-        "{error}; the engines are behind a feature, because they take long to compile: cargo build --release \
-         --package pinion --features peers"
-    )
-}
-
 fn start_pinion(
     plan: &PeersPlan,
     data: &Path,
@@ -289,7 +281,21 @@ mod tests {
         assert!(what.contains("apt-get install redis-server") && what.contains("--redis"), "{what}");
         let Absence::Failed(why) = absence(Peer::Pinion) else { panic!("it is there") };
         assert!(why.contains("exit status: 1"), "{why}");
-        assert!(without_engine("no").contains("--features peers"));
+    }
+
+    #[test]
+    fn engines_are_there_if_they_were_compiled_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = |peer| Site::new(&plan(), Section::Engines, peer, dir.path(), &Running::default());
+        assert!(site(Peer::Engine).is_ok_and(|site| site.target.starts_with("engine:/")));
+        for peer in [Peer::RocksDb, Peer::Fjall] {
+            let site = site(peer);
+            assert_eq!(site.is_ok(), cfg!(feature = "peers"), "{site:?}");
+            if let Err(absence) = site {
+                let Absence::Missing(what) = absence else { panic!("{absence:?}") };
+                assert!(what.contains("--features peers"), "{what}");
+            }
+        }
     }
 
     #[test]
