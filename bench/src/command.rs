@@ -40,6 +40,7 @@ use crate::roof::limits;
 use crate::{flame, report, roof, stall};
 
 mod drive;
+mod peers;
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -57,7 +58,7 @@ enum Command {
     ///
     /// Starts its own servers on one cpu, in directories of their own, and the load on another.
     Hot(HotArgs),
-    /// Insert the records of a workload into a running target.
+    /// Insert the records of a workload into a target: a running server, or an engine in this process.
     Load(drive::DriveArgs),
     /// Run a workload against a target that was loaded.
     Run(drive::RunArgs),
@@ -73,6 +74,10 @@ enum Command {
     ///
     /// Makes files of its own and removes them.
     Roofs(RoofsArgs),
+    /// Compare this build with Redis, and its engine with RocksDB and fjall.
+    ///
+    /// Starts the servers that are installed; says what is missing. Takes about a quarter of an hour.
+    Peers(peers::PeersArgs),
     /// Draw a flame graph of what `perf script` printed, or of folded stacks.
     Flame(FlameArgs),
     /// A bare server that answers bytes with bytes.
@@ -267,6 +272,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Stall(args) => stall(args),
         Command::Compare(args) => compare(&args),
         Command::Roofs(args) => roofs(args),
+        Command::Peers(args) => peers::peers(args),
         Command::Flame(args) => flame(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
@@ -408,6 +414,7 @@ mod tests {
             parse("bench load -P some.file --target redis://localhost:6379"),
             Ok(Command::Load(_))
         ));
+        assert!(matches!(parse("bench run --target engine:dir --threads 2 --depth 16"), Ok(Command::Run(_))));
         let Ok(Command::Compare(compare)) = parse("bench compare A.json B.json") else {
             panic!("it should parse");
         };
@@ -423,6 +430,7 @@ mod tests {
             "bench flame x",
             "bench hot --work scan",
             "bench load --target 127.0.0.1:7600",
+            "bench load --target engine:",
             "bench roof-log",
             "bench roofs --file-mib 0",
             "bench run --find-max",

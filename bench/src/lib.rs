@@ -8,6 +8,7 @@ pub mod drive;
 mod error;
 pub mod flame;
 pub mod load;
+pub mod peers;
 pub mod ratio;
 pub mod report;
 pub mod roof;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::seconds;
-use crate::drive::{self, Phase, Plan, Slo, Target};
+use crate::drive::{self, Engine, Phase, Plan, Slo, Target};
 use crate::error::{Error, Result};
 use crate::report::{RunReport, csv, hdr, html, text};
 use crate::workload::Workload;
@@ -29,18 +29,22 @@ pub(super) struct DriveArgs {
     /// One property, after those of files; may be repeated.
     #[arg(short, long = "property", value_name = "NAME=VALUE")]
     property: Vec<String>,
-    /// The target: `pinion://HOST:PORT` or `redis://HOST:PORT`.
+    /// The target: a server (pinion://HOST:PORT, redis://HOST:PORT), or an engine in this process
+    /// (engine:DIR is Pinion's; rocksdb:DIR and fjall:DIR, if they were compiled in).
     #[arg(long, default_value = "pinion://127.0.0.1:7600")]
     target: Target,
-    /// Threads of the generator.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Connections of all threads [default: 64, or the property threadcount].
+    /// Threads of the generator [default: 1]. Of engine:DIR each is a core with shards of its own, of
+    /// rocksdb:DIR and fjall:DIR each has one operation in flight [default there: the property
+    /// threadcount].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Connections of all threads to a server [default: 64, or the property threadcount].
     #[arg(long)]
     connections: Option<usize>,
-    /// Operations in flight on each connection.
-    #[arg(long, default_value_t = 1)]
-    depth: usize,
+    /// Operations in flight on each connection, or of each thread of engine:DIR [default: 1; there: the
+    /// property threadcount, shared by the threads].
+    #[arg(long)]
+    depth: Option<usize>,
     /// Check every value that is read; a run is followed by reading every record. The records must have
     /// been loaded with --verify.
     #[arg(long)]
@@ -48,7 +52,7 @@ pub(super) struct DriveArgs {
     /// Of everything that is drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Cpus of the threads, in turn.
+    /// Cpus of the threads, in turn; an engine in this process stays on them.
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
     /// The target's process, to tell how busy it was.
@@ -104,15 +108,23 @@ impl DriveArgs {
     fn plan(&self) -> Result<Plan> {
         let workload = Workload::new(&self.workload, &self.files, &self.property)?;
         let said = (workload.thread_count > 0).then_some(workload.thread_count);
-        let connections = self.connections.or(said).unwrap_or(CONNECTIONS_DEFAULT);
+        let engine = self.target.engine();
+        let is_peer = engine.is_some_and(|engine| engine != Engine::Pinion);
+        let threads = self.threads.or(said.filter(|_| is_peer)).unwrap_or(1);
+        let connections = match engine {
+            None => self.connections.or(said).unwrap_or(CONNECTIONS_DEFAULT),
+            Some(_) => self.connections.unwrap_or(threads),
+        };
+        let shared_out = said.filter(|_| engine == Some(Engine::Pinion));
+        let depth = self.depth.or(shared_out.map(|all| all.div_ceil(threads.max(1)))).unwrap_or(1);
         Ok(Plan {
             rate: (workload.rate > 0.0).then_some(workload.rate),
             seconds: (workload.seconds_max > 0).then(|| Duration::from_secs(workload.seconds_max)),
             workload,
             target: self.target.clone(),
-            threads: self.threads,
+            threads,
             connections,
-            depth: self.depth,
+            depth,
             warmup: Duration::ZERO,
             verify: self.verify,
             seed: self.seed,
