@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::shared::Shared;
 use super::speech::{Answer, Answers, Ask, Talk, WriteOptions};
 use super::tally::{Second, Tally};
-use super::{Phase, Plan};
+use super::{Phase, Plan, signals};
 use crate::error::{Error, Result};
 use crate::load::{Random, Ring, Waited, thread_cpu_time};
 use crate::workload::draw::Chooser;
@@ -157,11 +157,10 @@ impl<'a> Worker<'a> {
         let burst_bytes = usize::try_from(workload.value.bytes_max()).unwrap_or(usize::MAX) + 256;
         let ring = Ring::new(sockets, burst_bytes.saturating_mul(*depth))?;
         let seed = seed.wrapping_mul(0x9E37_79B9).wrapping_add(index as u64);
-        let expected_new = (workload.operation_count as f64 * workload.share(Kind::Insert) * 2.0) as u64;
         let chooser = Chooser::new(
             workload.distribution,
             (workload.insert_start, workload.insert_count),
-            expected_new,
+            job.plan.expected_inserts(),
             seed ^ 0x5DEE_CE66,
             (index as u64, job.threads as u64),
         );
@@ -228,6 +227,9 @@ impl<'a> Worker<'a> {
             let is_drained =
                 busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
             if self.is_ended && is_drained {
+                if signals::is_stopped() {
+                    return Err(Error::Stopped);
+                }
                 // Operations of which nothing is known would pass for verified.
                 let matters = self.job.phase != Phase::Run || self.job.plan.verify;
                 let unknown = busy > 0 && matters && !self.job.shared.is_stopped();
@@ -271,7 +273,7 @@ impl<'a> Worker<'a> {
                 self.is_late = self.due_step_ns.is_none();
             }
         }
-        self.is_ended |= self.job.shared.is_stopped();
+        self.is_ended |= self.job.shared.is_stopped() || signals::is_stopped();
         if self.is_ended && !matches!(self.stage, Stage::Draining { .. }) {
             if self.stage == Stage::Warming {
                 self.tally.restart();
