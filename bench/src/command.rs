@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::load::Work;
+use crate::output::say;
 use crate::ratio::{self, HotPlan};
 use crate::report::compare::read_runs;
 use crate::roof::limits;
@@ -315,7 +316,7 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
         seed: args.seed,
         cpu: args.cpu,
     })?;
-    println!("{report}");
+    say(format_args!("{report}\n"));
     if let Some(path) = args.json {
         let text = serde_json::to_string_pretty(&report).expect("numbers and text only");
         std::fs::write(&path, text + "\n").map_err(Error::file(path))?;
@@ -327,7 +328,7 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
 fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let (a, b) = (read_runs(&args.a)?, read_runs(&args.b)?);
     let comparison = report::compare::compare(&a, &b, args.bound_percent)?;
-    print!("{comparison}");
+    say(format_args!("{comparison}"));
     Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -361,7 +362,7 @@ fn flame(args: FlameArgs) -> Result<ExitCode> {
         title,
         unit: args.unit,
     })?;
-    println!("{shares}");
+    say(format_args!("{shares}\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -376,7 +377,7 @@ fn roof(args: RoofArgs, log: Option<&Path>) -> Result<ExitCode> {
     let RoofArgs { listen, request_bytes, response_bytes } = args;
     // It stays on the cpu on which it was started.
     let options = roof::Options { listen, cpu: None, request_bytes, response_bytes };
-    let bound = |address| println!("listening on {address}");
+    let bound = |address| say(format_args!("listening on {address}\n"));
     let stop = AtomicBool::new(false);
     match log {
         None => roof::echo::serve(&options, bound, &stop)?,

@@ -1,14 +1,15 @@
 //! `pinion bench load` and `pinion bench run`: the options of the load tool, and where its report goes.
 
 use std::fs;
-use std::io::{IsTerminal as _, stderr};
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, stdout};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::seconds;
 use crate::drive::{self, Engine, Phase, Plan, Slo, Target};
 use crate::error::{Error, Result};
+use crate::output::{note, say};
 use crate::report::{RunReport, csv, hdr, html, text};
 use crate::workload::Workload;
 
@@ -137,8 +138,9 @@ impl DriveArgs {
 
 /// Inserts the records.
 pub(super) fn load(args: &DriveArgs) -> Result<ExitCode> {
-    let report = drive::run(&args.plan()?, Phase::Load)?;
-    args.forms.write(&report)
+    let plan = args.plan()?;
+    drive::stop_on_signals()?;
+    args.forms.write(&drive::run(&plan, Phase::Load)?)
 }
 
 /// Does the workload's operations.
@@ -152,50 +154,67 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let default = if plan.seconds.is_some() { WARMUP_DEFAULT } else { Duration::ZERO };
     plan.warmup = args.warmup.unwrap_or(default);
+    drive::stop_on_signals()?;
     if !args.find_max {
         return args.drive.forms.write(&drive::run(&plan, Phase::Run)?);
     }
     let found = drive::find_max(&plan, &args.slo, |rate, _, breach| {
-        println!("{rate:>10.0} ops/s: {}", breach.unwrap_or("kept"));
+        say(format_args!("{rate:>10.0} ops/s: {}\n", breach.unwrap_or("kept")));
     })?;
-    match found.best {
-        Some(report) => {
-            println!(
-                "highest rate that kept its promise: {:.0} ops/s",
-                report.rate_per_second.unwrap_or(0.0)
-            );
-            args.drive.forms.write(&report)
-        }
-        None => {
-            println!("no rate kept the promise");
+    if let Some(best) = &found.best {
+        let so_far = if found.ended.is_some() { " until the search ended early" } else { "" };
+        let rate = best.rate_per_second.unwrap_or(0.0);
+        say(format_args!("highest rate that kept its promise{so_far}: {rate:.0} ops/s\n"));
+    } else if found.ended.is_none() {
+        say(format_args!("no rate kept the promise\n"));
+    }
+    // What ended early is told when there is nothing better to tell.
+    let written = match found.best.as_ref().or(found.ended.as_ref()) {
+        Some(report) => args.drive.forms.write(report)?,
+        None => ExitCode::FAILURE,
+    };
+    match found.ended.filter(|_| found.best.is_some()) {
+        Some(RunReport { rate_per_second, ended, .. }) => {
+            let (rate, why) = (rate_per_second.unwrap_or(0.0), ended.unwrap_or_default());
+            say(format_args!("the search ended early, at {rate:.0} ops/s: {why}\n"));
             Ok(ExitCode::FAILURE)
         }
+        None => Ok(written),
     }
 }
 
 impl Forms {
     /// Writes a report in every form that is wanted. The code is a failure when the run ended early or an
     /// operation failed.
+    ///
+    /// # Errors
+    /// A file could not be written; the others were.
     fn write(&self, report: &RunReport) -> Result<ExitCode> {
-        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String>| match path {
-            Some(path) => fs::write(path, text()?).map_err(Error::file(path)),
-            None => Ok(()),
-        };
+        say(format_args!("{}", if self.ycsb { text::ycsb(report) } else { text::summary(report) }));
         let json = || {
             let text = serde_json::to_string_pretty(report).expect("numbers and text only");
             Ok(text + "\n")
         };
-        write(&self.json, &json)?;
-        write(&self.csv, &|| Ok(csv::intervals(report)))?;
-        write(&self.hdr, &|| hdr::log(report))?;
-        write(&self.html, &|| Ok(html::page(report)))?;
-        print!("{}", if self.ycsb { text::ycsb(report) } else { text::summary(report) });
+        let written = [
+            write(self.json.as_deref(), json),
+            write(self.csv.as_deref(), || Ok(csv::intervals(report))),
+            write(self.hdr.as_deref(), || hdr::log(report)),
+            write(self.html.as_deref(), || Ok(html::page(report))),
+        ];
         if let Some(ended) = &report.ended
-            && !stderr().is_terminal()
+            && !stdout().is_terminal()
         {
-            eprintln!("ended early: {ended}");
+            note(format_args!("ended early: {ended}\n"));
         }
+        written.into_iter().collect::<Result<()>>()?;
         let failed: u64 = report.kinds.iter().map(|kind| kind.failed).sum();
         Ok(if report.ended.is_none() && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn write(path: Option<&Path>, text: impl FnOnce() -> Result<String>) -> Result<()> {
+    match path {
+        Some(path) => fs::write(path, text()?).map_err(Error::file(path)),
+        None => Ok(()),
     }
 }

@@ -10,8 +10,8 @@
 //! operations. When values are verified, *verify* follows: every record is read, and must hold what
 //! was acknowledged last, or a write whose outcome is unknown.
 //!
-//! Failure: when a connection breaks or the target goes silent, the load ends, and what was counted
-//! until then is reported, with the reason in [`RunReport::ended`].
+//! Failure: when a connection breaks, the target goes silent or a signal comes ([`stop_on_signals`]), the
+//! load ends, and what was counted until then is reported, with the reason in [`RunReport::ended`].
 //!
 //! | file | subject |
 //! |---|---|
@@ -31,6 +31,7 @@
 //! | `tally` | counts |
 //! | `live` | the progress line |
 //! | `find` | the highest rate that keeps a promise |
+//! | `signals` | an end before the time |
 
 mod blocking;
 mod crew;
@@ -44,6 +45,7 @@ mod peers;
 mod process;
 mod resp;
 mod shared;
+mod signals;
 mod sockets;
 mod span;
 mod speech;
@@ -57,6 +59,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use find::{Found, Slo, find_max};
+pub use signals::stop_on_signals;
 pub use target::{Description, Engine, Speech, Target};
 
 use crew::Outcome;
@@ -70,6 +73,9 @@ use crate::workload::{Kind, ScanOrder, Workload};
 
 /// A generator that is busier than this measures itself, in percent of a cpu.
 pub(crate) const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
+/// New records that are expected of a run that ends by its time, as a multiple of those that were loaded:
+/// then every tenth draw at least is of a record that is there.
+const EXPECTED_INSERTS_MAX: u64 = 9;
 /// Records may be verified up to this many: each takes 16 bytes.
 const VERIFIED_RECORDS_MAX: u64 = 200_000_000;
 
@@ -208,6 +214,26 @@ impl Plan {
         Ok(())
     }
 
+    /// New records that a run may bring, which a distribution must know beforehand if what is popular is
+    /// not to change with every insert. YCSB's guess is twice what the operations should come to. Where
+    /// it is time that ends the run, the rate tells the operations; without one, the guess is as many as
+    /// there are. Records beyond the guess are not asked for; too high a guess costs draws (see
+    /// [`Chooser::new`](crate::workload::draw::Chooser::new)), so it has a bound.
+    fn expected_inserts(&self) -> u64 {
+        let Workload { operation_count, insert_count, .. } = self.workload;
+        let share = self.workload.share(Kind::Insert);
+        let guess = |operations: f64| (operations * share * 2.0) as u64;
+        match (operation_count, self.rate, self.seconds) {
+            _ if share <= 0.0 => 0,
+            (0, Some(rate), Some(seconds)) => {
+                let operations = rate * (self.warmup + seconds).as_secs_f64();
+                guess(operations).min(EXPECTED_INSERTS_MAX * insert_count)
+            }
+            (0, ..) => insert_count,
+            (operations, ..) => guess(operations as f64),
+        }
+    }
+
     fn budget(&self, phase: Phase) -> u64 {
         match phase {
             Phase::Load | Phase::Verify => self.workload.insert_count,
@@ -274,13 +300,26 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         generator_cpu_percent,
         target_cpu_percent: outcome.target_cpu.map(cpu),
         warnings: Vec::new(),
-        ended: outcome.error.as_ref().map(ToString::to_string),
+        ended: outcome.error.as_ref().map(why),
         kinds,
         intervals: outcome.intervals,
         target_counters: counters.collect(),
     };
     warn(&mut report, plan, outcome.tally.first_failure);
     Ok(report)
+}
+
+/// Why a load ended early, for somebody who has not seen it happen.
+fn why(error: &Error) -> String {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        Error::Io(error)
+            if matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe) =>
+        {
+            format!("the target closed a connection ({error}); what was under way then may have been applied")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {

@@ -38,6 +38,7 @@ use rows::{Peer, Row, Section};
 use site::{Absence, Site};
 
 use crate::error::{Error, Result};
+use crate::output::{note, say};
 use crate::ratio::as_seconds;
 use crate::ratio::server::Scratch;
 use crate::ratio::stop::{self, Running};
@@ -137,12 +138,12 @@ pub fn run(plan: &PeersPlan, json: Option<&Path>, markdown: Option<&Path>) -> Re
     plan.check()?;
     let rows = rows::chosen(plan)?;
     let peers: usize = rows.iter().map(|row| row.peers.len()).sum();
-    eprintln!(
-        "{} rows, {} rounds of {peers} peers: about {:.0} minutes",
+    note(format_args!(
+        "{} rows, {} rounds of {peers} peers: about {:.0} minutes\n",
         rows.len(),
         plan.rounds,
         (rows::estimate(&rows, plan).as_secs_f64() / 60.0).max(1.0)
-    );
+    ));
     let running = Running::default();
     stop::watch(running.clone())?;
     // The commands of measurements name files in it.
@@ -151,12 +152,12 @@ pub fn run(plan: &PeersPlan, json: Option<&Path>, markdown: Option<&Path>) -> Re
     let scratch = Scratch::create(dir.join(format!("peers-{}", std::process::id())))?;
     let compared = compare(plan, rows, scratch.path(), &running);
     if plan.keep {
-        eprintln!("kept: {}", scratch.keep().display());
+        note(format_args!("kept: {}\n", scratch.keep().display()));
     } else {
         drop(scratch);
     }
     let outcome = compared?;
-    print!("{outcome}");
+    say(format_args!("{outcome}"));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&outcome).expect("numbers and text only");
         fs::write(path, text + "\n").map_err(Error::file(path))?;
@@ -187,7 +188,7 @@ fn compare<'p>(
             sites.entry(*peer).or_insert_with(|| {
                 let site = Site::new(plan, row.section, *peer, scratch, running);
                 if let Err(Absence::Missing(what) | Absence::Failed(what)) = &site {
-                    eprintln!("{}: {what}", peer.name());
+                    note(format_args!("{}: {what}\n", peer.name()));
                 }
                 site
             });
@@ -246,12 +247,16 @@ fn compare_row(
             let name = format!("{}, round {} of {}", row.name, round + 1, plan.rounds);
             match measured {
                 Ok(measured) => {
-                    eprintln!("{name:<32} {:<28} {:>10.0} ops/s", peer.name(), measured.ops_per_second);
+                    note(format_args!(
+                        "{name:<32} {:<28} {:>10.0} ops/s\n",
+                        peer.name(),
+                        measured.ops_per_second
+                    ));
                     rounds.rounds.push(measured);
                 }
                 Err(absence) => {
                     if let Absence::Failed(why) = &absence {
-                        eprintln!("{name:<32} {:<28} failed: {why}", peer.name());
+                        note(format_args!("{name:<32} {:<28} failed: {why}\n", peer.name()));
                     }
                     rounds.absence = Some(absence);
                 }

@@ -17,6 +17,7 @@ use super::outcome::Round;
 use super::rows::{Peer, Row, Section, Work};
 use crate::drive::Target;
 use crate::error::{Error, Result};
+use crate::output::note;
 use crate::ratio::server::Server;
 use crate::ratio::stop::Running;
 use crate::report::RunReport;
@@ -126,14 +127,14 @@ impl Site {
     /// stays.
     fn prepare(&mut self, plan: &PeersPlan, row: &Row, tool: &Tool<'_>) -> Result<(), String> {
         if !self.filled {
-            eprintln!("filling {}", self.peer.name());
+            note(format_args!("filling {}\n", self.peer.name()));
             self.run(plan, tool, self.section.fill(plan, self.peer, &self.target), "fill")
                 .map_err(|error| format!("filling it: {error}"))?;
             self.filled = true;
         }
         if (row.writes || row.section == Section::Steady) && !self.settled {
             if let Some(words) = self.section.settle(plan, self.peer, &self.target) {
-                eprintln!("overwriting {} until its files have their size", self.peer.name());
+                note(format_args!("overwriting {} until its files have their size\n", self.peer.name()));
                 self.run(plan, tool, words, "settle").map_err(|error| format!("overwriting it: {error}"))?;
             }
             self.settled = true;

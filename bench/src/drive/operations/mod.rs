@@ -31,7 +31,7 @@ use super::shared::Shared;
 use super::span::Span;
 use super::speech::{Ask, WriteOptions};
 use super::tally::{Second, Tally};
-use super::{Phase, Plan};
+use super::{Phase, Plan, signals};
 use crate::error::{Error, Result};
 use crate::load::{Random, thread_cpu_time};
 use crate::workload::Kind;
@@ -178,13 +178,12 @@ impl Operations {
     pub(super) fn new(job: Job, index: usize, part: Part) -> Self {
         let Plan { workload, depth, seed, rate, threads, .. } = &*job.plan;
         let seed = seed.wrapping_mul(0x9E37_79B9).wrapping_add(index as u64);
-        let expected_new = (workload.operation_count as f64 * workload.share(Kind::Insert) * 2.0) as u64;
         // Who has records of his own goes through all of them.
         let lane = if part.is_own() { (0, 1) } else { (index as u64, *threads as u64) };
         let chooser = Chooser::new(
             workload.distribution,
             (workload.insert_start, workload.insert_count),
-            expected_new,
+            job.plan.expected_inserts(),
             seed ^ 0x5DEE_CE66,
             lane,
         );
@@ -261,6 +260,9 @@ impl Operations {
         let is_drained =
             busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
         if self.is_ended && is_drained {
+            if signals::is_stopped() {
+                return Err(Error::Stopped);
+            }
             // Operations of which nothing is known would pass for verified.
             let matters = self.job.phase != Phase::Run || self.job.plan.verify;
             let unknown = busy > 0 && matters && !self.job.shared.is_stopped();
@@ -346,7 +348,7 @@ impl Operations {
                 self.is_late = self.due_step_ns.is_none();
             }
         }
-        self.is_ended |= self.job.shared.is_stopped();
+        self.is_ended |= self.job.shared.is_stopped() || signals::is_stopped();
         if self.is_ended && !matches!(self.stage, Stage::Draining { .. }) {
             if self.stage == Stage::Warming {
                 self.tally.restart();
