@@ -8,12 +8,12 @@
 
 use std::rc::Rc;
 
-use pinion_env::{Env, prefetch_each};
+use pinion_env::Env;
 
 use super::Shard;
 use crate::error::Result;
 use crate::key::Key;
-use crate::memtable::{EntryRef, LOOK_AHEAD_MAX};
+use crate::memtable::{EntryRef, LOOK_AHEAD_MAX, prefetch_records};
 use crate::operation::Waiter;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::{HybridTime, Stamp};
@@ -99,17 +99,17 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let memtables = inner.memtables.borrow();
         let active = memtables.active();
         let table = active.table.borrow();
-        let mut fronts = [&[][..]; LOOK_AHEAD_MAX];
+        let mut records = [&[][..]; LOOK_AHEAD_MAX];
         let mut count = 0;
         for (hash, ahead) in keys {
             *ahead = Ahead { memtable: active.number, root: None };
-            if let Some((root, front)) = table.header_ahead(hash) {
+            if let Some((root, record)) = table.record_ahead(hash) {
                 ahead.root = Some(root);
                 if count == LOOK_AHEAD_MAX {
-                    prefetch_each(&fronts);
+                    prefetch_records(&records);
                     count = 0;
                 }
-                fronts[count] = front;
+                records[count] = record;
                 count += 1;
             } else {
                 for slot in memtables.newest_first().skip(1) {
@@ -121,7 +121,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 }
             }
         }
-        prefetch_each(&fronts[..count]);
+        prefetch_records(&records[..count]);
     }
 
     /// Third step: asks for the record.
