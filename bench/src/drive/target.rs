@@ -146,7 +146,7 @@ fn describe_pinion(authority: &str) -> Option<Description> {
         facts.push((name.to_owned(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
     }
     let mut counters = Vec::new();
-    for part in ["counters", "storage"] {
+    for part in ["counters", "runtime", "storage"] {
         let numbers = info.get(part)?.as_object()?;
         counters.extend(
             numbers.iter().filter_map(|(name, value)| Some((format!("{part}.{name}"), value.as_u64()?))),
