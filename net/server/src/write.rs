@@ -140,7 +140,7 @@ fn start<E: ServerEnv>(
     shard.write(key, operation, options, WriteWaiter::Single { core: Rc::clone(core), ticket });
 }
 
-fn engine_condition(condition: pinion_protocol::Condition) -> Option<Condition> {
+fn engine_condition(condition: pinion_protocol::Condition) -> Option<Condition<'static>> {
     Some(match condition {
         pinion_protocol::Condition::Absent => Condition::Absent,
         pinion_protocol::Condition::Present => Condition::Present,
