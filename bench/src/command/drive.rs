@@ -30,6 +30,9 @@ pub(super) struct DriveArgs {
     /// One property, after those of files; may be repeated.
     #[arg(short, long = "property", value_name = "NAME=VALUE")]
     property: Vec<String>,
+    /// When a write counts as done: sync or buffered [or the property durability].
+    #[arg(long)]
+    durability: Option<String>,
     /// The target: a server (pinion://HOST:PORT, redis://HOST:PORT), or an engine in this process
     /// (engine:DIR is Pinion's; rocksdb:DIR and fjall:DIR, if they were compiled in).
     #[arg(long, default_value = "pinion://127.0.0.1:7600")]
@@ -107,7 +110,9 @@ struct Forms {
 
 impl DriveArgs {
     fn plan(&self) -> Result<Plan> {
-        let workload = Workload::new(&self.workload, &self.files, &self.property)?;
+        let durability = self.durability.iter().map(|durability| format!("durability={durability}"));
+        let properties: Vec<String> = self.property.iter().cloned().chain(durability).collect();
+        let workload = Workload::new(&self.workload, &self.files, &properties)?;
         let said = (workload.thread_count > 0).then_some(workload.thread_count);
         let engine = self.target.engine();
         let is_peer = engine.is_some_and(|engine| engine != Engine::Pinion);

@@ -82,6 +82,8 @@ fn ask(store: &dyn Store, ask: Ask<'_>, bytes: &mut Vec<u8>) -> Answer {
             .get(key, bytes)
             .map(|found| if found { Answer::Value(0..bytes.len()) } else { Answer::Absent }),
         Ask::Put { key, value, .. } => store.put(key, value).map(|()| Answer::Done),
+        // The plan was refused.
+        Ask::PutMany { .. } => Err("engines in this process write one by one".to_owned()),
         Ask::Delete { key } => store.delete(key).map(|()| Answer::Done),
         Ask::Scan { start, limit } => store.scan(start, limit, bytes).map(Answer::Scanned),
     };

@@ -28,11 +28,13 @@
 //! | `peers` | other engines in this process |
 //! | `blocking` | a thread that waits for an engine |
 //! | `process` | what the system counts of this process |
+//! | `batch` | writes of many records at once |
 //! | `tally` | counts |
 //! | `live` | the progress line |
 //! | `find` | the highest rate that keeps a promise |
 //! | `signals` | an end before the time |
 
+mod batch;
 mod blocking;
 mod crew;
 mod engine;
@@ -149,6 +151,9 @@ impl Plan {
             return usage("a run needs an end: --seconds or operationcount".to_owned());
         }
         if self.verify {
+            if self.workload.batch_records > 1 {
+                return usage("records that are written in batches cannot be verified".to_owned());
+            }
             let dies = self.workload.share(Kind::Delete) > 0.0 || self.workload.ttl_ms > 0;
             if dies {
                 return usage("what is deleted or expires cannot be verified".to_owned());
@@ -176,6 +181,11 @@ impl Plan {
         if setup.scan_order == Some(ScanOrder::Placement) {
             return Err(Error::Usage("scans over the network are in the order of keys".to_owned()));
         }
+        let is_resp = matches!(self.target, Target::Network { speech: Speech::Resp, .. });
+        if is_resp && self.workload.batch_records > 1 && self.workload.ttl_ms > 0 {
+            let text = "Redis writes no batch whose records expire: batchsize or ttlms, but not both";
+            return Err(Error::Usage(text.to_owned()));
+        }
         Ok(())
     }
 
@@ -186,6 +196,9 @@ impl Plan {
             return usage(format!(
                 "{name} in this process has no connections: --threads and --depth say all"
             ));
+        }
+        if self.workload.batch_records > 1 {
+            return usage("batchsize is for servers: engines in this process write one by one".to_owned());
         }
         if self.target_process.is_some() {
             return usage(format!("{name} runs in this process: there is no other one to watch"));
@@ -236,7 +249,8 @@ impl Plan {
 
     fn budget(&self, phase: Phase) -> u64 {
         match phase {
-            Phase::Load | Phase::Verify => self.workload.insert_count,
+            Phase::Load => self.workload.insert_count.div_ceil(self.workload.batch_records),
+            Phase::Verify => self.workload.insert_count,
             Phase::Run if self.workload.operation_count == 0 => u64::MAX,
             Phase::Run => self.workload.operation_count,
         }
@@ -350,6 +364,11 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
         warnings.push(
             "target and generator share this machine's cpus: pin the target, and use --cpus".to_owned(),
         );
+    }
+    if plan.workload.batch_records > 1 {
+        let batches =
+            format!("of {} records each, counted and timed as one operation", plan.workload.batch_records);
+        report.target_facts.push(("writes".to_owned(), batches));
     }
     if report.kinds.iter().any(|kind| kind.name == Kind::Scan.name()) {
         let order = match (engine, plan.workload.setup.scan_order) {

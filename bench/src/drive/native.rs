@@ -6,10 +6,12 @@
 use std::net::TcpStream;
 
 use pinion_protocol::{
-    Direction, Durability, ErrorCode, FRAME_BYTES_MAX_DEFAULT, Frames, KeyRequest, NAMESPACE_DEFAULT,
-    Outcome, Put, Request, Response, Scan, ScanKind, Ttl, Write,
+    Batch, BatchOperation, Direction, Durability, ErrorCode, FRAME_BYTES_MAX_DEFAULT, Frames, KeyRequest,
+    ListBuf, NAMESPACE_DEFAULT, OperationResult, Operations, Outcome, Put, Request, Response, Scan, ScanKind,
+    Ttl, Write,
 };
 
+use super::batch::Record;
 use super::speech::{Answer, Answers, Ask, WriteOptions};
 use crate::error::{Error, Result};
 use crate::load::greet;
@@ -22,6 +24,8 @@ pub(super) struct Native {
     shards: u16,
     durability: Durability,
     ttl: Ttl,
+    /// Of the last batch; kept for its memory.
+    operations: ListBuf<Operations>,
 }
 
 /// A place for one request.
@@ -57,6 +61,7 @@ impl Native {
                 WriteDurability::Sync => Durability::Sync,
                 WriteDurability::Buffered => Durability::Buffered,
             },
+            operations: ListBuf::new(),
             ttl: if options.ttl_ms == 0 { Ttl::NamespaceDefault } else { Ttl::from_millis(options.ttl_ms) },
         })
     }
@@ -67,6 +72,7 @@ impl Native {
         let request = match ask {
             Ask::Get { key } => Request::Get(KeyRequest { namespace, key }),
             Ask::Put { key, value, .. } => Request::Put(Put { write: write(key), ttl: self.ttl, value }),
+            Ask::PutMany { records, .. } => return self.ask_many(index, records, out),
             Ask::Delete { key } => Request::Delete(write(key)),
             Ask::Scan { start, limit } => {
                 let scan = &mut self.slots[index].scan;
@@ -79,6 +85,17 @@ impl Native {
         };
         let request_id = self.next_id(index);
         Ok(request.encode(request_id, 0, 0, out)?)
+    }
+
+    fn ask_many(&mut self, index: usize, records: &[Record], out: &mut Vec<u8>) -> Result<()> {
+        let request_id = self.next_id(index);
+        self.operations.clear();
+        for Record { key, value } in records {
+            self.operations.push(&BatchOperation::Put { key, value, ttl: self.ttl })?;
+        }
+        let (durability, operations) = (self.durability, self.operations.list());
+        let batch = Batch { namespace: NAMESPACE_DEFAULT, durability, stamp: None, operations };
+        Ok(Request::Batch(batch).encode(request_id, 0, 0, out)?)
     }
 
     fn next_id(&mut self, index: usize) -> u64 {
@@ -134,6 +151,7 @@ impl Native {
                     None => answers.push(index, Answer::Absent),
                 },
                 Response::Put(_) | Response::Delete(_) => answers.push(index, Answer::Done),
+                Response::Batch(reply) => answers.push(index, of_batch(reply.results.iter())),
                 Response::Scan(page) => {
                     let scan = &mut slot.scan;
                     scan.found += page.records.len() as u64;
@@ -166,5 +184,55 @@ impl Native {
                 other => return Err(Error::Answer(format!("opcode {} was not asked for", other.opcode()))),
             }
         }
+    }
+}
+
+/// What becomes of a batch: partitions succeed and fail by themselves. The whole is sent again when all
+/// that failed was refused: puts may be repeated.
+fn of_batch(results: impl Iterator<Item = OperationResult>) -> Answer {
+    let (mut refused, mut failed, mut is_unknown) = (None, None, false);
+    for result in results {
+        let OperationResult::Failed { code, outcome, retry_after_ms } = result else { continue };
+        if code == ErrorCode::Overloaded && outcome == Outcome::NotApplied {
+            refused = refused.max(Some(retry_after_ms));
+        } else {
+            failed.get_or_insert(code);
+            is_unknown |= outcome != Outcome::NotApplied;
+        }
+    }
+    let message = |code: ErrorCode| format!("{}, for a part of a batch", code.name());
+    match (failed, refused) {
+        (Some(code), _) => Answer::Failed { is_unknown, message: message(code) },
+        (None, Some(retry_after_ms)) => {
+            Answer::Refused { retry_after_ms, message: message(ErrorCode::Overloaded) }
+        }
+        (None, None) => Answer::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinion_protocol::Version;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_good_as_its_worst_part() {
+        let done = OperationResult::Applied(Version([1; 16]));
+        let failed =
+            |code, outcome, retry_after_ms| OperationResult::Failed { code, outcome, retry_after_ms };
+        let of = |results: &[OperationResult]| of_batch(results.iter().copied());
+        assert_eq!(of(&[done, OperationResult::Superseded(Version([1; 16]))]), Answer::Done);
+        let (busy, busier) = (
+            failed(ErrorCode::Overloaded, Outcome::NotApplied, 3),
+            failed(ErrorCode::Overloaded, Outcome::NotApplied, 7),
+        );
+        assert!(matches!(of(&[done, busy, busier, busy]), Answer::Refused { retry_after_ms: 7, .. }));
+        let full = failed(ErrorCode::DiskFull, Outcome::NotApplied, 0);
+        assert!(
+            matches!(of(&[busy, full]), Answer::Failed { is_unknown: false, message } if message.starts_with("DISK_FULL"))
+        );
+        let unknown = failed(ErrorCode::Overloaded, Outcome::Unknown, 0);
+        assert!(matches!(of(&[done, unknown]), Answer::Failed { is_unknown: true, .. }));
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use super::batch::Record;
 use super::speech::{Answer, Answers, Ask, WriteOptions};
 use crate::error::{Error, Result};
 
@@ -75,6 +76,18 @@ impl Resp {
                     0 => command(&[b"SET", key, value], out),
                     ttl_ms => command(&[b"SET", key, value, b"PX", ttl_ms.to_string().as_bytes()], out),
                 }
+                self.asked.push_back((slot, Expected::Written));
+            }
+            Ask::PutMany { records, are_new } => {
+                if are_new && self.options.scanned {
+                    let mut words: Vec<&[u8]> = vec![b"ZADD", INDEX];
+                    words.extend(records.iter().flat_map(|Record { key, .. }| [&b"0"[..], key]));
+                    command(&words, out);
+                    self.asked.push_back((slot, Expected::Indexed));
+                }
+                let mut words: Vec<&[u8]> = vec![b"MSET"];
+                words.extend(records.iter().flat_map(|Record { key, value }| [key.as_slice(), value]));
+                command(&words, out);
                 self.asked.push_back((slot, Expected::Written));
             }
             Ask::Delete { key } => {

@@ -6,6 +6,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 
+use super::batch::Record;
 use super::native::Native;
 use super::resp::Resp;
 use super::target::Speech;
@@ -23,6 +24,11 @@ pub(super) enum Ask<'a> {
         key: &'a [u8],
         value: &'a [u8],
         is_new: bool,
+    },
+    /// Many records, all of them new or none.
+    PutMany {
+        records: &'a [Record],
+        are_new: bool,
     },
     Delete {
         key: &'a [u8],

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::{Phase, Plan, Target, run};
+use super::{Phase, Plan, Target, find_max, run};
 use crate::error::Error;
 use crate::report::RunReport;
-use crate::workload::Workload;
+use crate::workload::draw::Distribution;
+use crate::workload::{Kind, Workload};
 
 /// What a server does wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,6 +88,11 @@ fn speak(mut socket: TcpStream, state: &State, fault: Fault) -> std::io::Result<
                     }
                     b"+OK\r\n".to_vec()
                 }
+            }
+            [b"MSET", pairs @ ..] => {
+                let records = pairs.chunks(2).map(|pair| (pair[0].to_vec(), pair[1].to_vec()));
+                data.extend(records);
+                b"+OK\r\n".to_vec()
             }
             [b"ZADD", ..] => b":1\r\n".to_vec(),
             [b"ZRANGEBYLEX", _, from, _, _, _, limit] => {
@@ -194,12 +200,46 @@ fn a_target_that_dies_leaves_a_valid_part_of_a_report() {
 }
 
 #[test]
+fn a_search_ends_with_its_target_and_keeps_what_it_found() {
+    let mut plan = plan(serve(Fault::Dies(1000)), "c", &["recordcount=100", "operationcount=200"]);
+    plan.rate = Some(2000.0);
+    let mut told = 0;
+    let found = find_max(&plan, &["p99<100s".parse().unwrap()], |_, _, _| told += 1).unwrap();
+    assert!(found.ended.is_some_and(|run| run.ended.is_some_and(|why| why.contains("closed a connection"))));
+    // Each run asks 200 times, and some more for what the target says of itself.
+    assert!((1..5).contains(&told) && found.tried.len() == told, "{:?}", found.tried);
+}
+
+#[test]
 fn nobody_there_is_an_error() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = run(&plan(address, "a", &["recordcount=5"]), Phase::Load).unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
     let error = run(&plan(address, "a", &[]), Phase::Run).unwrap_err();
     assert!(error.to_string().contains("needs an end"), "{error}");
+}
+
+#[test]
+fn batches_write_every_record_once() {
+    let properties = ["recordcount=1010", "batchsize=100", "valuebytes=8", "operationcount=50"];
+    let mut plan = plan(serve(Fault::Nothing), "small", &properties);
+    let load = run(&plan, Phase::Load).unwrap();
+    assert_eq!((load.operations, count(&load, "INSERT")), (11, (11, 0, 0)));
+    plan.workload.shares = vec![(Kind::Insert, 0.5), (Kind::Update, 0.5)];
+    let written = run(&plan, Phase::Run).unwrap();
+    let inserted = count(&written, "INSERT").0;
+    assert_eq!((inserted + count(&written, "UPDATE").0, inserted > 0), (50, true));
+    // Every record of the load and of the inserts is there.
+    (plan.workload.insert_count, plan.workload.batch_records) = (1010 + 100 * inserted, 1);
+    (plan.workload.record_count, plan.workload.operation_count) = (plan.workload.insert_count, 5000);
+    (plan.workload.shares, plan.workload.distribution) = (vec![(Kind::Read, 1.0)], Distribution::Sequential);
+    assert_eq!(count(&run(&plan, Phase::Run).unwrap(), "READ"), (5000, 0, 0));
+
+    plan.workload.batch_records = 2;
+    let refused = |plan: &Plan| run(plan, Phase::Run).unwrap_err().to_string();
+    assert!(refused(&Plan { verify: true, ..plan.clone() }).contains("verified"));
+    plan.workload.ttl_ms = 5;
+    assert!(refused(&plan).contains("expire"));
 }
 
 #[test]

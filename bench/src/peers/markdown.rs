@@ -224,7 +224,7 @@ mod tests {
             measured(&[2000.0]),
         ];
         let rows = vec![outcome_of(find("get-16"), network), outcome_of(find("engine-load"), engines)];
-        let warnings = rows.iter().filter_map(RowOutcome::warning).collect();
+        let warnings = rows.iter().flat_map(RowOutcome::warnings).collect();
         let text = Outcome {
             version: "0",
             started_unix_s: 0,

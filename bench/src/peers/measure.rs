@@ -27,6 +27,8 @@ const BLOCK_BYTES: u64 = 512;
 pub(super) struct Tool<'p> {
     /// The program, and what comes before the commands of the load tool on its command line.
     pub(super) program: &'p (PathBuf, Vec<String>),
+    /// The directory of all that is made.
+    pub(super) scratch: PathBuf,
     /// A directory for reports.
     pub(super) reports: PathBuf,
     pub(super) running: Running,
@@ -36,7 +38,20 @@ impl Tool<'_> {
     /// The command line of a measurement, to be repeated.
     pub(super) fn command(&self, words: &[String]) -> Vec<String> {
         let program = self.program.0.display().to_string();
-        [&[program], self.program.1.as_slice(), words].concat()
+        self.shown(&[&[program], self.program.1.as_slice(), words].concat())
+    }
+
+    /// A command line without the paths of this machine: the program by its name, `DIR` for the directory
+    /// of the comparison.
+    pub(super) fn shown(&self, words: &[String]) -> Vec<String> {
+        let scratch = self.scratch.display().to_string();
+        let mut words: Vec<String> = words.iter().map(|word| word.replace(&scratch, "DIR")).collect();
+        if let Some(program) = words.first_mut()
+            && let Some((_, name)) = program.rsplit_once('/')
+        {
+            *program = name.to_owned();
+        }
+        words
     }
 
     /// Runs the load tool with these words, on one cpu or wherever the system likes. Its report and what
@@ -158,8 +173,20 @@ mod tests {
     fn measure(script: &str, dir: &Path) -> Result<RunReport, String> {
         // What follows the script are its arguments: $1 is --json, $2 the file.
         let program = ("/bin/sh".into(), ["-c", script, "sh"].map(str::to_owned).to_vec());
-        let tool = Tool { program: &program, reports: dir.to_owned(), running: Running::default() };
-        tool.measure(&[], Some(0), "get-1")
+        tool(&program, dir).measure(&[], Some(0), "get-1")
+    }
+
+    fn tool<'p>(program: &'p (PathBuf, Vec<String>), dir: &Path) -> Tool<'p> {
+        Tool { program, scratch: dir.to_owned(), reports: dir.to_owned(), running: Running::default() }
+    }
+
+    #[test]
+    fn commands_are_shown_without_the_paths_of_a_machine() {
+        let program = (PathBuf::from("/somewhere/pinion"), vec!["bench".to_owned()]);
+        let tool = tool(&program, Path::new("/else/peers-1"));
+        let words = ["run", "--target", "engine:/else/peers-1/engine/data"].map(str::to_owned);
+        assert_eq!(tool.command(&words).join(" "), "pinion bench run --target engine:DIR/engine/data");
+        assert_eq!(tool.shown(&["redis-server".to_owned()]), ["redis-server"]);
     }
 
     #[test]

@@ -49,14 +49,18 @@ use crate::workload::record::STAMP_BYTES;
 #[derive(Debug, Clone, Serialize)]
 pub struct PeersPlan {
     /// This program, and what comes before the commands of the load tool on its command line.
+    #[serde(skip)]
     pub tool: (PathBuf, Vec<String>),
     /// The program that serves: `PROGRAM serve ...`.
+    #[serde(skip)]
     pub pinion: PathBuf,
     /// Further arguments of `serve`.
     pub serve_args: Vec<String>,
     /// Redis' server.
+    #[serde(skip)]
     pub redis: PathBuf,
     /// Where directories are made, those of all peers on one file system; itself made if it is missing.
+    #[serde(skip)]
     pub dir: PathBuf,
     /// Whether directories, with the full report of every round, stay.
     pub keep: bool,
@@ -152,7 +156,7 @@ pub fn run(plan: &PeersPlan, json: Option<&Path>, markdown: Option<&Path>) -> Re
     let scratch = Scratch::create(dir.join(format!("peers-{}", std::process::id())))?;
     let compared = compare(plan, rows, scratch.path(), &running);
     if plan.keep {
-        note(format_args!("kept: {}\n", scratch.keep().display()));
+        note(format_args!("kept, and called DIR in commands: {}\n", scratch.keep().display()));
     } else {
         drop(scratch);
     }
@@ -181,7 +185,7 @@ fn compare<'p>(
     let (started, begun) = (SystemTime::now(), Instant::now());
     let reports = scratch.join("reports");
     fs::create_dir(&reports).map_err(Error::file(&reports))?;
-    let tool = Tool { program: &plan.tool, reports, running: running.clone() };
+    let tool = Tool { program: &plan.tool, scratch: scratch.to_owned(), reports, running: running.clone() };
     let mut sites: BTreeMap<Peer, Result<Site, Absence>> = BTreeMap::new();
     for row in &rows {
         for peer in &row.peers {
@@ -201,7 +205,7 @@ fn compare<'p>(
     }
     let servers = sites.iter().filter_map(|(peer, site)| {
         let site = site.as_ref().ok()?;
-        peer.is_server().then(|| (*peer, site.command.clone()))
+        peer.is_server().then(|| (*peer, tool.shown(&site.command)))
     });
     Ok(Outcome {
         version: env!("CARGO_PKG_VERSION"),
@@ -211,7 +215,7 @@ fn compare<'p>(
         plan,
         versions: versions(plan, &outcomes),
         servers: servers.collect(),
-        warnings: outcomes.iter().filter_map(RowOutcome::warning).collect(),
+        warnings: warnings(plan, &outcomes),
         rows: outcomes,
     })
 }
@@ -266,6 +270,13 @@ fn compare_row(
     Ok(sides)
 }
 
+/// What makes numbers doubtful.
+fn warnings(plan: &PeersPlan, outcomes: &[RowOutcome]) -> Vec<String> {
+    let shared = plan.server_cpu == plan.generator_cpu && outcomes.iter().any(|row| row.has_server());
+    let shared = shared.then(|| format!("servers and load share cpu {}", plan.server_cpu));
+    shared.into_iter().chain(outcomes.iter().flat_map(RowOutcome::warnings)).collect()
+}
+
 /// What each peer that is there says of its version: a server its program, an engine the load tool.
 fn versions(plan: &PeersPlan, outcomes: &[RowOutcome]) -> Vec<(Peer, String)> {
     let mut versions = BTreeMap::new();
@@ -273,8 +284,10 @@ fn versions(plan: &PeersPlan, outcomes: &[RowOutcome]) -> Vec<(Peer, String)> {
         let State::Measured(figures) = &side.state else { continue };
         let facts = || {
             let facts = figures.rounds.first().map(|round| round.target_facts.as_slice()).unwrap_or_default();
-            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            facts.join(", ")
+            // The name is told anyway, and how much was replayed differs from round to round.
+            let facts =
+                facts.iter().filter(|(name, _)| name != "product" && !name.starts_with("records replayed"));
+            facts.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
         };
         versions.entry(side.peer).or_insert_with(|| match side.peer {
             Peer::Pinion => site::version(side.peer, &plan.pinion).unwrap_or_else(|_| facts()),

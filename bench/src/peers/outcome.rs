@@ -167,25 +167,43 @@ impl RowOutcome {
         })
     }
 
-    /// Says when it may be the load that was measured.
-    pub(super) fn warning(&self) -> Option<String> {
-        // An engine works in the threads that ask it.
-        let servers = self.sides.iter().filter(|side| side.peer.is_server());
-        let busy = servers.filter_map(|side| match &side.state {
-            State::Measured(figures) => Some((side.peer, figures.generator_cpu_percent.median)),
+    /// Whether a server is asked.
+    pub(super) fn has_server(&self) -> bool {
+        self.row.peers.iter().any(|peer| peer.is_server())
+    }
+
+    /// What makes its numbers doubtful: a load that may have been measured itself, operations that had to
+    /// be asked for again.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let name = &self.row.name;
+        let measured = self.sides.iter().filter_map(|side| match &side.state {
+            State::Measured(figures) => Some((side.peer, figures)),
             State::Missing { .. } | State::Failed { .. } => None,
         });
-        let busy: Vec<String> = busy
+        let mut warnings = Vec::new();
+        // An engine works in the threads that ask it.
+        let servers = measured.clone().filter(|(peer, _)| peer.is_server());
+        let busy: Vec<String> = servers
+            .map(|(peer, figures)| (peer, figures.generator_cpu_percent.median))
             .filter(|(_, percent)| *percent > GENERATOR_CPU_PERCENT_MAX)
             .map(|(peer, percent)| format!("{percent:.0} % with {}", peer.name()))
             .collect();
-        (!busy.is_empty()).then(|| {
-            format!(
-                "{}: the load was busy for {} of its cpu: it may be the load that was measured",
-                self.row.name,
+        if !busy.is_empty() {
+            warnings.push(format!(
+                "{name}: the load was busy for {} of its cpu: it may be the load that was measured",
                 busy.join(", ")
-            )
-        })
+            ));
+        }
+        for (peer, figures) in measured {
+            let refused: u64 = figures.rounds.iter().map(|round| round.refused).sum();
+            if refused > 0 {
+                let (peer, rounds) = (peer.name(), figures.rounds.len());
+                warnings.push(format!(
+                    "{name}: {peer} refused {refused} operations of {rounds} rounds as overloaded; they were sent again"
+                ));
+            }
+        }
+        warnings
     }
 }
 
@@ -285,13 +303,17 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_load_is_told_of_servers_only() {
+    fn a_busy_load_is_told_of_servers_and_refusals_of_all() {
         let plan = plan();
         let rows = chosen(&plan).unwrap();
         let busy = |rate: f64| Rounds { rounds: vec![round(rate)], absence: None };
-        for row in rows.iter().filter(|row| ["get-1", "engine-get"].contains(&row.name.as_str())) {
+        for row in rows.iter().filter(|row| ["get-1", "engine-scan"].contains(&row.name.as_str())) {
             let outcome = outcome_of(row, [busy(1.0), busy(1.0), busy(1.0)]);
-            assert_eq!(outcome.warning().is_some(), row.section == Section::Network);
+            assert_eq!(outcome.warnings().len(), if row.section == Section::Network { 1 } else { 0 });
+            let mut refused = busy(1.0);
+            refused.rounds[0].refused = 3;
+            let warnings = outcome_of(row, [refused, busy(1.0), busy(1.0)]).warnings();
+            assert!(warnings.last().unwrap().contains("refused 3 operations of 1 rounds"), "{warnings:?}");
         }
     }
 

@@ -368,13 +368,12 @@ pub(super) fn estimate(rows: &[Row], plan: &PeersPlan) -> Duration {
         if own.clone().next().is_some_and(|row| row.work != Work::Load) {
             whole += Duration::from_secs_f64(records / ESTIMATED_LOAD_RATE);
         }
-        if own.clone().any(|row| row.writes && row.work != Work::Load) {
-            whole += match section {
-                Section::Network => plan.settle,
-                Section::Engines => Duration::ZERO,
-                Section::Steady => Duration::from_secs_f64(records / ESTIMATED_OVERWRITE_RATE),
-            };
-        }
+        let overwrite = Duration::from_secs_f64(records / ESTIMATED_OVERWRITE_RATE);
+        whole += match section {
+            Section::Network if own.clone().any(|row| row.writes) => plan.settle,
+            Section::Steady if own.clone().any(|row| row.work != Work::Load) => overwrite,
+            Section::Network | Section::Engines | Section::Steady => Duration::ZERO,
+        };
     }
     whole
 }

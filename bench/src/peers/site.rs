@@ -199,7 +199,8 @@ pub(super) fn version(peer: Peer, program: &Path) -> Result<String, Absence> {
         other => other.map_err(|error| Absence::Failed(format!("{shown}: {error}")))?,
     };
     let said = String::from_utf8_lossy(&output.stdout);
-    let line = said.lines().next().unwrap_or_default().trim();
+    // Redis goes on with how it was built.
+    let line = said.lines().next().unwrap_or_default().split(" sha=").next().unwrap_or_default().trim();
     if !output.status.success() || line.is_empty() {
         return Err(Absence::Failed(format!("{shown} --version: {}", output.status)));
     }

@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use super::stop::Running;
 use crate::error::{Error, Result};
 use crate::load::pin_to_cpu;
+use crate::output::note;
 
 /// How long a server may take to say where it listens.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ impl Drop for Scratch {
         if !self.0.as_os_str().is_empty()
             && let Err(error) = fs::remove_dir_all(&self.0)
         {
-            eprintln!("{}: {error}", self.0.display());
+            note(format_args!("{}: {error}\n", self.0.display()));
         }
     }
 }

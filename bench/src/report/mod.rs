@@ -139,12 +139,14 @@ impl RunReport {
             Some(rate) => format!("at {} ops/s", figures::grouped(rate)),
             None => "closed loop".to_owned(),
         };
-        // An engine in the process of the load has a directory for a target, and no connections.
-        let connections = match self.target.contains("://") {
-            true => format!("{connections} connections, "),
-            false => String::new(),
-        };
+        let connections =
+            if self.is_in_process() { String::new() } else { format!("{connections} connections, ") };
         format!("{threads} threads, {connections}depth {depth}, {rate}")
+    }
+
+    /// Whether the target was an engine in the process of the load: it has a directory, and no connections.
+    fn is_in_process(&self) -> bool {
+        !self.target.contains("://")
     }
 
     /// A count of the measured time by its length; 0 of a run that ended before it.

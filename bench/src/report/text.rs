@@ -121,7 +121,12 @@ impl Display for Summary<'_> {
                 grouped(kind.refused as f64)
             )?;
         }
-        write!(f, "\ngenerator: {:.0} % of its cpus; target: ", report.generator_cpu_percent)?;
+        let generator = report.generator_cpu_percent;
+        if report.is_in_process() {
+            write!(f, "\nthreads of the load: {generator:.0} % of their cpus; all of the process: ")?;
+        } else {
+            write!(f, "\ngenerator: {generator:.0} % of its cpus; target: ")?;
+        }
         match report.target_cpu_percent {
             Some(percent) => writeln!(f, "{percent:.0} % of one cpu")?,
             None => writeln!(f, "cpu not known")?,
@@ -254,6 +259,7 @@ mod tests {
         assert!(text.starts_with("workload a (run) on pinion://127.0.0.1:7600\n"), "{text}");
         assert!(text.contains("2 threads, 64 connections, depth 16, closed loop; 4.0 s"), "{text}");
         assert!(text.contains("2,000 operations, 500 ops/s"), "{text}");
+        assert!(text.contains("\ngenerator: 45 % of its cpus; target: 180 % of one cpu\n"), "{text}");
         let read = text.lines().find(|line| line.starts_with("READ")).unwrap();
         let fields: Vec<&str> = read.split_whitespace().collect();
         assert_eq!(fields, ["READ", "250", "500", "900", "990", "999", "1,000", "3", "0", "0"]);
@@ -262,5 +268,9 @@ mod tests {
         report.kinds.clear();
         let text = summary(&report);
         assert!(text.contains("at 1,500 ops/s") && text.ends_with("ended early: stopped by a signal\n"));
+        report.target = "engine:/var/bench".to_owned();
+        let text = summary(&report);
+        assert!(text.contains("\n2 threads, depth 16, at 1,500 ops/s"), "{text}");
+        assert!(text.contains("45 % of their cpus; all of the process: 180 % of one cpu\n"), "{text}");
     }
 }

@@ -70,6 +70,9 @@ impl Kind {
     }
 }
 
+/// Most records of one write: less than targets take at once, by default.
+const BATCH_RECORDS_MAX: u64 = 1000;
+
 /// When a write counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteDurability {
@@ -104,6 +107,8 @@ pub struct Workload {
     pub scan_lengths: Lengths,
     /// Whether an update replaces all fields without reading them.
     pub write_all_fields: bool,
+    /// Records of one write. Only plain values are written in batches of more than one.
+    pub batch_records: u64,
     /// How a write is acknowledged.
     pub durability: WriteDurability,
     /// How long written records live, in milliseconds; 0 = for ever.
@@ -235,6 +240,7 @@ impl Workload {
                 1000,
             )?,
             write_all_fields: from.flag("writeallfields", false)?,
+            batch_records: from.number("batchsize", 1)?,
             durability: match from.text("durability").unwrap_or("sync") {
                 "sync" => WriteDurability::Sync,
                 "buffered" => WriteDurability::Buffered,
@@ -262,6 +268,12 @@ impl Workload {
         }
         if self.value.bytes_max() > 16 << 20 {
             return usage("values would be larger than 16 MiB");
+        }
+        if !(1..=BATCH_RECORDS_MAX).contains(&self.batch_records) {
+            return Err(wrong("batchsize", &self.batch_records.to_string(), "1 to 1000"));
+        }
+        if self.batch_records > 1 && matches!(self.value, ValueForm::Fields { .. }) {
+            return usage("batchsize is for plain values: give valuebytes, or a workload that has it");
         }
         if self.record_count > 1 << 48 {
             return usage("record numbers go up to 2^48");
@@ -419,6 +431,9 @@ mod tests {
             ("a", "requestdistribution=normal", "normal"),
             ("a", "insertorder=random", "insertorder"),
             ("a", "keybytes=8", "16 to 4096"),
+            ("a", "batchsize=2", "plain values"),
+            ("small", "batchsize=0", "1 to 1000"),
+            ("small", "batchsize=1001", "1 to 1000"),
             ("c", "readproportion=0", "nothing to do"),
             ("e", "maxscanlength=0", "minscanlength"),
             ("a", "fieldlength=100000000", "16 MiB"),

@@ -97,6 +97,26 @@ fn a_run_that_is_interrupted_reports_what_it_has() {
 }
 
 #[test]
+fn records_written_in_batches_are_all_there() {
+    let rig = Rig::with_shards(2);
+    let server = rig.start();
+    let bench = |arguments: &[&str]| {
+        let mut command = pinion(&["bench"]);
+        command.args(arguments).args(["-w", "small", "-p", RECORDS, "--connections", "4", "--ycsb"]);
+        let output = command.arg(target(&server)).output().expect("the binary was built");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // 31 of 16 records, and one of 4.
+    let loaded = bench(&["load", "-p", "batchsize=16", "--durability", "buffered"]);
+    assert!(loaded.contains("\n[INSERT], Return=OK, 32\n"), "{loaded}");
+    let reads =
+        ["-p", "readproportion=1", "-p", "updateproportion=0", "-p", "requestdistribution=sequential"];
+    let read = bench(&[&["run", "-p", "operationcount=500"], &reads[..]].concat());
+    assert!(read.contains("\n[READ], Return=OK, 500\n") && !read.contains("NOT_FOUND"), "{read}");
+}
+
+#[test]
 fn files_that_cannot_be_written_take_nothing_from_the_others() {
     let rig = Rig::with_shards(1);
     let server = rig.start();

@@ -117,13 +117,18 @@ impl Shards {
 
     /// Asks for what a slot needs; the answer goes to the inbox, now or later.
     pub(super) fn ask(&self, slot: usize, ask: Ask<'_>) {
-        let (Ask::Get { key } | Ask::Put { key, .. } | Ask::Delete { key } | Ask::Scan { start: key, .. }) =
-            ask;
-        let key = Key::new(NAMESPACE, key, self.meta.partitions);
-        let Some(shard) = self.shard_of(&key) else {
-            let message = "the record is another core's".to_owned();
-            return self.inbox.put(slot, Answer::Failed { is_unknown: false, message });
+        let refuse = |message: &str| {
+            self.inbox.put(slot, Answer::Failed { is_unknown: false, message: message.to_owned() });
         };
+        let key = match ask {
+            Ask::Get { key } | Ask::Put { key, .. } | Ask::Delete { key } | Ask::Scan { start: key, .. } => {
+                key
+            }
+            // The plan was refused.
+            Ask::PutMany { .. } => return refuse("engines in this process write one by one"),
+        };
+        let key = Key::new(NAMESPACE, key, self.meta.partitions);
+        let Some(shard) = self.shard_of(&key) else { return refuse("the record is another core's") };
         let ended = || Ended { slot, inbox: Rc::clone(&self.inbox) };
         match ask {
             Ask::Get { .. } => {
@@ -143,6 +148,8 @@ impl Shards {
                 shard.write(&key, Operation::Delete, self.write_options, ended());
             }
             Ask::Scan { limit, .. } => self.scan(slot, &key, limit),
+            // Refused above.
+            Ask::PutMany { .. } => {}
         }
     }
 

@@ -45,6 +45,7 @@ impl Operations {
             Answer::Failed { is_unknown, message } => {
                 let (number, version, is_unknown) = (slot.number, slot.version, *is_unknown);
                 self.failed(kind, || message.clone());
+                self.end_batch(index);
                 self.settle(
                     kind,
                     number,
@@ -97,11 +98,21 @@ impl Operations {
                     self.tally.ok(Kind::Update, since_step_ns);
                 }
                 self.ok(kind, since_due_ns);
+                self.end_batch(index);
                 self.settle(kind, number, version, Settled::Applied);
             }
             Answer::Scanned(_) => self.ok(kind, since_due_ns),
         }
         Ok(Then::Ends)
+    }
+
+    /// The other records of a write of many count as inserted, like the first.
+    fn end_batch(&self, index: usize) {
+        let slot = &self.slots[index];
+        if slot.step == Step::PutMany && slot.kind == Some(Kind::Insert) && self.job.phase == Phase::Run {
+            let others = slot.batch.numbers().iter().skip(1);
+            others.for_each(|number| self.job.shared.inserts.acknowledge(*number));
+        }
     }
 
     /// What is wrong with a value, if something is.

@@ -21,11 +21,13 @@ mod answers;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::iter;
 use std::ops::Range;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::batch::Batch;
 use super::part::Part;
 use super::shared::Shared;
 use super::span::Span;
@@ -87,6 +89,8 @@ struct Slot {
     step_ns: u64,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// The records of a write of many.
+    batch: Batch,
     scan_limit: u64,
     refusals: u32,
     /// The version that it writes; 0 = values are not verified.
@@ -100,6 +104,7 @@ enum Step {
     #[default]
     Get,
     Put,
+    PutMany,
     Delete,
     Scan,
 }
@@ -409,7 +414,7 @@ impl Operations {
         }
         let operation = self.numbers.next()?;
         match phase {
-            Phase::Load => Some((Kind::Insert, workload.insert_start + operation)),
+            Phase::Load => Some((Kind::Insert, workload.insert_start + operation * workload.batch_records)),
             Phase::Verify => Some((Kind::Verify, workload.insert_start + operation)),
             Phase::Run => match workload.draw_kind(random) {
                 Kind::Insert => match part.next_insert(&shared.inserts) {
@@ -444,6 +449,7 @@ impl Operations {
         slot.step = match kind {
             Kind::Read | Kind::Verify | Kind::ReadModifyWrite => Step::Get,
             Kind::Update if !blind => Step::Get,
+            Kind::Update | Kind::Insert if workload.batch_records > 1 => Step::PutMany,
             Kind::Update | Kind::Insert => Step::Put,
             Kind::Delete => Step::Delete,
             Kind::Scan => Step::Scan,
@@ -462,11 +468,35 @@ impl Operations {
                 slot.value.clear();
                 workload.value.append_new(&mut self.random, stamp, &mut slot.value);
             }
+            Step::PutMany => self.fill_batch(index),
             Step::Get | Step::Delete => {}
         }
+        let slot = &mut self.slots[index];
         slot.step_ns = self.now_ns;
         slot.floor = self.job.shared.ledger.as_ref().map_or(0, |ledger| ledger.floor(slot.number));
         true
+    }
+
+    /// Chooses the records of a write of many, the first of which is chosen already.
+    fn fill_batch(&mut self, index: usize) {
+        let Self { job, part, chooser, random, slots, .. } = self;
+        let (workload, inserts) = (&job.plan.workload, &job.shared.inserts);
+        let Slot { kind, number: first, batch, .. } = &mut slots[index];
+        let (first, count) = (*first, workload.batch_records);
+        match (job.phase, kind) {
+            (Phase::Load, _) => {
+                let end = workload.insert_start + workload.insert_count;
+                batch.fill(workload, random, first..end.min(first + count));
+            }
+            (_, Some(Kind::Insert)) => {
+                let others = (1..count).map_while(|_| part.next_insert(inserts));
+                batch.fill(workload, random, iter::once(first).chain(others));
+            }
+            _ => {
+                let others = (1..count).map_while(|_| part.draw(chooser, inserts));
+                batch.fill(workload, random, iter::once(first).chain(others));
+            }
+        }
     }
 
     /// When values are verified: makes the record of a slot one that nobody else writes.
@@ -497,6 +527,9 @@ impl Operations {
         match slot.step {
             Step::Get => Ask::Get { key },
             Step::Put => Ask::Put { key, value, is_new: slot.kind == Some(Kind::Insert) },
+            Step::PutMany => {
+                Ask::PutMany { records: slot.batch.records(), are_new: slot.kind == Some(Kind::Insert) }
+            }
             Step::Delete => Ask::Delete { key },
             Step::Scan => Ask::Scan { start: key, limit: slot.scan_limit },
         }

@@ -97,9 +97,13 @@ impl Page<'_> {
             let p99 = latency(kind.latency.percentile_us(99.0));
             tile(f, &p99, &format!("{} p99", kind.name))?;
         }
-        tile(f, &format!("{:.0} %", report.generator_cpu_percent), "generator, of its cpus")?;
+        let (generator, target) = match report.is_in_process() {
+            true => ("threads of the load, of their cpus", "all of the process, of one cpu"),
+            false => ("generator, of its cpus", "target, of one cpu"),
+        };
+        tile(f, &format!("{:.0} %", report.generator_cpu_percent), generator)?;
         if let Some(percent) = report.target_cpu_percent {
-            tile(f, &format!("{percent:.0} %"), "target, of one cpu")?;
+            tile(f, &format!("{percent:.0} %"), target)?;
         }
         f.write_str("</ul>\n")?;
         if report.ended.is_some() || !report.warnings.is_empty() {
