@@ -4,7 +4,7 @@
 //! kills and power cuts, [`model`] compares it with a map, and [`server_histories`] has clients ask a server in it and judges the answers by [`linear`];
 //! [`process`] runs the real binary, [`rig`] puts it under fire and [`overload`] asks too much of it;
 //! [`fuzz`] throws bytes at whatever decodes them; [`counts`] bounds what a request costs, in counts, with a
-//! world that is [`metered`]; [`trials`] counts what all of it withstands. The
+//! world that is [`metered`]; [`trials`] counts what all of it withstands, and [`told`] is told of writes. The
 //! rules of the repository itself are checked by `tests/tidy.rs`.
 
 pub mod counts;
@@ -19,5 +19,6 @@ pub mod rig;
 pub mod served;
 pub mod server_histories;
 pub mod storage;
+pub mod told;
 pub mod trials;
 pub mod world;

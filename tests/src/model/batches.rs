@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pinion_engine::{
     BatchOperation, Condition, Durability, Effect, Error, HybridTime, KEY_BYTES_MAX, Key, Lifetime,
-    NamespaceId, Operation, Origin, Stamp, WriteOptions, answer,
+    NamespaceId, Operation, Origin, Stamp, WriteOptions,
 };
 use pinion_env::Env;
 
@@ -12,6 +12,7 @@ use super::plan::{Batch, Life, Proposed, Refused};
 use super::reference::{Entry, Place, expiry_ms, lifetime};
 use super::run::{Done, PARTITIONS, Proposal, Run, Said, Wrong, ensure, key_of, unexpected};
 use super::setup::{BATCH_OPS_MAX, VALUE_BYTES_MAX};
+use crate::told::answer;
 
 /// How often a batch that is refused for want of room is tried again.
 const ATTEMPTS_MAX: usize = 100;

@@ -11,13 +11,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pinion_engine::{
-    Ahead, DatabaseId, Identity, Key, LiveNamespaces, NamespaceId, Origin, Shard, Stamp, Teller,
-};
+use pinion_engine::{Ahead, DatabaseId, Identity, Key, LiveNamespaces, NamespaceId, Origin, Shard, Stamp};
 use pinion_env::{Env, Monotonic, create_dir_all};
 
 use super::plan::{Batch, Change, DRIFT_MAX, Get, Life, Plan, Setup, Side, Step, UNIT_MS};
 use super::reference::{Place, Reference};
+use crate::told::Told;
 use crate::trials::Counts;
 use crate::world::{NodeConfig, NodeId, SimEnv, World};
 
@@ -83,7 +82,7 @@ pub(super) struct Run<'r> {
     node: NodeId,
     handed_out: Rc<RefCell<Option<SimEnv>>>,
     pub env: SimEnv,
-    pub shard: Shard<SimEnv, Teller>,
+    pub shard: Shard<SimEnv, Told>,
     pub reference: Reference,
     pub said: Vec<Said>,
     pub keys: Vec<Vec<u8>>,
@@ -450,7 +449,7 @@ fn directory() -> PathBuf {
     PathBuf::from("data/0")
 }
 
-async fn open(env: &SimEnv, plan: &Plan, setup: &Setup) -> Result<Shard<SimEnv, Teller>, Wrong> {
+async fn open(env: &SimEnv, plan: &Plan, setup: &Setup) -> Result<Shard<SimEnv, Told>, Wrong> {
     let identity = Identity { database: DatabaseId(1), shard: 0, partitions: PARTITIONS, shards: 1 };
     let options = setup.options(plan);
     Shard::open(env.clone(), directory(), identity, Origin(1), options).await.map_err(unexpected)

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use pinion_engine::{
     Answer, Condition, Durability, Effect as Answered, Error, Expiring, HybridTime, Operation, Origin,
-    Result as Engine, Stamp, Update, WriteOptions, Written, answer,
+    Result as Engine, Stamp, Update, WriteOptions, Written,
 };
 use pinion_env::Env;
 
 use super::plan::{Change, DRIFT_MAX, Life, Proposed, Wanted, Write};
 use super::reference::{Effect, Entry, Place, effect, expiry_ms, lifetime};
 use super::run::{Done, Proposal, Run, Said, Wrong, ensure, key_of, unexpected};
+use crate::told::answer;
 
 /// How often a write that is refused for want of room is tried again.
 const ATTEMPTS_MAX: usize = 100;

@@ -22,6 +22,7 @@ use super::generator::Step;
 use super::ledger::{Action, Ledger, Moment, Number, Recovered, Request, Seen};
 use super::observe::{Page, Scan, get, shown};
 use super::shape::{NAMESPACES, Shape, VALUE_BYTES_MAX};
+use crate::told::Told;
 use crate::world::{Faults, NodeConfig, NodeId, Outside, Random, SimEnv, World};
 
 /// Steps after which a life that waits for its crash stops doing more.
@@ -131,32 +132,6 @@ enum Phase {
     Stepping,
     StepsDone,
     CrashNow,
-}
-
-/// Tells the ledger of an answer.
-struct Told {
-    story: Rc<Story>,
-    number: Number,
-}
-
-impl Waiter for Told {
-    fn complete(self, result: Result<Written>) {
-        let story = &*self.story;
-        if let Err(Error::Overloaded { retry_after_ms }) = &result {
-            story.refused_for.set(Some(*retry_after_ms));
-            story.totals.borrow_mut().refused += 1;
-        }
-        let mut ledger = story.ledger.borrow_mut();
-        if story.closing.get() && matches!(result, Err(Error::ShuttingDown)) {
-            ledger.refuse(self.number);
-        } else {
-            ledger.answer(self.number, &result, story.outside.now());
-        }
-        drop(ledger);
-        if let Some(room) = story.room.take() {
-            room.wake();
-        }
-    }
 }
 
 /// Runs the history of a seed through these lives; after the last of them the shard is opened and
@@ -418,13 +393,32 @@ impl Story {
     fn write(self: &Rc<Self>, shard: &Shard<SimEnv, Told>, actions: &[(usize, Action)], request: Request) {
         let clock = shard.hybrid_time();
         let number = self.ledger.borrow_mut().issue(actions.to_vec(), request, clock);
-        let told = Told { story: Rc::clone(self), number };
+        let story = Rc::clone(self);
+        let told = Told::call(move |result| story.told(number, &result));
         give(shard, &self.shape, actions, request, told);
         let mut ledger = self.ledger.borrow_mut();
         ledger.issued(number, shard.hybrid_time());
         let mut totals = self.totals.borrow_mut();
         totals.writes += 1;
         totals.open_max = totals.open_max.max(ledger.open() as u64);
+    }
+
+    /// Tells the ledger of an answer.
+    fn told(&self, number: Number, result: &Result<Written>) {
+        if let Err(Error::Overloaded { retry_after_ms }) = result {
+            self.refused_for.set(Some(*retry_after_ms));
+            self.totals.borrow_mut().refused += 1;
+        }
+        let mut ledger = self.ledger.borrow_mut();
+        if self.closing.get() && matches!(result, Err(Error::ShuttingDown)) {
+            ledger.refuse(number);
+        } else {
+            ledger.answer(number, result, self.outside.now());
+        }
+        drop(ledger);
+        if let Some(room) = self.room.take() {
+            room.wake();
+        }
     }
 
     /// Waits until at most so many writes are open.

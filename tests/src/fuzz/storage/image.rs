@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use pinion_engine::{
     DataDir, FormatOptions, Identity, Key, Lifetime, Meta, NamespaceId, Operation, Options, Origin, Shard,
-    Teller, WriteOptions, answer,
+    WriteOptions,
 };
 use pinion_env::{AlignedBuf, Env, File, OpenMode, PAGE_BYTES, WriteMode, create_dir_all, page_round_up};
 
+use crate::told::{Told, answer};
 use crate::world::{NodeConfig, NodeId, Outside, Random, SimEnv, World};
 
 /// Where the data directory lies on the disk.
@@ -301,7 +302,7 @@ async fn live(env: SimEnv, stage: Rc<Stage>, end: End, size: Size) {
     let id = catalogue.create("other", 0).expect("the first namespace");
     assert_eq!(id, NAMESPACES[1]);
     file.store(&catalogue).await.expect("the disk has room");
-    let shard: Shard<SimEnv, Teller> =
+    let shard: Shard<SimEnv, Told> =
         Shard::open(env.clone(), dir.shard_dir(0), dir.meta().identity(0), Origin(1), options())
             .await
             .expect("a new shard opens");
@@ -344,7 +345,7 @@ async fn live(env: SimEnv, stage: Rc<Stage>, end: End, size: Size) {
 }
 
 struct Writer<'a> {
-    shard: &'a Shard<SimEnv, Teller>,
+    shard: &'a Shard<SimEnv, Told>,
     stage: &'a Stage,
     random: Random,
     size: Size,

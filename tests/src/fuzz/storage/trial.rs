@@ -14,17 +14,18 @@ use std::time::Duration;
 
 use pinion_engine::{
     Corruption, DataDir, Error, FormatOptions, Key, Lifetime, NamespaceId, Operation, Origin, Partition,
-    RecordView, ScanKind, ScanRange, ScanSink, Shard, Teller, WriteOptions, answer,
+    RecordView, ScanKind, ScanRange, ScanSink, Shard, WriteOptions,
 };
 use pinion_env::Env;
 
 use super::image::{DATA, Held, Image, NAMESPACES, PARTITIONS, install, node_config, options};
 use super::pieces::FileKind;
 use super::recipe::{Damaged, Recipe, apply, last_log_block};
+use crate::told::{Told, answer};
 use crate::trials::Counts;
 use crate::world::{SimEnv, World};
 
-type TestShard = Shard<SimEnv, Teller>;
+type TestShard = Shard<SimEnv, Told>;
 
 /// Virtual time that a directory may take to be opened and read: far more than any needs.
 const PATIENCE: Duration = Duration::from_secs(3_600);

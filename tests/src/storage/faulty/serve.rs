@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use pinion_engine::{Effect, Error, HybridTime, Lifetime, Result, Shard, Waiter, Written};
+use pinion_engine::{Effect, Error, HybridTime, Lifetime, Result, Shard, Written};
 use pinion_env::Env;
 
 use super::story::Story;
@@ -16,6 +16,7 @@ use crate::storage::history::give;
 use crate::storage::ledger::{Action, Fate, Moment, Number, Request};
 use crate::storage::observe::{Page, Scan, get, shown};
 use crate::storage::shape::NAMESPACES;
+use crate::told::Told;
 use crate::world::SimEnv;
 
 /// How long anything may take on a disk that has space, in virtual time: far more than it does.
@@ -24,58 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PATIENCE_FULL: Duration = Duration::from_secs(2);
 
 type TestShard = Shard<SimEnv, Told>;
-
-/// Tells the ledger of an answer.
-pub(super) struct Told {
-    story: Rc<Story>,
-    number: Number,
-}
-
-impl Waiter for Told {
-    fn complete(self, result: Result<Written>) {
-        let Self { story, number } = self;
-        if let Some(shard) = &*story.shard.borrow() {
-            story.commits.borrow_mut().insert(number, shard.stats().log.commits);
-        }
-        match &result {
-            Err(Error::ShuttingDown) if story.closing.get() => story.ledger.borrow_mut().refuse(number),
-            Err(error @ Error::StorageFailed(_)) => {
-                story.tolerate(error, "a write");
-                story.count("writes left open", 1);
-                let mut ledger = story.ledger.borrow_mut();
-                if story.failed_at.get().is_none() {
-                    story.failed_at.set(Some(ledger.next_number()));
-                }
-                match story.giving.get() == Some(number) {
-                    // Refused by the call itself: it is nowhere.
-                    true => ledger.refuse(number),
-                    false => ledger.left_open(number),
-                }
-            }
-            Err(error @ (Error::DiskFull | Error::Damaged(_) | Error::Io { .. })) => {
-                story.tolerate(error, "a write");
-                story.count("writes refused", 1);
-                story.ledger.borrow_mut().refuse(number);
-            }
-            _ => {
-                if let Err(Error::Overloaded { retry_after_ms }) = &result {
-                    story.refused_for.set(Some(*retry_after_ms));
-                }
-                let mut ledger = story.ledger.borrow_mut();
-                let acknowledged = matches!(&result, Ok(Written { effect: Effect::Applied, .. }));
-                // One whose commit was under way already may be, and a repeat of what is there.
-                let begun_later = story.failed_at.get().is_some_and(|first| number >= first);
-                let is_new = begun_later && ledger.attempts()[number].repeats.is_none();
-                assert!(!(is_new && acknowledged), "write {number} begins after a failure: {result:?}");
-                story.count("writes acknowledged", u64::from(acknowledged));
-                ledger.answer(number, &result, story.outside.now());
-            }
-        }
-        if let Some(room) = story.room.take() {
-            room.wake();
-        }
-    }
-}
 
 impl Story {
     /// What a future gives; `None` if it may wait for space and does.
@@ -140,11 +89,57 @@ impl Story {
         self.ledger.borrow().attempts()[number].fate == Fate::Applied
     }
 
+    /// Tells the ledger of an answer.
+    fn told(&self, number: Number, result: &Result<Written>) {
+        if let Some(shard) = &*self.shard.borrow() {
+            self.commits.borrow_mut().insert(number, shard.stats().log.commits);
+        }
+        match result {
+            Err(Error::ShuttingDown) if self.closing.get() => self.ledger.borrow_mut().refuse(number),
+            Err(error @ Error::StorageFailed(_)) => {
+                self.tolerate(error, "a write");
+                self.count("writes left open", 1);
+                let mut ledger = self.ledger.borrow_mut();
+                if self.failed_at.get().is_none() {
+                    self.failed_at.set(Some(ledger.next_number()));
+                }
+                match self.giving.get() == Some(number) {
+                    // Refused by the call itself: it is nowhere.
+                    true => ledger.refuse(number),
+                    false => ledger.left_open(number),
+                }
+            }
+            Err(error @ (Error::DiskFull | Error::Damaged(_) | Error::Io { .. })) => {
+                self.tolerate(error, "a write");
+                self.count("writes refused", 1);
+                self.ledger.borrow_mut().refuse(number);
+            }
+            _ => {
+                if let Err(Error::Overloaded { retry_after_ms }) = result {
+                    self.refused_for.set(Some(*retry_after_ms));
+                }
+                let mut ledger = self.ledger.borrow_mut();
+                let acknowledged = matches!(result, Ok(Written { effect: Effect::Applied, .. }));
+                // One whose commit was under way already may be, and a repeat of what is there.
+                let begun_later = self.failed_at.get().is_some_and(|first| number >= first);
+                let is_new = begun_later && ledger.attempts()[number].repeats.is_none();
+                assert!(!(is_new && acknowledged), "write {number} begins after a failure: {result:?}");
+                self.count("writes acknowledged", u64::from(acknowledged));
+                ledger.answer(number, result, self.outside.now());
+            }
+        }
+        if let Some(room) = self.room.take() {
+            room.wake();
+        }
+    }
+
     fn write(self: &Rc<Self>, shard: &TestShard, actions: &[(usize, Action)], request: Request) {
         let clock = shard.hybrid_time();
         let number = self.ledger.borrow_mut().issue(actions.to_vec(), request, clock);
         self.giving.set(Some(number));
-        give(shard, &self.shape, actions, request, Told { story: Rc::clone(self), number });
+        let story = Rc::clone(self);
+        let told = Told::call(move |result| story.told(number, &result));
+        give(shard, &self.shape, actions, request, told);
         self.giving.set(None);
         self.ledger.borrow_mut().issued(number, shard.hybrid_time());
     }

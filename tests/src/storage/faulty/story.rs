@@ -15,10 +15,10 @@ use pinion_engine::{DatabaseId, Durability, Error, Identity, Origin, Result, Sha
 use pinion_env::{Env, create_dir_all};
 
 use super::plan::{Effect, End, Plan, When};
-use super::serve::Told;
 use crate::storage::ledger::{Ledger, Moment, Number, Seen};
 use crate::storage::observe::get;
 use crate::storage::shape::{Shape, VALUE_BYTES_MAX};
+use crate::told::Told;
 use crate::world::{Disk, Fault, NodeConfig, Operation, Outside, Random, SimEnv, World};
 
 /// The shard's directory.
