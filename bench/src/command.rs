@@ -316,11 +316,12 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
         seed: args.seed,
         cpu: args.cpu,
     })?;
-    say(format_args!("{report}\n"));
+    let told = say(format_args!("{report}\n"));
     if let Some(path) = args.json {
         let text = serde_json::to_string_pretty(&report).expect("numbers and text only");
         std::fs::write(&path, text + "\n").map_err(Error::file(path))?;
     }
+    told?;
     let enough = args.at_most_us.is_none_or(|most| report.p999_us_max() <= most);
     Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -328,7 +329,7 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
 fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let (a, b) = (read_runs(&args.a)?, read_runs(&args.b)?);
     let comparison = report::compare::compare(&a, &b, args.bound_percent)?;
-    say(format_args!("{comparison}"));
+    say(format_args!("{comparison}"))?;
     Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -362,7 +363,7 @@ fn flame(args: FlameArgs) -> Result<ExitCode> {
         title,
         unit: args.unit,
     })?;
-    say(format_args!("{shares}\n"));
+    say(format_args!("{shares}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -377,7 +378,8 @@ fn roof(args: RoofArgs, log: Option<&Path>) -> Result<ExitCode> {
     let RoofArgs { listen, request_bytes, response_bytes } = args;
     // It stays on the cpu on which it was started.
     let options = roof::Options { listen, cpu: None, request_bytes, response_bytes };
-    let bound = |address| say(format_args!("listening on {address}\n"));
+    // Whoever does not hear it cannot connect, and sees that.
+    let bound = |address| drop(say(format_args!("listening on {address}\n")));
     let stop = AtomicBool::new(false);
     match log {
         None => roof::echo::serve(&options, bound, &stop)?,

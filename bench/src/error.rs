@@ -41,6 +41,9 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// What was found could not be told.
+    #[error("standard output: {0}")]
+    Output(io::Error),
     /// The server's bytes are not the protocol's.
     #[error("the server breaks the protocol: {0}")]
     Protocol(#[from] ProtocolError),

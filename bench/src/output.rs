@@ -7,11 +7,14 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use crate::error::{Error, Result};
+
 /// Writes a result to standard output, at once.
-pub(crate) fn say(text: fmt::Arguments<'_>) {
-    if let Err(error) = tell(&mut io::stdout().lock(), text) {
-        note(format_args!("standard output: {error}\n"));
-    }
+///
+/// # Errors
+/// [`Error::Output`]. Files that are asked for are written all the same.
+pub(crate) fn say(text: fmt::Arguments<'_>) -> Result<()> {
+    tell(&mut io::stdout().lock(), text).map_err(Error::Output)
 }
 
 /// Writes a remark to standard error.

@@ -1,10 +1,10 @@
 //! `pinion bench load` and `pinion bench run`: the options of the load tool, and where its report goes.
 
-use std::fs;
 use std::io::{IsTerminal as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use super::seconds;
 use crate::drive::{self, Engine, Phase, Plan, Slo, Target};
@@ -20,10 +20,10 @@ const WARMUP_DEFAULT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DriveArgs {
-    /// The workload: a to f are YCSB's core workloads; small (32 B + 512 B) and large (256 B + 10 KB) are
-    /// plain keys and values.
-    #[arg(short, long, default_value = "a")]
-    workload: String,
+    /// The workload: a to f are YCSB's core workloads, core has its defaults; small (32 B + 512 B) and
+    /// large (256 B + 10 KB) are plain keys and values [default: a, or core with -P].
+    #[arg(short, long)]
+    workload: Option<String>,
     /// A file of properties, as YCSB has them; may be repeated.
     #[arg(short = 'P', long = "properties", value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -42,7 +42,8 @@ pub(super) struct DriveArgs {
     /// threadcount].
     #[arg(long)]
     threads: Option<usize>,
-    /// Connections of all threads to a server [default: 64, or the property threadcount].
+    /// Connections of all threads to a server, a multiple of them [default: 64 or a little more, or the
+    /// property threadcount].
     #[arg(long)]
     connections: Option<usize>,
     /// Operations in flight on each connection, or of each thread of engine:DIR [default: 1; there: the
@@ -83,7 +84,7 @@ pub(super) struct RunArgs {
     /// Search the highest rate that keeps every --slo.
     #[arg(long, requires = "slo")]
     find_max: bool,
-    /// A promise, such as p99<1ms; may be repeated.
+    /// A promise, such as p99<1ms; may be repeated. A run that does not keep it fails.
     #[arg(long, value_name = "PROMISE")]
     slo: Vec<Slo>,
 }
@@ -109,16 +110,31 @@ struct Forms {
 }
 
 impl DriveArgs {
+    /// What a file says alone is what YCSB would make of it, and is called as the file.
+    fn workload(&self, properties: &[String]) -> Result<Workload> {
+        let file = self.files.last().and_then(|path| path.file_stem());
+        let (name, called) = match (&self.workload, file) {
+            (Some(name), _) => (name.as_str(), name.clone()),
+            (None, None) => ("a", "a".to_owned()),
+            (None, Some(file)) => ("core", file.to_string_lossy().into_owned()),
+        };
+        let workload = Workload::new(name, &self.files, properties)?;
+        Ok(Workload { name: called, ..workload })
+    }
+
     fn plan(&self) -> Result<Plan> {
         let durability = self.durability.iter().map(|durability| format!("durability={durability}"));
         let properties: Vec<String> = self.property.iter().cloned().chain(durability).collect();
-        let workload = Workload::new(&self.workload, &self.files, &properties)?;
+        let workload = self.workload(&properties)?;
         let said = (workload.thread_count > 0).then_some(workload.thread_count);
         let engine = self.target.engine();
         let is_peer = engine.is_some_and(|engine| engine != Engine::Pinion);
         let threads = self.threads.or(said.filter(|_| is_peer)).unwrap_or(1);
         let connections = match engine {
-            None => self.connections.or(said).unwrap_or(CONNECTIONS_DEFAULT),
+            None => {
+                let even = CONNECTIONS_DEFAULT.next_multiple_of(threads.max(1));
+                self.connections.or(said).unwrap_or(even)
+            }
             Some(_) => self.connections.unwrap_or(threads),
         };
         let shared_out = said.filter(|_| engine == Some(Engine::Pinion));
@@ -160,28 +176,43 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let default = if plan.seconds.is_some() { WARMUP_DEFAULT } else { Duration::ZERO };
     plan.warmup = args.warmup.unwrap_or(default);
     drive::stop_on_signals()?;
-    if !args.find_max {
-        return args.drive.forms.write(&drive::run(&plan, Phase::Run)?);
+    if args.find_max { find_max(args, &plan) } else { run_once(args, &plan) }
+}
+
+fn run_once(args: &RunArgs, plan: &Plan) -> Result<ExitCode> {
+    let forms = &args.drive.forms;
+    let report = drive::run(plan, Phase::Run)?;
+    let written = forms.write(&report)?;
+    match drive::breach(&report, &args.slo).filter(|_| !args.slo.is_empty()) {
+        Some(breach) => {
+            forms.remark(format_args!("the promise was not kept: {breach}"));
+            Ok(ExitCode::FAILURE)
+        }
+        None => Ok(written),
     }
-    let found = drive::find_max(&plan, &args.slo, |rate, _, breach| {
-        say(format_args!("{rate:>10.0} ops/s: {}\n", breach.unwrap_or("kept")));
+}
+
+fn find_max(args: &RunArgs, plan: &Plan) -> Result<ExitCode> {
+    let forms = &args.drive.forms;
+    let found = drive::find_max(plan, &args.slo, |rate, _, breach| {
+        forms.remark(format_args!("{rate:>10.0} ops/s: {}", breach.unwrap_or("kept")));
     })?;
     if let Some(best) = &found.best {
         let so_far = if found.ended.is_some() { " until the search ended early" } else { "" };
         let rate = best.rate_per_second.unwrap_or(0.0);
-        say(format_args!("highest rate that kept its promise{so_far}: {rate:.0} ops/s\n"));
+        forms.remark(format_args!("highest rate that kept its promise{so_far}: {rate:.0} ops/s"));
     } else if found.ended.is_none() {
-        say(format_args!("no rate kept the promise\n"));
+        forms.remark(format_args!("no rate kept the promise"));
     }
     // What ended early is told when there is nothing better to tell.
     let written = match found.best.as_ref().or(found.ended.as_ref()) {
-        Some(report) => args.drive.forms.write(report)?,
+        Some(report) => forms.write(report)?,
         None => ExitCode::FAILURE,
     };
     match found.ended.filter(|_| found.best.is_some()) {
         Some(RunReport { rate_per_second, ended, .. }) => {
             let (rate, why) = (rate_per_second.unwrap_or(0.0), ended.unwrap_or_default());
-            say(format_args!("the search ended early, at {rate:.0} ops/s: {why}\n"));
+            forms.remark(format_args!("the search ended early, at {rate:.0} ops/s: {why}"));
             Ok(ExitCode::FAILURE)
         }
         None => Ok(written),
@@ -189,18 +220,26 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
 }
 
 impl Forms {
+    /// A line beside a report on standard output; among the lines of YCSB it is a comment.
+    fn remark(&self, text: fmt::Arguments<'_>) {
+        // What cannot be told here cannot be told at the end, which is an error.
+        drop(say(format_args!("{}{text}\n", if self.ycsb { "# " } else { "" })));
+    }
+
     /// Writes a report in every form that is wanted. The code is a failure when the run ended early or an
     /// operation failed.
     ///
     /// # Errors
-    /// A file could not be written; the others were.
+    /// Standard output or a file could not be written; the others were.
     fn write(&self, report: &RunReport) -> Result<ExitCode> {
-        say(format_args!("{}", if self.ycsb { text::ycsb(report) } else { text::summary(report) }));
+        let text = if self.ycsb { text::ycsb(report) } else { text::summary(report) };
+        let told = say(format_args!("{text}"));
         let json = || {
             let text = serde_json::to_string_pretty(report).expect("numbers and text only");
             Ok(text + "\n")
         };
         let written = [
+            told,
             write(self.json.as_deref(), json),
             write(self.csv.as_deref(), || Ok(csv::intervals(report))),
             write(self.hdr.as_deref(), || hdr::log(report)),

@@ -25,7 +25,7 @@ pub(super) trait Store: Send + Sync {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String>;
     /// Removes a key, as durable as a put.
     fn delete(&self, key: &[u8]) -> Result<(), String>;
-    /// Appends keys and values of up to `limit` records from a key on; how many.
+    /// Appends up to `limit` records from a key on (see `speech::append_record`); how many.
     fn scan(&self, start: &[u8], limit: u64, records: &mut Vec<u8>) -> Result<u64, String>;
     /// What it says of itself.
     fn describe(&self) -> Description;
@@ -85,7 +85,9 @@ fn ask(store: &dyn Store, ask: Ask<'_>, bytes: &mut Vec<u8>) -> Answer {
         // The plan was refused.
         Ask::PutMany { .. } => Err("engines in this process write one by one".to_owned()),
         Ask::Delete { key } => store.delete(key).map(|()| Answer::Done),
-        Ask::Scan { start, limit } => store.scan(start, limit, bytes).map(Answer::Scanned),
+        Ask::Scan { start, limit } => {
+            store.scan(start, limit, bytes).map(|found| Answer::Scanned(found, 0..bytes.len()))
+        }
     };
     let is_write = matches!(ask, Ask::Put { .. } | Ask::Delete { .. });
     answer.unwrap_or_else(|message| Answer::Failed { is_unknown: is_write, message })

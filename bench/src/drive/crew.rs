@@ -17,6 +17,9 @@ use super::{Phase, Plan, engine, peers, sockets};
 use crate::error::{Error, Result};
 use crate::report::Interval;
 
+/// A last second that is shorter than this is none of its own.
+const REST_SECONDS_MIN: f64 = 0.1;
+
 /// What a phase came to.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -157,16 +160,42 @@ fn gather(receiver: &Receiver<Second>, plan: &Plan, phase: Phase, shared: &Share
     seconds
 }
 
-/// Seconds without an operation are told too. What ended while the load drained is in none.
+/// Seconds without an operation are told too. What is left after the last whole one is counted with it
+/// where it is too short to have a rate. What ended while the load drained is in none.
 fn intervals(seconds: &BTreeMap<u64, Second>, measured: f64) -> Vec<Interval> {
-    let count = measured.ceil() as u64;
-    let length = |index: u64| (measured - index as f64).min(1.0);
+    let begun = measured.ceil() as u64;
+    let has_rest = measured > 1.0 && (f64::MIN_POSITIVE..REST_SECONDS_MIN).contains(&measured.fract());
+    let count = begun - u64::from(has_rest);
     (0..count)
         .map(|index| {
-            seconds.get(&index).map_or_else(
-                || Second::new(index).report(length(index)),
-                |second| second.report(length(index)),
-            )
+            let end = if index + 1 == count { begun } else { index + 1 };
+            let mut sum = Second::new(index);
+            seconds.range(index..end).for_each(|(_, second)| sum.add(second));
+            sum.report(measured.min(end as f64) - index as f64)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_rest_belongs_to_the_last_second() {
+        let second = |index, operations| {
+            let mut second = Second::new(index);
+            second.latency_ns.record_n(1000, operations).unwrap();
+            (index, second)
+        };
+        let seconds = BTreeMap::from([second(0, 10), second(2, 30), second(3, 1), second(4, 7)]);
+        let rates = |measured| -> Vec<f64> {
+            intervals(&seconds, measured).iter().map(|it| it.ops_per_second.round()).collect()
+        };
+        assert_eq!(rates(3.0), [10.0, 0.0, 30.0]);
+        assert_eq!(rates(3.001), [10.0, 0.0, 31.0]);
+        assert_eq!(rates(3.5), [10.0, 0.0, 30.0, 2.0]);
+        assert_eq!((rates(0.01), rates(0.0)), (vec![1000.0], vec![]));
+        let last = intervals(&seconds, 3.001).pop().unwrap();
+        assert!((last.end_s - 3.001).abs() < 1e-9);
+    }
 }

@@ -91,7 +91,7 @@ pub fn find_max(
             found.ended = Some(report);
             break;
         }
-        let breach = breach(&report, rate, slos);
+        let breach = breach(&report, slos);
         tell(rate, &report, breach.as_deref());
         if breach.is_none() {
             kept = rate;
@@ -111,12 +111,12 @@ pub fn find_max(
     Ok(found)
 }
 
-/// Which promise a run did not keep.
-fn breach(report: &RunReport, rate: f64, slos: &[Slo]) -> Option<String> {
+/// Which promise a run did not keep; that it reaches its rate, if it has one, is one of them.
+pub fn breach(report: &RunReport, slos: &[Slo]) -> Option<String> {
     if let Some(kind) = report.kinds.iter().find(|kind| kind.failed > 0) {
         return Some(format!("{} {} failed", kind.failed, kind.name));
     }
-    if report.ops_per_second < REACHED * rate {
+    if report.rate_per_second.is_some_and(|rate| report.ops_per_second < REACHED * rate) {
         return Some(format!("only {:.0} per second", report.ops_per_second));
     }
     let timed = report.kinds.iter().filter(|kind| kind.ok > 0 && kind.name != Kind::Verify.name());

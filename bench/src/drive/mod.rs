@@ -56,11 +56,11 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use find::{Found, Slo, find_max};
+pub use find::{Found, Slo, breach, find_max};
 pub use signals::stop_on_signals;
 pub use target::{Description, Engine, Speech, Target};
 
@@ -131,7 +131,10 @@ impl Plan {
         let usage = |text: String| Err(Error::Usage(text));
         if self.threads == 0 || self.connections == 0 || !self.connections.is_multiple_of(self.threads) {
             let (connections, threads) = (self.connections, self.threads);
-            return usage(format!("{connections} connections cannot be shared evenly by {threads} threads"));
+            return usage(format!(
+                "{connections} connections cannot be shared evenly by {threads} threads: --connections is a \
+                 multiple of --threads"
+            ));
         }
         if let Some(engine) = self.target.engine() {
             self.check_in_process(engine)?;
@@ -178,10 +181,11 @@ impl Plan {
                 "property {name} is for an engine in this process: {target} has settings of its own"
             )));
         }
-        if setup.scan_order == Some(ScanOrder::Placement) {
-            return Err(Error::Usage("scans over the network are in the order of keys".to_owned()));
+        let is_resp = self.target.is_resp();
+        if is_resp && setup.scan_order == Some(ScanOrder::Placement) {
+            let text = "Redis is scanned in the order of keys, from a sorted set: scanorder=keys";
+            return Err(Error::Usage(text.to_owned()));
         }
-        let is_resp = matches!(self.target, Target::Network { speech: Speech::Resp, .. });
         if is_resp && self.workload.batch_records > 1 && self.workload.ttl_ms > 0 {
             let text = "Redis writes no batch whose records expire: batchsize or ttlms, but not both";
             return Err(Error::Usage(text.to_owned()));
@@ -336,6 +340,22 @@ fn why(error: &Error) -> String {
     }
 }
 
+/// Says when target and generator must be on the same cpus of a machine, or may be.
+fn sharing(generator_cpus: &[usize], target_cores: usize, machine_cpus: usize) -> Option<String> {
+    if generator_cpus.is_empty() {
+        return Some(
+            "target and generator share this machine's cpus: pin the target, and use --cpus".to_owned(),
+        );
+    }
+    let generator = generator_cpus.iter().collect::<BTreeSet<_>>().len();
+    (target_cores + generator > machine_cpus).then(|| {
+        format!(
+            "{target_cores} cores of the target and {generator} of the generator share this machine's \
+             {machine_cpus} cpus: give the target fewer (pinion serve --cores)"
+        )
+    })
+}
+
 fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     let warnings = &mut report.warnings;
     if let Some(failure) = first_failure {
@@ -360,11 +380,10 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
         warnings.push(format!("{rate:.0} operations per second were asked for, {reached:.0} were reached"));
     }
     let is_local = plan.target.address().is_ok_and(|address| address.is_some_and(|it| it.ip().is_loopback()));
-    if is_local && plan.cpus.is_empty() {
-        warnings.push(
-            "target and generator share this machine's cpus: pin the target, and use --cpus".to_owned(),
-        );
-    }
+    let cores = report.target_facts.iter().find(|(name, _)| name == "cores");
+    let cores = cores.and_then(|(_, cores)| cores.parse().ok()).unwrap_or(1);
+    let sharing = is_local.then(|| sharing(&plan.cpus, cores, Machine::this().cpus));
+    warnings.extend(sharing.flatten());
     if plan.workload.batch_records > 1 {
         let batches =
             format!("of {} records each, counted and timed as one operation", plan.workload.batch_records);
@@ -372,7 +391,14 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     }
     if report.kinds.iter().any(|kind| kind.name == Kind::Scan.name()) {
         let order = match (engine, plan.workload.setup.scan_order) {
-            (None, _) => "scans read in the order of keys, merged over all shards",
+            (None, _) if plan.target.is_resp() => {
+                "scans read in the order of keys, from a sorted set beside the records"
+            }
+            (None, Some(ScanOrder::Keys)) => "scans read in the order of keys, merged over all shards",
+            (None, _) => {
+                "scans read in the order of placement (partition, then key) from their start key, as \
+                 Cassandra's binding of YCSB reads by token"
+            }
             (Some(Engine::Pinion), Some(ScanOrder::Keys)) => {
                 "scans read in the order of keys, merged over the shards of a core"
             }

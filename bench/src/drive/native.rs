@@ -1,7 +1,8 @@
 //! Pinion's own protocol, as a load speaks it.
 //!
-//! A scan reads in the order of keys, so every shard is asked in turn for as many records as are
-//! wanted, page by page; what is counted is what a merge of them would give.
+//! A scan in the order of placement is asked for at once and answered page by page, whichever core has
+//! them. For one in the order of keys every shard is asked in turn for as many records as are wanted; what
+//! is counted is what a merge of them would give.
 
 use std::net::TcpStream;
 
@@ -12,16 +13,19 @@ use pinion_protocol::{
 };
 
 use super::batch::Record;
-use super::speech::{Answer, Answers, Ask, WriteOptions};
+use super::speech::{Answer, Answers, Ask, AskOptions, append_record};
 use crate::error::{Error, Result};
 use crate::load::greet;
-use crate::workload::WriteDurability;
+use crate::workload::{ScanOrder, WriteDurability};
 
 #[derive(Debug)]
 pub(super) struct Native {
     frames: Frames,
     slots: Vec<Slot>,
     shards: u16,
+    scan_order: ScanOrder,
+    /// Whether the records of a scan are handed on.
+    verified: bool,
     durability: Durability,
     ttl: Ttl,
     /// Of the last batch; kept for its memory.
@@ -42,21 +46,26 @@ struct Slot {
 struct ScanState {
     start: Vec<u8>,
     cursor: Vec<u8>,
+    /// In the order of keys: which shard is asked.
     shard: u16,
-    /// Records wanted, found in this shard, and in all shards before.
+    /// Records wanted, found in this shard (or in the order of placement), and in all shards before.
     limit: u64,
     found: u64,
     found_before: u64,
+    /// Those found, if they are handed on.
+    records: Vec<u8>,
 }
 
 impl Native {
-    pub(super) fn greet(socket: &mut TcpStream, depth: usize, options: WriteOptions) -> Result<Self> {
+    pub(super) fn greet(socket: &mut TcpStream, depth: usize, options: AskOptions) -> Result<Self> {
         let mut frames = Frames::new(FRAME_BYTES_MAX_DEFAULT);
         let shards = greet(socket, &mut frames, depth)?;
         Ok(Self {
             frames,
             slots: (0..depth).map(|index| Slot { request_id: index as u64, ..Slot::default() }).collect(),
             shards,
+            scan_order: options.scan_order,
+            verified: options.verified,
             durability: match options.durability {
                 WriteDurability::Sync => Durability::Sync,
                 WriteDurability::Buffered => Durability::Buffered,
@@ -79,6 +88,7 @@ impl Native {
                 scan.start.clear();
                 scan.start.extend_from_slice(start);
                 scan.cursor.clear();
+                scan.records.clear();
                 (scan.shard, scan.limit, scan.found, scan.found_before) = (0, limit, 0, 0);
                 return self.ask_page(index, out);
             }
@@ -111,7 +121,10 @@ impl Native {
         let scan = &self.slots[index].scan;
         let request = Request::Scan(Scan {
             namespace: NAMESPACE_DEFAULT,
-            kind: ScanKind::Ordered { shard: scan.shard },
+            kind: match self.scan_order {
+                ScanOrder::Placement => ScanKind::Placement,
+                ScanOrder::Keys => ScanKind::Ordered { shard: scan.shard },
+            },
             direction: Direction::Forward,
             limit: u32::try_from(scan.limit - scan.found).unwrap_or(u32::MAX),
             bytes_max: 0,
@@ -155,6 +168,10 @@ impl Native {
                 Response::Scan(page) => {
                     let scan = &mut slot.scan;
                     scan.found += page.records.len() as u64;
+                    if self.verified {
+                        let records = page.records.iter();
+                        records.for_each(|it| append_record(it.key, it.value.bytes, &mut scan.records));
+                    }
                     scan.cursor.clear();
                     if !page.done && scan.found < scan.limit {
                         scan.cursor.extend_from_slice(page.cursor);
@@ -163,10 +180,10 @@ impl Native {
                     }
                     scan.found_before += std::mem::take(&mut scan.found);
                     scan.shard += 1;
-                    if scan.shard < self.shards {
+                    if self.scan_order == ScanOrder::Keys && scan.shard < self.shards {
                         self.ask_page(index, out)?;
                     } else {
-                        answers.push(index, Answer::Scanned(scan.found_before.min(scan.limit)));
+                        answers.push_scanned(index, scan.found_before.min(scan.limit), &scan.records);
                     }
                 }
                 Response::Error { error, .. } => {
@@ -212,9 +229,84 @@ fn of_batch(results: impl Iterator<Item = OperationResult>) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use pinion_protocol::Version;
+    use pinion_protocol::{Record as Found, Records, ScanReply, Value, Version};
 
     use super::*;
+
+    /// A connection to a server of two shards that has been greeted.
+    fn native(scan_order: ScanOrder) -> Native {
+        Native {
+            frames: Frames::new(FRAME_BYTES_MAX_DEFAULT),
+            slots: vec![Slot::default()],
+            shards: 2,
+            scan_order,
+            verified: true,
+            durability: Durability::Sync,
+            ttl: Ttl::NamespaceDefault,
+            operations: ListBuf::new(),
+        }
+    }
+
+    /// Answers the request in `out` by a page; the answers that this gives.
+    fn answer(native: &mut Native, out: &mut Vec<u8>, records: u32, cursor: &[u8]) -> Vec<(usize, Answer)> {
+        let mut page = ListBuf::<Records>::new();
+        for _ in 0..records {
+            let value = Value { version: Version([1; 16]), expiry_ms: 0, bytes: b"v" };
+            page.push(&Found { key: b"k", value }).unwrap();
+        }
+        let reply = ScanReply { done: cursor.is_empty(), stamp_seen: 0, records: page.list(), cursor };
+        let (mut bytes, mut answers) = (Vec::new(), Answers::default());
+        Response::Scan(reply).encode(native.slots[0].request_id, 0, &mut bytes).unwrap();
+        out.clear();
+        native.receive(&bytes, &mut answers, out).unwrap();
+        answers.list
+    }
+
+    /// What the scan in `out` says: its shard if it is in the order of keys, its limit, start and cursor.
+    fn asked(out: &[u8]) -> (Option<u16>, u32, Vec<u8>, Vec<u8>) {
+        let (mut frames, mut rest) = (Frames::new(FRAME_BYTES_MAX_DEFAULT), out);
+        let frame = frames.next_frame(&mut rest).unwrap().unwrap();
+        let Request::Scan(scan) = Request::decode(&frame.header, frame.body).unwrap() else {
+            panic!("no scan")
+        };
+        let shard = match scan.kind {
+            ScanKind::Placement => None,
+            ScanKind::Ordered { shard } => Some(shard),
+            ScanKind::Tag(_) => panic!("no scan of the load"),
+        };
+        (shard, scan.limit, scan.start.to_vec(), scan.cursor.to_vec())
+    }
+
+    /// Of records whose keys and values are one byte each.
+    fn scanned(found: u64, records: usize) -> Answer {
+        Answer::Scanned(found, 0..10 * records)
+    }
+
+    #[test]
+    fn a_scan_by_placement_goes_on_until_it_has_enough() {
+        let (mut native, mut out) = (native(ScanOrder::Placement), Vec::new());
+        native.ask(0, Ask::Scan { start: b"key", limit: 5 }, &mut out).unwrap();
+        assert_eq!(asked(&out), (None, 5, b"key".to_vec(), Vec::new()));
+        assert_eq!(answer(&mut native, &mut out, 3, b"on"), []);
+        assert_eq!(asked(&out), (None, 2, b"key".to_vec(), b"on".to_vec()));
+        assert_eq!(answer(&mut native, &mut out, 2, b"further"), [(0, scanned(5, 5))]);
+        assert!(out.is_empty());
+        // The end of all records.
+        native.ask(0, Ask::Scan { start: b"key", limit: 5 }, &mut out).unwrap();
+        assert_eq!(answer(&mut native, &mut out, 1, b""), [(0, scanned(1, 1))]);
+    }
+
+    #[test]
+    fn a_scan_by_key_asks_every_shard_for_as_many() {
+        let (mut native, mut out) = (native(ScanOrder::Keys), Vec::new());
+        native.ask(0, Ask::Scan { start: b"key", limit: 5 }, &mut out).unwrap();
+        assert_eq!(asked(&out), (Some(0), 5, b"key".to_vec(), Vec::new()));
+        assert_eq!(answer(&mut native, &mut out, 4, b"on"), []);
+        assert_eq!(asked(&out), (Some(0), 1, b"key".to_vec(), b"on".to_vec()));
+        assert_eq!(answer(&mut native, &mut out, 1, b"on"), []);
+        assert_eq!(asked(&out), (Some(1), 5, b"key".to_vec(), Vec::new()));
+        assert_eq!(answer(&mut native, &mut out, 2, b""), [(0, scanned(5, 7))]);
+    }
 
     #[test]
     fn a_batch_is_as_good_as_its_worst_part() {

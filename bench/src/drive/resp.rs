@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::batch::Record;
-use super::speech::{Answer, Answers, Ask, WriteOptions};
+use super::speech::{Answer, Answers, Ask, AskOptions, append_record};
 use crate::error::{Error, Result};
 
 /// The key of the sorted set.
@@ -19,9 +19,11 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct Resp {
-    options: WriteOptions,
+    options: AskOptions,
     /// Whose the next answers are, and what they will be.
     asked: VecDeque<(usize, Expected)>,
+    /// Of scans whose values are asked for: their keys, if records are handed on.
+    scanned: VecDeque<Vec<Vec<u8>>>,
     /// The beginning of an answer whose end has not come.
     partial: Vec<u8>,
     /// Why the index did not take a key: the write that follows has failed then.
@@ -49,8 +51,14 @@ enum Reply<'a> {
     Array(Vec<Reply<'a>>),
 }
 
+impl<'a> Reply<'a> {
+    fn bulk(&self) -> Option<&'a [u8]> {
+        if let Self::Bulk(bytes) = self { Some(*bytes) } else { None }
+    }
+}
+
 impl Resp {
-    pub(super) fn greet(socket: &mut TcpStream, options: WriteOptions) -> Result<Self> {
+    pub(super) fn greet(socket: &mut TcpStream, options: AskOptions) -> Result<Self> {
         socket.write_all(b"*1\r\n$4\r\nPING\r\n")?;
         let mut answer = [0; 512];
         let bytes = socket.read(&mut answer)?;
@@ -58,7 +66,17 @@ impl Resp {
             let said = String::from_utf8_lossy(&answer[..bytes]).trim().to_owned();
             return Err(Error::Refused(format!("PING was answered by {said:?}")));
         }
-        Ok(Self { options, asked: VecDeque::new(), partial: Vec::new(), unindexed: None })
+        Ok(Self::new(options))
+    }
+
+    const fn new(options: AskOptions) -> Self {
+        Self {
+            options,
+            asked: VecDeque::new(),
+            scanned: VecDeque::new(),
+            partial: Vec::new(),
+            unindexed: None,
+        }
     }
 
     pub(super) fn ask(&mut self, slot: usize, ask: Ask<'_>, out: &mut Vec<u8>) {
@@ -146,25 +164,34 @@ impl Resp {
                 },
             ),
             (Expected::Indexed, Reply::Number) => {}
-            (Expected::Keys, Reply::Array(keys)) if keys.is_empty() => answers.push(slot, Answer::Scanned(0)),
+            (Expected::Keys, Reply::Array(keys)) if keys.is_empty() => answers.push_scanned(slot, 0, &[]),
             (Expected::Keys, Reply::Array(keys)) => {
-                let mut words: Vec<&[u8]> = vec![b"MGET"];
-                words.extend(
-                    keys.iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(*key) } else { None }),
-                );
-                command(&words, out);
+                let keys: Vec<&[u8]> = keys.iter().filter_map(Reply::bulk).collect();
+                command(&[&[&b"MGET"[..]], keys.as_slice()].concat(), out);
+                if self.options.verified {
+                    self.scanned.push_back(keys.into_iter().map(<[u8]>::to_vec).collect());
+                }
                 self.asked.push_back((slot, Expected::Values));
             }
             (Expected::Values, Reply::Array(values)) => {
-                let found = values.iter().filter(|value| matches!(value, Reply::Bulk(_))).count();
-                answers.push(slot, Answer::Scanned(found as u64));
+                let found = values.iter().filter_map(Reply::bulk).count();
+                let keys = self.scanned.pop_front().unwrap_or_default();
+                let mut records = Vec::new();
+                for (key, value) in keys.iter().zip(values) {
+                    // An index may know of a record that is not there yet, or no more.
+                    value.bulk().into_iter().for_each(|value| append_record(key, value, &mut records));
+                }
+                answers.push_scanned(slot, found as u64, &records);
             }
             // The command that follows is answered too, and its answer ends the operation.
             (Expected::Indexed, Reply::Error(message)) => {
                 self.unindexed = Some(String::from_utf8_lossy(message).into_owned());
             }
-            (_, Reply::Error(message)) => {
+            (expected, Reply::Error(message)) => {
                 self.unindexed = None;
+                if expected == Expected::Values {
+                    self.scanned.pop_front();
+                }
                 let message = String::from_utf8_lossy(message).into_owned();
                 // What Redis says while it cannot take writes: they were not applied.
                 let is_refused =
@@ -250,11 +277,11 @@ fn parse<'a>(from: &mut &'a [u8], depth: usize) -> Result<Option<Reply<'a>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::WriteDurability;
+    use crate::workload::{ScanOrder, WriteDurability};
 
     fn resp(scanned: bool) -> Resp {
-        let options = WriteOptions { durability: WriteDurability::Sync, ttl_ms: 0, scanned };
-        Resp { options, asked: VecDeque::new(), partial: Vec::new(), unindexed: None }
+        let (durability, scan_order) = (WriteDurability::Sync, ScanOrder::Keys);
+        Resp::new(AskOptions { durability, ttl_ms: 0, scanned, scan_order, verified: true })
     }
 
     #[test]
@@ -294,7 +321,8 @@ mod tests {
             (&[(0, Answer::Done)][..], &b"*3\r\n$4\r\nMGET\r\n$1\r\nk\r\n$1\r\nm\r\n"[..])
         );
         resp.receive(b"*2\r\n$1\r\nv\r\n$-1\r\n", &mut answers, &mut out).unwrap();
-        assert_eq!(answers.list[1], (1, Answer::Scanned(1)));
+        assert_eq!(answers.list[1], (1, Answer::Scanned(1, 0..10)));
+        assert_eq!(answers.bytes, b"\x01\0\0\0k\x01\0\0\0v");
         assert!(resp.receive(b"+OK\r\n", &mut answers, &mut out).is_err());
     }
 

@@ -39,7 +39,7 @@ pub(super) fn run(job: Job, index: usize, speech: Speech, address: SocketAddr) -
 }
 
 fn connect(job: &Job, index: usize, speech: Speech, address: SocketAddr) -> Result<(Sockets, Ring)> {
-    let (depth, options) = (job.plan.depth, job.write_options());
+    let (depth, options) = (job.plan.depth, job.ask_options());
     let (mut sockets, mut talks) = (Vec::new(), Vec::new());
     for _ in 0..job.connections() {
         let (socket, talk) = Talk::open(speech, address, depth, options)?;

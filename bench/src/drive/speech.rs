@@ -12,7 +12,7 @@ use super::resp::Resp;
 use super::target::Speech;
 use crate::error::{Error, Result};
 use crate::load::GREETING_MAX;
-use crate::workload::WriteDurability;
+use crate::workload::{ScanOrder, WriteDurability};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ pub(super) enum Ask<'a> {
     Delete {
         key: &'a [u8],
     },
-    /// Up to `limit` records in the order of their keys, from `start` on.
+    /// Up to `limit` records from `start` on, in the order of scans.
     Scan {
         start: &'a [u8],
         limit: u64,
@@ -49,8 +49,9 @@ pub(super) enum Answer {
     Absent,
     /// Written.
     Done,
-    /// A scan has read this many records.
-    Scanned(u64),
+    /// A scan has read this many records; where they are in [`Answers::bytes`], each as
+    /// [`append_record`] puts it, or nothing if nobody looks at them.
+    Scanned(u64, Range<usize>),
     /// The target has too much to do; not applied. 0 ms = it does not say when to come again.
     Refused { retry_after_ms: u32, message: String },
     /// An error; whether it was applied is unknown if `is_unknown`.
@@ -75,20 +76,51 @@ impl Answers {
         self.push(slot, Answer::Value(start..self.bytes.len()));
     }
 
+    /// Of a scan; `records` as [`append_record`] puts them.
+    pub(super) fn push_scanned(&mut self, slot: usize, found: u64, records: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(records);
+        self.push(slot, Answer::Scanned(found, start..self.bytes.len()));
+    }
+
     pub(super) fn clear(&mut self) {
         self.list.clear();
         self.bytes.clear();
     }
 }
 
-/// How writes are to be made.
+/// Appends a record of a scan: the length of its key (four bytes), the key, the same of its value.
+pub(super) fn append_record(key: &[u8], value: &[u8], records: &mut Vec<u8>) {
+    for part in [key, value] {
+        let bytes = u32::try_from(part.len()).expect("keys and values are shorter than 4 GiB");
+        records.extend_from_slice(&bytes.to_le_bytes());
+        records.extend_from_slice(part);
+    }
+}
+
+/// Keys and values of records that [`append_record`] has put.
+pub(super) fn records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fn part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        *bytes = rest;
+        Some(part)
+    }
+    std::iter::from_fn(move || Some((part(&mut bytes)?, part(&mut bytes)?)))
+}
+
+/// How writes and scans are to be made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct WriteOptions {
+pub(super) struct AskOptions {
     pub(super) durability: WriteDurability,
     /// 0 = for ever.
     pub(super) ttl_ms: u64,
     /// Whether there are scans, for which a target without an order of keys needs an index.
     pub(super) scanned: bool,
+    /// How scans of Pinion read; other targets have one order.
+    pub(super) scan_order: ScanOrder,
+    /// Whether somebody looks at the records of a scan.
+    pub(super) verified: bool,
 }
 
 /// One connection, whatever it speaks.
@@ -107,7 +139,7 @@ impl Talk {
         speech: Speech,
         target: SocketAddr,
         depth: usize,
-        options: WriteOptions,
+        options: AskOptions,
     ) -> Result<(TcpStream, Self)> {
         let refused = |error| Error::Connect { target, error };
         let mut socket = TcpStream::connect_timeout(&target, GREETING_MAX).map_err(refused)?;

@@ -109,6 +109,11 @@ impl Target {
         }
     }
 
+    /// Whether it is reached over the network by Redis' protocol.
+    pub const fn is_resp(&self) -> bool {
+        matches!(self, Self::Network { speech: Speech::Resp, .. })
+    }
+
     /// Where to connect; `None` for an engine in this process.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::{Phase, Plan, Target, find_max, run};
+use super::{Phase, Plan, Target, find_max, run, sharing};
 use crate::error::Error;
 use crate::report::RunReport;
 use crate::workload::draw::Distribution;
@@ -101,7 +101,11 @@ fn speak(mut socket: TcpStream, state: &State, fault: Fault) -> std::io::Result<
                 keys.sort();
                 list(keys.into_iter().take(limit).map(|key| Some(key.as_slice())))
             }
-            [b"MGET", keys @ ..] => list(keys.iter().map(|key| data.get(*key).map(Vec::as_slice))),
+            [b"MGET", keys @ ..] => {
+                let mut keys = keys.to_vec();
+                keys.rotate_left(usize::from(fault == Fault::CrossesOver));
+                list(keys.iter().map(|key| data.get(*key).map(Vec::as_slice)))
+            }
             other => panic!("{other:?}"),
         };
         drop(data);
@@ -243,6 +247,14 @@ fn batches_write_every_record_once() {
 }
 
 #[test]
+fn who_shares_cpus_is_told() {
+    assert!(sharing(&[], 1, 8).is_some_and(|said| said.contains("--cpus")));
+    assert_eq!(sharing(&[1], 1, 2), None);
+    assert_eq!(sharing(&[1, 1], 1, 2), None);
+    assert!(sharing(&[1], 2, 2).is_some_and(|said| said.contains("--cores")));
+}
+
+#[test]
 fn new_records_are_expected_as_operations_or_time_tell() {
     let address = ([127, 0, 0, 1], 1).into();
     let expected = |properties: &[&str], rate, seconds| {
@@ -262,10 +274,35 @@ fn new_records_are_expected_as_operations_or_time_tell() {
 #[test]
 fn scans_inserts_and_a_given_rate_work() {
     let mut plan = plan(serve(Fault::Nothing), "e", &["recordcount=300", "operationcount=300"]);
+    plan.verify = true;
     assert_eq!(run(&plan, Phase::Load).unwrap().operations, 300);
     plan.rate = Some(3000.0);
     let report = run(&plan, Phase::Run).unwrap();
     let (scans, inserts) = (count(&report, "SCAN").0, count(&report, "INSERT").0);
     assert_eq!((scans + inserts, report.operations), (300, 300));
     assert!(inserts > 0 && report.seconds >= 0.09, "{report:?}");
+    assert_eq!((count(&report, "SCAN").2, count(&report, "VERIFY")), (0, (300 + inserts, 0, 0)));
+}
+
+#[test]
+fn a_scan_that_shows_other_values_or_leaves_out_its_first_is_found() {
+    let properties = [
+        "recordcount=300",
+        "operationcount=3000",
+        "insertproportion=0",
+        "requestdistribution=uniform",
+        "maxscanlength=10",
+        "fieldcount=1",
+    ];
+    let failed = |fault| {
+        let plan = Plan { verify: true, ..plan(serve(fault), "e", &properties) };
+        run(&plan, Phase::Load).unwrap();
+        let report = run(&plan, Phase::Run).unwrap();
+        assert!(report.ended.is_none(), "{report:?}");
+        (count(&report, "SCAN").2, report.warnings[0].clone())
+    };
+    let (scans, why) = failed(Fault::CrossesOver);
+    assert!(scans > 2000 && why.contains("the value of record"), "{scans}: {why}");
+    let (scans, why) = failed(Fault::Forgets(150));
+    assert!((1..100).contains(&scans) && why.contains("does not show record"), "{scans}: {why}");
 }

@@ -161,7 +161,7 @@ pub fn run(plan: &PeersPlan, json: Option<&Path>, markdown: Option<&Path>) -> Re
         drop(scratch);
     }
     let outcome = compared?;
-    say(format_args!("{outcome}"));
+    let told = say(format_args!("{outcome}"));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&outcome).expect("numbers and text only");
         fs::write(path, text + "\n").map_err(Error::file(path))?;
@@ -169,6 +169,7 @@ pub fn run(plan: &PeersPlan, json: Option<&Path>, markdown: Option<&Path>) -> Re
     if let Some(path) = markdown {
         fs::write(path, outcome.to_string()).map_err(Error::file(path))?;
     }
+    told?;
     let sides = || outcome.rows.iter().flat_map(|row| &row.sides);
     Ok(Verdict {
         failures: outcome.rows.iter().map(|row| row.failures().count()).sum(),

@@ -102,10 +102,11 @@ pub fn run(plan: &HotPlan, json: Option<&Path>) -> Result<Verdict> {
     }
     drop(scratch);
     let comparison = Comparison { version: env!("CARGO_PKG_VERSION"), machine: Machine::this(), plan, cells };
-    say(format_args!("{comparison}"));
+    let told = say(format_args!("{comparison}"));
     if let Some(path) = json {
         comparison.save(path)?;
     }
+    told?;
     let ratios = comparison.cells.iter().map(|cell| cell.ratio);
     Ok(Verdict {
         ratio_min: ratios.fold(f64::INFINITY, f64::min),

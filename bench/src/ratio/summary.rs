@@ -24,7 +24,7 @@ pub(super) struct Comparison<P: Serialize> {
 pub(crate) struct Machine {
     kernel: String,
     cpu: String,
-    cpus: usize,
+    pub(crate) cpus: usize,
     memory_bytes: u64,
 }
 
@@ -220,7 +220,8 @@ impl Machine {
         Self {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             cpu: field(&cpus, "model name").unwrap_or("unknown cpu").to_owned(),
-            cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            // All of the machine's, whichever of them this process may use.
+            cpus: cpus.lines().filter(|line| line.starts_with("processor")).count(),
             memory_bytes: 1024 * kibibytes.unwrap_or(0u64),
         }
     }

@@ -23,6 +23,8 @@ pub mod text;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::workload::Kind;
+
 /// One run of a workload against one target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
@@ -140,8 +142,8 @@ impl RunReport {
             None => "closed loop".to_owned(),
         };
         let connections =
-            if self.is_in_process() { String::new() } else { format!("{connections} connections, ") };
-        format!("{threads} threads, {connections}depth {depth}, {rate}")
+            if self.is_in_process() { String::new() } else { counted(*connections, "connection") + ", " };
+        format!("{}, {connections}depth {depth}, {rate}", counted(*threads, "thread"))
     }
 
     /// Whether the target was an engine in the process of the load: it has a directory, and no connections.
@@ -149,11 +151,20 @@ impl RunReport {
         !self.target.contains("://")
     }
 
-    /// A count of the measured time by its length; 0 of a run that ended before it.
-    fn per_second(&self, count: u64) -> f64 {
-        if self.seconds > 0.0 { count as f64 / self.seconds } else { 0.0 }
+    /// Operations of a kind that succeeded, by the length of the measured time; 0 of a run that ended before
+    /// it, and `None` of what came after it.
+    fn per_second(&self, kind: &KindReport) -> Option<f64> {
+        let rate = if self.seconds > 0.0 { kind.ok as f64 / self.seconds } else { 0.0 };
+        (kind.name != VERIFY).then_some(rate)
     }
 }
+
+fn counted(count: u32, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The name of the reads that follow a verified run.
+const VERIFY: &str = Kind::Verify.name();
 
 /// The percentiles of a curve: dense where tails are looked at.
 pub(crate) const CURVE: [f64; 20] = [

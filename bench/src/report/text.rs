@@ -9,7 +9,7 @@
 use std::fmt::{self, Display};
 
 use super::figures::{figure, grouped};
-use super::{KindReport, RunReport};
+use super::{KindReport, RunReport, VERIFY};
 
 /// YCSB's name of each percentile that it is asked for; only whole ones get an ordinal's ending.
 const YCSB_PERCENTILES: [(f64, &str); 4] = [(50.0, "50th"), (95.0, "95th"), (99.0, "99th"), (99.9, "99.9")];
@@ -110,7 +110,7 @@ impl Display for Summary<'_> {
                 f,
                 "{:<18}{:>11}{:>9}{:>9}{:>9}{:>10}{:>11}{:>11}{:>9}{:>9}",
                 kind.name,
-                figure(report.per_second(kind.ok)),
+                report.per_second(kind).map_or_else(|| "-".to_owned(), figure),
                 at(50.0),
                 at(90.0),
                 at(99.0),
@@ -120,6 +120,10 @@ impl Display for Summary<'_> {
                 grouped(kind.failed as f64),
                 grouped(kind.refused as f64)
             )?;
+        }
+        if let Some(verified) = report.kinds.iter().find(|kind| kind.name == VERIFY) {
+            let (right, wrong) = (grouped(verified.ok as f64), grouped(verified.failed as f64));
+            writeln!(f, "\nafterwards every record was read: {right} are right, {wrong} are not")?;
         }
         let generator = report.generator_cpu_percent;
         if report.is_in_process() {
@@ -263,6 +267,12 @@ mod tests {
         let read = text.lines().find(|line| line.starts_with("READ")).unwrap();
         let fields: Vec<&str> = read.split_whitespace().collect();
         assert_eq!(fields, ["READ", "250", "500", "900", "990", "999", "1,000", "3", "0", "0"]);
+        assert!(!text.contains("every record was read"), "{text}");
+        report.kinds[1].name = VERIFY.to_owned();
+        let text = summary(&report);
+        assert!(text.contains("\nafterwards every record was read: 1,000 are right, 2 are not\n"), "{text}");
+        let verify = text.lines().find(|line| line.starts_with(VERIFY)).unwrap();
+        assert_eq!(verify.split_whitespace().nth(1), Some("-"), "{verify}");
         report.rate_per_second = Some(1500.0);
         report.ended = Some("stopped by a signal".to_owned());
         report.kinds.clear();

@@ -1,7 +1,7 @@
 //! What a load asks: YCSB's workloads, and plain key-value shapes.
 //!
 //! A [`Workload`] is made from [`Properties`]: first those of its name (`a` to `f` as YCSB's core
-//! workloads have them, `small` and `large` for plain shapes), then of files, then single ones. Every
+//! workloads have them, `core` with nothing but YCSB's defaults, `small` and `large` for plain shapes), then of files, then single ones. Every
 //! property that it goes by is told in the report.
 //!
 //! | file | subject |
@@ -154,6 +154,7 @@ fn preset(name: &str) -> Option<&'static [(&'static str, &'static str)]> {
             ("readmodifywriteproportion", "0.5"),
             ("requestdistribution", "zipfian"),
         ],
+        "core" => &[],
         "small" => &[
             ("keybytes", "32"),
             ("valuebytes", "512"),
@@ -181,7 +182,10 @@ impl Workload {
     pub fn new(name: &str, files: &[PathBuf], assignments: &[String]) -> Result<Self> {
         let mut properties = Properties::default();
         let Some(preset) = preset(name) else {
-            let text = format!("there is no workload {name:?}: a to f are YCSB's, small and large are plain");
+            let text = format!(
+                "there is no workload {name:?}: a to f are YCSB's, core has its defaults, small and large are \
+                 plain; -P reads a file"
+            );
             return Err(Error::Usage(text));
         };
         preset.iter().for_each(|(name, value)| properties.put(name, value));
@@ -381,6 +385,9 @@ mod tests {
         assert_eq!(shares("e"), [(Kind::Insert, 0.05), (Kind::Scan, 0.95)]);
         assert_eq!(shares("f"), [(Kind::Read, 0.5), (Kind::ReadModifyWrite, 0.5)]);
         assert_eq!(workload("d", &[]).unwrap().distribution, Distribution::Latest);
+        let core = workload("core", &[]).unwrap();
+        assert_eq!(core.shares, [(Kind::Read, 0.95), (Kind::Update, 0.05)]);
+        assert_eq!((core.distribution, core.record_count), (Distribution::Uniform, 1000));
         let e = workload("e", &[]).unwrap();
         assert_eq!((e.distribution, e.scan_lengths), (Distribution::Zipfian, Lengths::Uniform(1, 100)));
         let fields = ValueForm::Fields { count: 10, prefix: "field".into(), lengths: Lengths::Constant(100) };

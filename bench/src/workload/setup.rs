@@ -1,4 +1,4 @@
-//! How an engine in this process is set up. Says nothing to a server, which has settings of its own.
+//! How an engine in this process is set up; a server has settings of its own. Scans of both have an order.
 
 use super::properties::Properties;
 use super::wrong;
@@ -8,7 +8,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanOrder {
     /// As records are placed: for Pinion by partition, then key, as Cassandra's binding of YCSB scans by
-    /// token.
+    /// token. Pinion's own, where nothing else is asked for.
     Placement,
     /// By key.
     Keys,

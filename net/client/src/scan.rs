@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 /// Which records a scan yields, and in which order.
 ///
 /// There are three kinds, and they cost differently:
-/// - [`ScanRange::all`]: a whole namespace in placement order (which looks random). The cheapest way
-///   to see everything; every record that lives through the scan is seen exactly once.
+/// - [`ScanRange::all`] and [`ScanRange::all_from`]: a whole namespace in placement order (which looks
+///   random), or what follows the place of a key in it. The cheapest way to see everything; every record
+///   that lives through the scan is seen exactly once.
 /// - [`ScanRange::prefix`] and [`ScanRange::range`]: key order. Every shard yields its part in
 ///   order and the client merges them, one page of each in memory.
 /// - [`ScanRange::tag`]: the keys that share a `{tag}`, in key order, from the one core that has them.
@@ -31,7 +32,8 @@ pub struct ScanRange {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Placement,
+    /// From the place of this key on; empty = from the first.
+    Placement(Bytes),
     Ordered,
     Tag(Bytes),
 }
@@ -39,7 +41,14 @@ pub(crate) enum Kind {
 impl ScanRange {
     /// A whole namespace in placement order.
     pub fn all() -> Self {
-        Self::of_kind(Kind::Placement)
+        Self::of_kind(Kind::Placement(Bytes::new()))
+    }
+
+    /// What a namespace holds from the place of `key` on, in placement order: the keys of its partition
+    /// that are not less, then those of the partitions behind. There need be no record of that key. A
+    /// [reversed](ScanRange::reverse) scan ends at that place.
+    pub fn all_from(key: impl AsRef<[u8]>) -> Self {
+        Self::of_kind(Kind::Placement(Bytes::copy_from_slice(key.as_ref())))
     }
 
     /// The keys that start with `prefix`, in key order. An empty prefix: every key.
@@ -57,7 +66,8 @@ impl ScanRange {
         Self::of_kind(Kind::Tag(Bytes::copy_from_slice(tag.as_ref())))
     }
 
-    /// Yields only keys within a range as well. Not for [`ScanRange::all`], which has no key order.
+    /// Yields only keys within a range as well. Not for [`ScanRange::all`] and
+    /// [`ScanRange::all_from`], which have no key order.
     pub fn within<K: AsRef<[u8]>>(mut self, range: impl RangeBounds<K>) -> Self {
         self.start = match range.start_bound() {
             Bound::Unbounded => Bytes::new(),
@@ -94,7 +104,7 @@ impl ScanRange {
     pub(crate) fn check(&self) -> Result<()> {
         let bounded = !(self.start.is_empty() && self.end.is_empty());
         match &self.kind {
-            Kind::Placement if bounded => Err(Error::Invalid(
+            Kind::Placement(_) if bounded => Err(Error::Invalid(
                 "a scan in placement order takes no range; scan a range in key order".into(),
             )),
             Kind::Tag(tag) if tag.is_empty() => Err(Error::Invalid("a tag has at least one byte".into())),

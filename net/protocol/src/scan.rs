@@ -23,8 +23,9 @@ pub enum ScanKind<'a> {
     /// The keys whose tag is this (bare, without braces), in key order: they share a partition.
     /// With a prefix of `{tag}` it is one short range; without, the partition is searched.
     Tag(&'a [u8]),
-    /// The whole namespace in placement order (partition, then key), from any core. Takes no
-    /// bounds. Every record that lives through the scan comes exactly once.
+    /// The whole namespace in placement order (partition, then key), from any core; with a start,
+    /// what lies at the place of that key and after it, whether or not there is such a record. Takes
+    /// no other bounds. Every record that lives through the scan comes exactly once.
     Placement,
     /// The keys of one shard of the node that was asked, in key order; the client merges shards.
     Ordered {
@@ -58,7 +59,8 @@ pub struct Scan<'a> {
     pub bytes_max: u32,
     /// Leave out the values.
     pub keys_only: bool,
-    /// The first key of the range, inclusive; empty = from the first. The same for both directions.
+    /// The first key of the range, inclusive, in the order of the scan's kind; empty = from the
+    /// first. The same for both directions.
     pub start: &'a [u8],
     /// The end of the range, exclusive; empty = to the last.
     pub end: &'a [u8],
@@ -142,9 +144,11 @@ impl Scan<'_> {
 
     /// What a kind does not take must be left out.
     fn check(&self) -> Result<(), ProtocolError> {
-        let bounded = !(self.start.is_empty() && self.end.is_empty() && self.prefix.is_empty());
+        let bounded = !(self.end.is_empty() && self.prefix.is_empty());
         match self.kind {
-            ScanKind::Placement if bounded => Err(ProtocolError::BadBody("a placement scan takes no bounds")),
+            ScanKind::Placement if bounded => {
+                Err(ProtocolError::BadBody("a placement scan takes a start, but no end and no prefix"))
+            }
             ScanKind::Tag([]) => Err(ProtocolError::BadBody("a tag scan without a tag")),
             ScanKind::Ordered { shard: NO_SHARD } => {
                 Err(ProtocolError::BadBody("an ordered scan without a shard"))
@@ -321,7 +325,10 @@ mod tests {
     #[test]
     fn a_scan_says_only_what_its_kind_takes() {
         let mut out = Vec::new();
-        assert!(Scan { kind: ScanKind::Placement, ..scan() }.put(&mut out).is_err());
+        let placement = Scan { kind: ScanKind::Placement, ..scan() };
+        assert!(placement.put(&mut out).is_err());
+        assert!(Scan { end: b"", prefix: b"a", ..placement }.put(&mut out).is_err());
+        assert!(Scan { end: b"", ..placement }.put(&mut out).is_ok());
         assert!(Scan { kind: ScanKind::Tag(b""), ..scan() }.put(&mut out).is_err());
         assert!(Scan { kind: ScanKind::Ordered { shard: NO_SHARD }, ..scan() }.put(&mut out).is_err());
         assert!(Scan { kind: ScanKind::Tag(b"t"), ..scan() }.put(&mut out).is_ok());

@@ -11,7 +11,9 @@
 
 use std::rc::Rc;
 
-use pinion_engine::{NamespaceId, OwnedPosition, Partition, RecordView, ScanKind, ScanRange, ScanSink, tag};
+use pinion_engine::{
+    NamespaceId, OwnedPosition, Partition, RecordView, ScanKind, ScanRange, ScanSink, partition_of, tag,
+};
 use pinion_env::TaskClass;
 use pinion_protocol::{
     Direction, Header, ListBuf, ProtocolError, Record, Records, Request, Response, Scan, ScanReply, Value,
@@ -19,6 +21,7 @@ use pinion_protocol::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::core::{Core, CoreShard, ReplyTo, Ticket};
+use crate::layout::Layout;
 use crate::message::ServerEnv;
 use crate::pressure::AnswerBytes;
 use crate::refusal::{Refusal, version_of};
@@ -68,6 +71,8 @@ struct Page {
     /// Partitions, first and last; meaningless for ordered scans.
     partitions: (u16, u16),
     resume: Option<Resume>,
+    /// Whether the scan's bounds are those of this page.
+    is_bounded: bool,
 }
 
 /// Answers a page of a scan, unless another core owns it: then says which.
@@ -117,23 +122,36 @@ fn plan<E: ServerEnv>(core: &Core<E>, scan: &Scan<'_>) -> Result<Page, Refusal<'
         pinion_protocol::ScanKind::Tag(wanted) => {
             let partition = Partition::of_hash(xxh3_64(wanted), layout.partitions);
             let shard = partition.shard(layout.shards, layout.partitions);
-            Ok(Page { shard, partitions: (partition.0, partition.0), resume })
+            Ok(Page { shard, partitions: (partition.0, partition.0), resume, is_bounded: true })
         }
         pinion_protocol::ScanKind::Placement => {
-            let outermost = if reverse { (layout.partitions - 1) as u16 } else { 0 };
-            let from = resume.as_ref().map_or(outermost, Resume::partition);
-            if u32::from(from) >= layout.partitions {
+            let (lowest, highest) = (lowest_partition(scan, layout), (layout.partitions - 1) as u16);
+            let resume = resume.unwrap_or_else(|| match (reverse, scan.start) {
+                (true, _) => Resume::Partition(highest),
+                (false, []) => Resume::Partition(lowest),
+                (false, start) => Resume::Key(lowest, start.to_vec()),
+            });
+            let from = resume.partition();
+            if !(lowest..=highest).contains(&from) {
                 return Err(bad_cursor());
             }
             let shard = Partition(from).shard(layout.shards, layout.partitions);
             let (first, last) = layout.partitions_of(shard);
-            Ok(Page { shard, partitions: if reverse { (first, from) } else { (from, last) }, resume })
+            let is_bounded = reverse && from == lowest;
+            let partitions = match scan.start {
+                _ if !reverse => (from, last),
+                // Backwards, the partition where the start ends the scan has a page of its own: there the
+                // start is a bound, and nowhere else.
+                [_, ..] if !is_bounded => (first.max(lowest + 1), from),
+                _ => (first.max(lowest), from),
+            };
+            Ok(Page { shard, partitions, resume: Some(resume), is_bounded })
         }
         pinion_protocol::ScanKind::Ordered { shard } => {
             if shard >= layout.shards {
                 return Err(Refusal::bad_request("the node has no shard of this number"));
             }
-            Ok(Page { shard, partitions: (0, 0), resume })
+            Ok(Page { shard, partitions: (0, 0), resume, is_bounded: true })
         }
     }
 }
@@ -150,7 +168,7 @@ async fn read_page<E: ServerEnv>(
         pinion_protocol::ScanKind::Ordered { .. } => ScanKind::Ordered,
         _ => ScanKind::Placed { first: Partition(first), last: Partition(last) },
     };
-    let (start, end) = bounds(scan);
+    let (start, end) = if page.is_bounded { bounds(scan) } else { (Vec::new(), None) };
     let namespace = NamespaceId(scan.namespace);
     let within = |asked: u32, max: u32| if asked == 0 { max } else { asked.min(max) };
     let range = ScanRange {
@@ -218,9 +236,16 @@ fn next_shard<E: ServerEnv>(core: &Core<E>, scan: &Scan<'_>, (first, last): (u16
         Direction::Forward if u32::from(last) + 1 < core.layout.partitions => {
             Some(Resume::Partition(last + 1))
         }
-        Direction::Reverse if first > 0 => Some(Resume::Partition(first - 1)),
+        Direction::Reverse if first > lowest_partition(scan, core.layout) => {
+            Some(Resume::Partition(first - 1))
+        }
         _ => None,
     }
+}
+
+/// The first partition of a placement scan.
+fn lowest_partition(scan: &Scan<'_>, layout: Layout) -> u16 {
+    if scan.start.is_empty() { 0 } else { partition_of(scan.start, layout.partitions).0 }
 }
 
 /// The range of user keys: what start, end and prefix leave together.

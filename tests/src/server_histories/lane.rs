@@ -139,7 +139,7 @@ impl Lane {
         (0, format!("{{tag-{tag}}}{index}").into_bytes().into())
     }
 
-    fn any_name(&self) -> Name {
+    pub(super) fn any_name(&self) -> Name {
         match self.below(6) {
             0 => (0, b"count"[..].into()),
             1 => (0, b"text"[..].into()),

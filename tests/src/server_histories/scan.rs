@@ -43,8 +43,24 @@ pub(super) async fn scan(lane: &Lane) {
             let scan = page(0, ScanKind::Ordered { shard }, limit, b"");
             pages(lane, scan, |name| name.0 == 0 && of_shard(&name.1) == Some(shard)).await;
         }
-        _ => everything(lane, 0, limit).await,
+        _ if lane.one_in(2) => everything(lane, 0, limit).await,
+        _ => {
+            let (_, start) = lane.any_name();
+            let partitions = lane.scene.plan.partitions;
+            let mut scan = page(0, ScanKind::Placement, limit, b"");
+            scan.start = &start;
+            if lane.one_in(2) {
+                scan.direction = pinion_protocol::Direction::Reverse;
+            }
+            let first = place(partitions, &start);
+            pages(lane, scan, |name| name.0 == 0 && place(partitions, &name.1) >= first).await;
+        }
     }
+}
+
+/// Where a key stands in the order of placement.
+fn place(partitions: u32, key: &[u8]) -> (Option<u16>, &[u8]) {
+    (placement::partition_of(key, partitions), key)
 }
 
 /// A scan of a whole namespace.
@@ -58,6 +74,11 @@ async fn pages(lane: &Lane, scan: Scan<'_>, visits: impl Fn(&Name) -> bool) {
     let call = history.begin();
     let (called, from_ms) = lane.begun();
     let mut expected: BTreeSet<Name> = history.names().into_iter().filter(|name| visits(name)).collect();
+    let partitions = lane.scene.plan.partitions;
+    let order = |key: &[u8]| match scan.kind {
+        ScanKind::Placement => placement::partition_of(key, partitions),
+        ScanKind::Tag(_) | ScanKind::Ordered { .. } => None,
+    };
     let (mut came, mut cursor, mut last) = (BTreeSet::new(), Vec::new(), None::<Vec<u8>>);
     for _ in 0..PAGES_MAX {
         let request = Request::Scan(Scan { cursor: &cursor, ..scan });
@@ -71,10 +92,10 @@ async fn pages(lane: &Lane, scan: Scan<'_>, visits: impl Fn(&Name) -> bool) {
                 history.wrong(format!("a scan visits {:?}", name.1.escape_ascii().to_string()));
             }
             let in_order = last.as_deref().is_none_or(|last| match scan.direction {
-                pinion_protocol::Direction::Forward => last < record.key,
-                pinion_protocol::Direction::Reverse => last > record.key,
+                pinion_protocol::Direction::Forward => (order(last), last) < (order(record.key), record.key),
+                pinion_protocol::Direction::Reverse => (order(last), last) > (order(record.key), record.key),
             });
-            if scan.kind != ScanKind::Placement && !in_order {
+            if !in_order {
                 history
                     .wrong(format!("a scan is out of order at {:?}", record.key.escape_ascii().to_string()));
             }

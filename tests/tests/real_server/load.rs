@@ -117,6 +117,25 @@ fn records_written_in_batches_are_all_there() {
 }
 
 #[test]
+fn scans_say_in_which_order_they_read() {
+    let rig = Rig::with_shards(2);
+    let server = rig.start();
+    load(&server);
+    let run = |arguments: &[&str]| {
+        let mut command = pinion(&["bench", "run", "-w", "e", "-p", RECORDS, "--connections", "4"]);
+        command.args(["-p", "operationcount=300", &target(&server)]).args(arguments);
+        let output = command.arg("--json").arg(rig.beside("json")).output().expect("the binary was built");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = fs::read_to_string(rig.beside("json")).expect("a report was written");
+        let report: serde_json::Value = serde_json::from_str(&text).expect("a report is JSON");
+        assert_eq!(count(&report, "SCAN") + count(&report, "INSERT"), 300);
+        report["target_facts"].to_string()
+    };
+    assert!(run(&[]).contains("in the order of placement"));
+    assert!(run(&["-p", "scanorder=keys"]).contains("in the order of keys"));
+}
+
+#[test]
 fn files_that_cannot_be_written_take_nothing_from_the_others() {
     let rig = Rig::with_shards(1);
     let server = rig.start();

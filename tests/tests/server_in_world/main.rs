@@ -513,6 +513,51 @@ fn scans_of_all_kinds_find_every_record_once() {
 }
 
 #[test]
+fn a_placement_scan_begins_at_the_place_of_its_start() {
+    in_worlds(async |node| {
+        let mut client = node.connect(0).await;
+        let place = |key: &[u8]| placement::partition_of(key, PARTITIONS).expect("a power of two");
+        let mut placed: Vec<Vec<u8>> = (0..120).map(|index| format!("free{index:03}").into_bytes()).collect();
+        // These share a partition, so that a start has records before it there.
+        placed.extend((0..20).map(|index| format!("{{tag}}{index:02}").into_bytes()));
+        for key in &placed {
+            client.put(key, b"value").await;
+        }
+        placed.sort_by_cached_key(|key| (place(key), key.clone()));
+        let tagged = placed.iter().position(|key| key.starts_with(b"{tag}")).unwrap();
+        let own: Vec<_> = placed.iter().map(|key| client.owner(key)).collect();
+        let border = own.iter().position(|core| *core != own[0]).expect("two cores have records");
+        // Of the first and last of all, of a core, and of a partition; and where no record is.
+        let places = [0, 1, border - 1, border, tagged, tagged + 7, tagged + 19, placed.len() - 1];
+        let missing = [&b"{tag}075"[..], b"{tag}", b"{tag}~", b"nobody", b"\xff"].map(<[u8]>::to_vec);
+        for start in places.into_iter().map(|index| placed[index].clone()).chain(missing) {
+            let from = placed.iter().filter(|key| (place(key), *key) >= (place(&start), &start));
+            let mut expected: Vec<_> = from.cloned().collect();
+            for (direction, limit) in [
+                (Direction::Forward, 0),
+                (Direction::Forward, 3),
+                (Direction::Reverse, 0),
+                (Direction::Reverse, 3),
+            ] {
+                let scan = Scan { direction, limit, start: &start, ..scan(ScanKind::Placement) };
+                let found: Vec<_> =
+                    read_all(&mut client, scan).await.into_iter().map(|(key, _)| key).collect();
+                if direction == Direction::Reverse && limit == 0 {
+                    expected.reverse();
+                }
+                assert_eq!(found, expected, "{:?} {direction:?}", start.escape_ascii().to_string());
+            }
+        }
+        // The cursor of another start is another scan's.
+        let first = Scan { limit: 1, start: b"free001", ..scan(ScanKind::Placement) };
+        let answer = client.call(&Request::Scan(first)).await;
+        let Response::Scan(page) = answer.response() else { panic!("{:?}", answer.response()) };
+        let other = Scan { start: b"free002", cursor: page.cursor, ..first };
+        assert_eq!(client.call(&Request::Scan(other)).await.error().code, ErrorCode::BadCursor);
+    });
+}
+
+#[test]
 fn too_many_connections_are_told_so() {
     let node = TestNode::start(5, |config| config.limits.connections_max = 4);
     node.world.run_until(async {

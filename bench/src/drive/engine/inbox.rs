@@ -28,6 +28,12 @@ impl Inbox {
         self.wake();
     }
 
+    /// Puts in what a scan has read.
+    pub(super) fn put_scanned(&self, slot: usize, found: u64, records: &[u8]) {
+        self.answers.borrow_mut().push_scanned(slot, found, records);
+        self.wake();
+    }
+
     /// Puts in what an operation failed with.
     pub(super) fn put_error(&self, slot: usize, error: &EngineError) {
         self.put(slot, failed(error));

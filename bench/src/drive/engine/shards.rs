@@ -17,7 +17,7 @@ use super::CoreEnv;
 use super::inbox::{Ended, Inbox};
 use crate::drive::operations::Job;
 use crate::drive::part::Part;
-use crate::drive::speech::{Answer, Ask};
+use crate::drive::speech::{Answer, Ask, append_record};
 use crate::error::Result;
 use crate::workload::{ScanOrder, Workload, WriteDurability};
 
@@ -65,8 +65,7 @@ impl Shards {
             let (identity, origin) = (meta.identity(shard), Origin(u32::from(shard)));
             open.push(Shard::open(env.clone(), dir, identity, origin, options.clone()).await?);
         }
-        let workload = &job.plan.workload;
-        let asked = job.write_options();
+        let asked = job.ask_options();
         let durability = match asked.durability {
             WriteDurability::Sync => Durability::Sync,
             WriteDurability::Buffered => Durability::Buffered,
@@ -80,7 +79,7 @@ impl Shards {
             inbox: Rc::default(),
             write_options: WriteOptions { durability, ..WriteOptions::default() },
             lifetime: if asked.ttl_ms == 0 { Lifetime::Forever } else { Lifetime::Millis(asked.ttl_ms) },
-            scan_order: workload.setup.scan_order.unwrap_or(ScanOrder::Placement),
+            scan_order: asked.scan_order,
         })
     }
 
@@ -182,7 +181,7 @@ impl Shards {
                 ScanOrder::Keys => ordered(&shards, &position.user, limit, &mut taken).await,
             };
             match read {
-                Ok(records) => inbox.put(slot, Answer::Scanned(records)),
+                Ok(found) => inbox.put_scanned(slot, found, &taken.bytes),
                 Err(error) => inbox.put_error(slot, &error),
             }
         });
@@ -199,8 +198,7 @@ struct Taken {
 impl ScanSink for Taken {
     fn push(&mut self, user_key: &[u8], record: RecordView<'_>) -> bool {
         self.records += 1;
-        self.bytes.extend_from_slice(user_key);
-        self.bytes.extend_from_slice(record.value);
+        append_record(user_key, record.value, &mut self.bytes);
         true
     }
 }

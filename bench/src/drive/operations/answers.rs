@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 
 use super::{Operations, Step, Then, stamp};
 use crate::drive::Phase;
-use crate::drive::speech::Answer;
+use crate::drive::shared::Ledger;
+use crate::drive::speech::{Answer, records};
 use crate::error::{Error, Result};
 use crate::workload::Kind;
 use crate::workload::record::Stamp;
@@ -101,7 +102,10 @@ impl Operations {
                 self.end_batch(index);
                 self.settle(kind, number, version, Settled::Applied);
             }
-            Answer::Scanned(_) => self.ok(kind, since_due_ns),
+            Answer::Scanned(_, range) => match self.flaw_of_scan(index, &bytes[range.clone()]) {
+                Some(flaw) => self.failed(kind, || flaw),
+                None => self.ok(kind, since_due_ns),
+            },
         }
         Ok(Then::Ends)
     }
@@ -115,24 +119,45 @@ impl Operations {
         }
     }
 
+    /// What is wrong with the records of a scan, if something is: its first record must be among them, in
+    /// the version that may be read, and every record must hold a value of its own.
+    fn flaw_of_scan(&self, index: usize, scanned: &[u8]) -> Option<String> {
+        let slot = &self.slots[index];
+        let ledger = self.job.shared.ledger.as_ref()?;
+        let workload = &self.job.plan.workload;
+        let mut has_first = false;
+        let mut own = Vec::new();
+        for (key, value) in records(scanned) {
+            if key == slot.key {
+                has_first = true;
+                if let Some(flaw) = flaw(ledger, slot.number, slot.floor, value) {
+                    return Some(flaw);
+                }
+                continue;
+            }
+            let shown = || String::from_utf8_lossy(key).into_owned();
+            let Some(stamp) = Stamp::of(value) else {
+                return Some(format!("a scan shows {} with a value without a sound stamp", shown()));
+            };
+            own.clear();
+            workload.key.append(stamp.number, &mut own);
+            if own != key {
+                return Some(format!("a scan shows {} with the value of record {}", shown(), stamp.number));
+            }
+            // Others may have written it since the scan began, so that the least version is not known.
+            if let Some(flaw) = flaw(ledger, stamp.number, 0, value) {
+                return Some(flaw);
+            }
+        }
+        let is_loaded = slot.number < workload.insert_start + workload.insert_count;
+        (!has_first && (slot.floor > 0 || is_loaded))
+            .then(|| format!("a scan does not show record {}, its first", slot.number))
+    }
+
     /// What is wrong with a value, if something is.
     fn flaw(&self, index: usize, value: &[u8]) -> Option<String> {
         let slot = &self.slots[index];
-        let ledger = self.job.shared.ledger.as_ref()?;
-        let number = slot.number;
-        let Some(stamp) = Stamp::of(value) else {
-            return Some(format!("record {number} holds {} bytes without a sound stamp", value.len()));
-        };
-        if stamp.number != number {
-            return Some(format!("record {number} holds the value of record {}", stamp.number));
-        }
-        if stamp.version < slot.floor {
-            let floor = slot.floor;
-            return Some(format!("record {number} has version {}, {floor} was acknowledged", stamp.version));
-        }
-        let ceiling = ledger.ceiling(number)?;
-        (stamp.version > ceiling)
-            .then(|| format!("record {number} has version {}, none was written", stamp.version))
+        flaw(self.job.shared.ledger.as_ref()?, slot.number, slot.floor, value)
     }
 
     fn ok(&mut self, kind: Kind, latency_ns: u64) {
@@ -161,4 +186,20 @@ impl Operations {
             Settled::Unknown => {}
         }
     }
+}
+
+/// What is wrong with the value of a record that must have at least version `floor`, if something is.
+fn flaw(ledger: &Ledger, number: u64, floor: u64, value: &[u8]) -> Option<String> {
+    let Some(stamp) = Stamp::of(value) else {
+        return Some(format!("record {number} holds {} bytes without a sound stamp", value.len()));
+    };
+    if stamp.number != number {
+        return Some(format!("record {number} holds the value of record {}", stamp.number));
+    }
+    if stamp.version < floor {
+        return Some(format!("record {number} has version {}, {floor} was acknowledged", stamp.version));
+    }
+    let ceiling = ledger.ceiling(number)?;
+    (stamp.version > ceiling)
+        .then(|| format!("record {number} has version {}, none was written", stamp.version))
 }

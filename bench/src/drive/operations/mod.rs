@@ -31,14 +31,14 @@ use super::batch::Batch;
 use super::part::Part;
 use super::shared::Shared;
 use super::span::Span;
-use super::speech::{Ask, WriteOptions};
+use super::speech::{Ask, AskOptions};
 use super::tally::{Second, Tally};
 use super::{Phase, Plan, signals};
 use crate::error::{Error, Result};
 use crate::load::{Random, thread_cpu_time};
-use crate::workload::Kind;
 use crate::workload::draw::Chooser;
 use crate::workload::record::{Stamp, ValueForm};
+use crate::workload::{Kind, ScanOrder};
 
 /// No answer on any connection for so long, while one is due, is a failure.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -151,13 +151,15 @@ pub(super) struct Operations {
 }
 
 impl Job {
-    /// How writes are made.
-    pub(super) fn write_options(&self) -> WriteOptions {
+    /// How writes and scans are made.
+    pub(super) fn ask_options(&self) -> AskOptions {
         let workload = &self.plan.workload;
-        WriteOptions {
+        AskOptions {
             durability: workload.durability,
             ttl_ms: workload.ttl_ms,
             scanned: workload.share(Kind::Scan) > 0.0,
+            scan_order: workload.setup.scan_order.unwrap_or(ScanOrder::Placement),
+            verified: self.plan.verify,
         }
     }
 

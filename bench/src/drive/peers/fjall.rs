@@ -8,6 +8,7 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistM
 use super::Sizes;
 use crate::drive::blocking::Store;
 use crate::drive::process;
+use crate::drive::speech::append_record;
 use crate::drive::target::Description;
 use crate::error::Result;
 
@@ -77,8 +78,7 @@ impl Store for Fjall {
         let mut found = 0;
         for record in self.records.range(start..).take(usize::try_from(limit).unwrap_or(usize::MAX)) {
             let (key, value) = record.into_inner().map_err(said)?;
-            records.extend_from_slice(&key);
-            records.extend_from_slice(&value);
+            append_record(&key, &value, records);
             found += 1;
         }
         Ok(found)

@@ -8,6 +8,7 @@ use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOpti
 use super::Sizes;
 use crate::drive::blocking::Store;
 use crate::drive::process;
+use crate::drive::speech::append_record;
 use crate::drive::target::Description;
 use crate::error::Result;
 
@@ -108,8 +109,7 @@ impl Store for Rocksdb {
         while found < limit
             && let Some((key, value)) = iterator.item()
         {
-            records.extend_from_slice(key);
-            records.extend_from_slice(value);
+            append_record(key, value, records);
             found += 1;
             if found < limit {
                 iterator.next();

@@ -10,6 +10,7 @@ use crate::drive::blocking::{self, Store};
 use crate::drive::operations::Job;
 use crate::drive::shared::{Ledger, Shared};
 use crate::drive::span::Span;
+use crate::drive::speech::append_record;
 use crate::drive::tally::Tally;
 use crate::drive::target::Description;
 use crate::drive::{Phase, Plan, crew};
@@ -45,7 +46,7 @@ impl Store for InMemory {
     fn scan(&self, start: &[u8], limit: u64, records: &mut Vec<u8>) -> Result<u64, String> {
         let all = self.records.lock().unwrap();
         let found = all.range(start.to_vec()..).take(limit as usize);
-        Ok(found.map(|(key, _)| records.extend_from_slice(key)).count() as u64)
+        Ok(found.map(|(key, value)| append_record(key, value, records)).count() as u64)
     }
 
     fn describe(&self) -> Description {

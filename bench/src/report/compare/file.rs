@@ -1,9 +1,9 @@
-//! Files of reports: one as an object of JSON, or several as a list.
+//! Files of reports: one as an object of JSON, or several, one after the other (as `cat` puts them) or as a list.
 
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Deserializer, Value};
 
 use crate::error::{Error, Result};
 use crate::report::RunReport;
@@ -18,15 +18,18 @@ pub fn read_runs(path: &Path) -> Result<Vec<RunReport>> {
 }
 
 fn runs(bytes: &[u8]) -> Result<Vec<RunReport>, String> {
-    match serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))? {
-        Value::Array(list) if list.is_empty() => Err("a list without any report".to_owned()),
-        Value::Array(list) => {
-            let number =
-                |(index, value)| run(value).map_err(|problem| format!("report {}: {problem}", index + 1));
-            list.into_iter().enumerate().map(number).collect()
+    let mut values = Vec::new();
+    for value in Deserializer::from_slice(bytes).into_iter() {
+        match value.map_err(|error| format!("not JSON: {error}"))? {
+            Value::Array(list) => values.extend(list),
+            value => values.push(value),
         }
-        value => Ok(vec![run(value)?]),
     }
+    if values.is_empty() {
+        return Err("no report is in it".to_owned());
+    }
+    let number = |(index, value)| run(value).map_err(|problem| format!("report {}: {problem}", index + 1));
+    values.into_iter().enumerate().map(number).collect()
 }
 
 fn run(value: Value) -> Result<RunReport, String> {
@@ -46,11 +49,13 @@ mod tests {
     use crate::report::tests::report;
 
     #[test]
-    fn a_file_holds_one_run_or_a_list() {
+    fn a_file_holds_one_run_or_several() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("runs.json");
         let one = serde_json::to_string(&report()).unwrap();
-        for (text, count) in [(one.clone(), 1), (format!("[{one}, {one}]"), 2)] {
+        for (text, count) in
+            [(one.clone(), 1), (format!("[{one}, {one}]"), 2), (format!("{one}\n{one}\n"), 2)]
+        {
             fs::write(&path, text).unwrap();
             assert_eq!(read_runs(&path).unwrap(), vec![report(); count]);
         }
@@ -80,6 +85,8 @@ mod tests {
             wrong(|value| *value = 7.into()),
             "report 2: not the report of a run: it has no report_version"
         );
-        assert_eq!(runs(b"[]").unwrap_err(), "a list without any report");
+        for empty in [&b"[]"[..], b""] {
+            assert_eq!(runs(empty).unwrap_err(), "no report is in it");
+        }
     }
 }

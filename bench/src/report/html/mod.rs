@@ -140,7 +140,7 @@ impl Page<'_> {
         f.write_str("</tr></thead>\n<tbody>\n")?;
         let count = |count: u64| grouped(count as f64);
         self.row(f, "succeeded", |kind| count(kind.ok))?;
-        self.row(f, "per second", |kind| figure(report.per_second(kind.ok)))?;
+        self.row(f, "per second", |kind| report.per_second(kind).map_or_else(|| "–".to_owned(), figure))?;
         // No latency is 0: that is none.
         let us = |us: f64| if us > 0.0 { figure(us) } else { "–".to_owned() };
         self.row(f, "mean", |kind| us(kind.latency.mean_us))?;

@@ -100,11 +100,12 @@ pub fn run(plan: &LimitsPlan, json: Option<&Path>) -> Result<Report> {
     let report = measure(plan, scratch.path(), &running)
         .map_err(|error| if running.is_stopped() { Error::Stopped } else { error })?;
     drop(scratch);
-    say(format_args!("{report}"));
+    let told = say(format_args!("{report}"));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report).expect("numbers and text only");
         fs::write(path, text + "\n").map_err(Error::file(path))?;
     }
+    told?;
     Ok(report)
 }
 

@@ -47,7 +47,7 @@ impl ScanState {
     /// Plans a scan of the server that `map` describes.
     pub(crate) fn new(range: ScanRange, map: &ServerMap) -> Self {
         let lanes = match &range.kind {
-            Kind::Placement => vec![Lane::new(Route::Any, None)],
+            Kind::Placement(_) => vec![Lane::new(Route::Any, None)],
             Kind::Tag(tag) => vec![Lane::new(Route::Tag(tag.clone()), None)],
             Kind::Ordered => {
                 (0..map.shards()).map(|shard| Lane::new(Route::Shard(shard), Some(shard))).collect()

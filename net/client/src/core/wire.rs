@@ -280,7 +280,7 @@ fn scan(page: &PageRequest) -> Scan<'_> {
     Scan {
         namespace: page.namespace,
         kind: match &page.range.kind {
-            Kind::Placement => ScanKind::Placement,
+            Kind::Placement(_) => ScanKind::Placement,
             Kind::Tag(tag) => ScanKind::Tag(tag),
             Kind::Ordered => ScanKind::Ordered { shard: page.shard.unwrap_or_default() },
         },
@@ -288,7 +288,10 @@ fn scan(page: &PageRequest) -> Scan<'_> {
         limit: page.records_max,
         bytes_max: page.bytes_max,
         keys_only: page.range.keys_only,
-        start: &page.range.start,
+        start: match &page.range.kind {
+            Kind::Placement(from) => from,
+            Kind::Tag(_) | Kind::Ordered => &page.range.start,
+        },
         end: &page.range.end,
         prefix: &page.range.prefix,
         cursor: &page.cursor,

@@ -113,7 +113,15 @@ fn batches_and_scans_cover_all_cores() {
         let mut expected = keys(15);
         expected.retain(|key| key != "key07");
         assert_eq!(collect(client.scan(ScanRange::prefix("key"))).await, expected);
-        let mut all = collect(client.scan(ScanRange::all())).await;
+        let placed = collect(client.scan(ScanRange::all())).await;
+        assert_ne!(placed, expected);
+        for start in [0, 5, 13] {
+            let from = ScanRange::all_from(&placed[start]);
+            assert_eq!(collect(client.scan(from.clone())).await, placed[start..]);
+            let backwards = collect(client.scan(from.reverse())).await;
+            assert!(backwards.iter().eq(placed[start..].iter().rev()), "{backwards:?}");
+        }
+        let mut all = placed;
         all.sort();
         assert_eq!(all, expected);
         expected.reverse();
@@ -127,6 +135,8 @@ fn batches_and_scans_cover_all_cores() {
         let mut refused = client.scan(ScanRange::all().within("a"..));
         assert!(matches!(refused.next().await, Some(Err(Error::Invalid(_)))));
         assert!(refused.next().await.is_none());
+        let mut refused = client.scan(ScanRange::all_from("a").within(.."b"));
+        assert!(matches!(refused.next().await, Some(Err(Error::Invalid(_)))));
     });
 }
 

@@ -342,6 +342,10 @@ impl Store {
     /// Pages of at most two records.
     fn scan(&self, scan: &Scan<'_>, id: u64, out: &mut Vec<u8>) {
         let reverse = scan.direction == Direction::Reverse;
+        let place = |key: &[u8]| match scan.kind {
+            ScanKind::Placement if !key.is_empty() => placement::partition_of(key, PARTITIONS).unwrap(),
+            _ => 0,
+        };
         let mut keys: Vec<_> = self
             .records
             .iter()
@@ -349,7 +353,7 @@ impl Store {
                 *namespace == scan.namespace
                     && stored.value.is_some()
                     && key.starts_with(scan.prefix)
-                    && key.as_slice() >= scan.start
+                    && (place(key), key.as_slice()) >= (place(scan.start), scan.start)
                     && (scan.end.is_empty() || key.as_slice() < scan.end)
                     && match scan.kind {
                         ScanKind::Ordered { shard } => core_of(key) == shard,
@@ -358,6 +362,7 @@ impl Store {
                     }
             })
             .collect();
+        keys.sort_by_key(|((_, key), _)| (place(key), key));
         if reverse {
             keys.reverse();
         }

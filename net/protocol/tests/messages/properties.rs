@@ -108,6 +108,7 @@ impl Parts {
             cursor: &self.value,
         };
         visit(Request::Scan(scan));
+        visit(Request::Scan(Scan { start: key, ..scan }));
         let bounds = Scan { start: key, end: &self.value, prefix: &self.version, ..scan };
         visit(Request::Scan(Scan { kind: ScanKind::Tag(&self.version), ..bounds }));
         visit(Request::Scan(Scan { kind: ScanKind::Ordered { shard: (a % 0xFFFF) as u16 }, ..bounds }));

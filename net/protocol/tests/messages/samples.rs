@@ -58,6 +58,7 @@ pub(crate) fn requests(mut visit: impl FnMut(&str, Request<'_>)) {
         cursor: b"",
     };
     visit("scan_placement", Request::Scan(scan));
+    visit("scan_placement_from", Request::Scan(Scan { start: b"key", ..scan }));
     visit("scan_next_page", Request::Scan(Scan { cursor: b"opaque", keys_only: true, ..scan }));
     visit("scan_tag", Request::Scan(Scan { kind: ScanKind::Tag(b"t"), prefix: b"{t}", ..scan }));
     let ordered = Scan { start: b"a", end: b"zz", direction: Direction::Reverse, ..scan };

@@ -208,7 +208,7 @@ impl Parts {
         };
         let bounded = Scan { start: key, end: &self.version, prefix: b"k", ..placement };
         let kinds = [
-            placement,
+            Scan { start: if c % 2 == 1 { key } else { b"" }, ..placement },
             Scan { kind: ScanKind::Tag(b"tag"), ..bounded },
             Scan { kind: ScanKind::Ordered { shard: (a % 0xFFFF) as u16 }, ..bounded },
         ];
