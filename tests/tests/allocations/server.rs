@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pinion_engine::Options;
+use pinion_protocol::resp::append_command;
 use pinion_protocol::{
     HEADER_BYTES, Header, Hello, KeyRequest, Opcode, Preface, Put, Request, Response, Ttl, Write,
 };
@@ -30,6 +31,18 @@ struct Rig {
 }
 
 fn with_server(test: impl AsyncFn(&mut Rig)) {
+    with_connection(async |rig| {
+        rig.frames.extend_from_slice(&Preface::OURS.to_bytes());
+        let hello = Hello { wanted_core: Some(0), features: 0, client_name: "test" };
+        Request::Hello(hello).encode(0, 0, 0, &mut rig.frames).unwrap();
+        rig.stream.write_all(&rig.frames).await.unwrap();
+        rig.answer().await;
+        test(rig).await;
+    });
+}
+
+/// As [`with_server`] for a connection that has said nothing.
+fn with_connection(test: impl AsyncFn(&mut Rig)) {
     let options = Options {
         log_segment_bytes: 8 << 20,
         log_block_bytes_max: 128 << 10,
@@ -60,11 +73,6 @@ fn with_server(test: impl AsyncFn(&mut Rig)) {
             }
         };
         let mut rig = Rig { count, stream: ByteStream::new(socket), frames: Vec::new(), next: 0 };
-        rig.frames.extend_from_slice(&Preface::OURS.to_bytes());
-        let hello = Hello { wanted_core: Some(0), features: 0, client_name: "test" };
-        Request::Hello(hello).encode(0, 0, 0, &mut rig.frames).unwrap();
-        rig.stream.write_all(&rig.frames).await.unwrap();
-        rig.answer().await;
         test(&mut rig).await;
     });
 }
@@ -100,6 +108,42 @@ impl Rig {
         }
         self.count.get() - before
     }
+}
+
+impl Rig {
+    /// Sends windows of [`DEPTH`] commands, reads as many replies of so many bytes, and returns what
+    /// the node allocated.
+    async fn command(&mut self, rounds: u64, args: impl Fn(&[u8], &mut Vec<u8>), reply_bytes: usize) -> u64 {
+        let before = self.count.get();
+        for _ in 0..rounds {
+            self.frames.clear();
+            for _ in 0..DEPTH {
+                let key = format!("{:032}", self.next % KEYS);
+                self.next += 1;
+                args(key.as_bytes(), &mut self.frames);
+            }
+            self.stream.write_all(&self.frames).await.unwrap();
+            let replies = self.stream.read_exact(DEPTH as usize * reply_bytes).await.unwrap();
+            assert!(replies.ends_with(b"\r\n") && !replies.starts_with(b"-"));
+        }
+        self.count.get() - before
+    }
+}
+
+#[test]
+fn commands_through_the_server_allocate_next_to_nothing() {
+    let set = |key: &[u8], out: &mut Vec<u8>| append_command(out, [&b"SET"[..], key, &[7; 512]].into_iter());
+    let get = |key: &[u8], out: &mut Vec<u8>| append_command(out, [&b"GET"[..], key].into_iter());
+    with_connection(async |rig| {
+        let (ok_bytes, value_bytes) = (b"+OK\r\n".len(), b"$512\r\n".len() + 512 + 2);
+        rig.command(WARM_UP, set, ok_bytes).await;
+        // As of frames: the arena's chunks and the log's segments.
+        let sets = rig.command(COUNTED, set, ok_bytes).await;
+        assert!(per_operation("SET", sets, COUNTED * DEPTH) <= GROWTH_PER_OPERATION_MAX / 10.0);
+        rig.command(WARM_UP, get, value_bytes).await;
+        let gets = rig.command(COUNTED, get, value_bytes).await;
+        assert_eq!((per_operation("GET over RESP", gets, COUNTED * DEPTH), gets), (0.0, 0));
+    });
 }
 
 fn put(frames: &mut Vec<u8>, key: &[u8], id: u64) {
