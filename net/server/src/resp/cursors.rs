@@ -134,13 +134,15 @@ impl Cursors {
         let place = match known {
             Some(entry) => {
                 let scan = &mut self.scans[usize::from(entry.place)];
-                // Asked again: what stood before stays.
+                scan.heard = self.calls;
                 if scan.now.0 == entry.chance {
                     scan.before = Some(std::mem::replace(&mut scan.now, (chance, position)));
+                } else if scan.now.1 == position {
+                    // Asked again, and the same page: the same cursor, as whoever got the reply knows.
+                    return Cursor::Entry(Entry { core, place: entry.place, chance: scan.now.0 });
                 } else {
                     scan.now = (chance, position);
                 }
-                scan.heard = self.calls;
                 usize::from(entry.place)
             }
             None => {
@@ -198,10 +200,12 @@ mod tests {
         assert_eq!(cursors.position(second), Some(position(2)));
         assert_eq!(cursors.position(first), Some(position(1)), "the reply was lost");
         let again = entry(cursors.remember(3, Some(first), position(2), 3 << 40));
-        assert_eq!(cursors.position(again), Some(position(2)));
+        assert_eq!(again, second, "the same page");
+        let other = entry(cursors.remember(3, Some(first), position(4), 4 << 40));
+        assert_eq!(cursors.position(other), Some(position(4)));
         assert_eq!(cursors.position(second), None, "another took its place");
-        let third = entry(cursors.remember(3, Some(again), position(3), 4 << 40));
-        assert_eq!((cursors.position(third), cursors.position(first)), (Some(position(3)), None));
+        let third = entry(cursors.remember(3, Some(other), position(5), 5 << 40));
+        assert_eq!((cursors.position(third), cursors.position(first)), (Some(position(5)), None));
     }
 
     #[test]

@@ -205,6 +205,9 @@ fn touched<E: ServerEnv>(core: &Core<E>, spec: &Spec, command: &Command<'_>) -> 
         Scope::Key(_) if spec.is == Name::Set && strings::is_plain_set(command) => {
             Touches::Key(Access::Write, hash(command.arg(1)))
         }
+        Scope::Key(_) if strings::only_reads(spec.is, command) => {
+            Touches::Key(Access::Read, hash(command.arg(1)))
+        }
         Scope::Key(access) => Touches::Key(access, hash(command.arg(1))),
         Scope::Keys(access, 0) if command.len() == 2 => Touches::Key(access, hash(command.arg(1))),
         Scope::Keys(access, between) => {

@@ -11,6 +11,7 @@ use crate::core::{Core, Ticket};
 use crate::message::ServerEnv;
 use crate::pressure::AnswerBytes;
 use crate::refusal::Refusal;
+use crate::resp::expiry::BadTime;
 use crate::resp::failure;
 use crate::resp::route::Call;
 use crate::write::{WriteWaiter, count_refused};
@@ -26,6 +27,8 @@ pub(super) enum Then {
     Number,
     /// The value that stood there, whether or not the condition held.
     Replaced,
+    /// This error if there is a value, else nothing.
+    BadTime(BadTime),
 }
 
 /// The value that stood under a key.
@@ -41,6 +44,8 @@ pub(crate) struct RespWrite<E: ServerEnv> {
     ticket: Ticket,
     then: Then,
     replaced: Option<Box<Replaced<E>>>,
+    /// Whether a value stood there.
+    was_there: bool,
 }
 
 impl<E: ServerEnv> Call<'_, E> {
@@ -56,7 +61,13 @@ impl<E: ServerEnv> Call<'_, E> {
             deadline: self.ticket.deadline,
             ..WriteOptions::default()
         };
-        let waiter = RespWrite { core: Rc::clone(self.core), ticket: self.ticket, then, replaced: None };
+        let waiter = RespWrite {
+            core: Rc::clone(self.core),
+            ticket: self.ticket,
+            then,
+            replaced: None,
+            was_there: false,
+        };
         self.shard.write(&self.key, operation, options, WriteWaiter::Resp(waiter))
     }
 }
@@ -64,6 +75,7 @@ impl<E: ServerEnv> Call<'_, E> {
 impl<E: ServerEnv> RespWrite<E> {
     /// Keeps the value that stands there, if it is to be answered.
     pub(crate) fn decided(&mut self, present: Option<&RecordView<'_>>) {
+        self.was_there = present.is_some();
         let Some(present) = present.filter(|_| self.then == Then::Replaced) else { return };
         let mut value = self.core.take_buffer();
         value.extend_from_slice(present.value);
@@ -74,7 +86,7 @@ impl<E: ServerEnv> RespWrite<E> {
 
     /// Answers.
     pub(crate) fn complete(self, result: Result<Written>) {
-        let Self { core, ticket, then, replaced } = self;
+        let Self { core, ticket, then, replaced, was_there } = self;
         let written = match result {
             Ok(written) => written,
             Err(error) => return refuse(&core, &ticket, &error),
@@ -84,7 +96,10 @@ impl<E: ServerEnv> RespWrite<E> {
         let held = written.effect != Effect::ConditionFailed;
         match (then, replaced) {
             (Then::Ok, _) if held => core.answer(&ticket, |out| reply::simple(out, "OK")),
-            (Then::Ok, _) | (Then::Replaced, None) => core.answer(&ticket, |out| reply::null(out, version)),
+            (Then::BadTime(bad), _) if was_there => core.fail(&ticket, bad.bytes()),
+            (Then::Ok | Then::BadTime(_), _) | (Then::Replaced, None) => {
+                core.answer(&ticket, |out| reply::null(out, version))
+            }
             (Then::OneOrZero, _) => core.answer(&ticket, |out| reply::integer(out, i64::from(held))),
             (Then::Number, _) => core.answer(&ticket, |out| reply::integer(out, written.number)),
             (Then::Replaced, Some(replaced)) => {

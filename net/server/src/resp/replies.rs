@@ -11,7 +11,7 @@
 //! Keys are told apart by their hash: two that share it wait for each other in vain, and that is all.
 //!
 //! Limits: as many slots as a connection may have requests. What is held counts as answers that wait
-//! on the connection; its memory is used again when all slots are done.
+//! on the connection; its memory is used again when none of it waits any more.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -136,8 +136,10 @@ pub(crate) struct Replies {
     /// Number of the oldest.
     first: u64,
     slots: VecDeque<Slot>,
-    /// Replies that wait for their turn.
+    /// Replies that wait for their turn, and some whose turn has come.
     held: Vec<u8>,
+    /// Bytes of those that wait.
+    waiting_bytes: usize,
     keys: HashMap<u64, UnderWay, BuildHasherDefault<AsItIs>>,
     /// Commands under way that touch everything.
     sweeps: u32,
@@ -189,6 +191,7 @@ impl Replies {
         if number != self.first {
             let start = self.held.len();
             encode(&mut self.held);
+            self.waiting_bytes += self.held.len() - start;
             slot.reply = Some(start..self.held.len());
             return self.release(&touches);
         }
@@ -196,11 +199,12 @@ impl Replies {
         self.slots.pop_front();
         self.first += 1;
         while let Some(reply) = self.slots.front().and_then(|slot| slot.reply.clone()) {
+            self.waiting_bytes -= reply.len();
             out.extend_from_slice(&self.held[reply]);
             self.slots.pop_front();
             self.first += 1;
         }
-        if self.slots.is_empty() && !self.held.is_empty() {
+        if self.waiting_bytes == 0 && !self.held.is_empty() {
             self.held.clear();
             if self.held.capacity() > HELD_BYTES_KEPT_MAX {
                 self.held = Vec::new();

@@ -69,6 +69,16 @@ pub(super) fn is_plain_set(command: &Command<'_>) -> bool {
     command.len() == 3 || (command.len() == 5 && expiry(command.arg(3)))
 }
 
+/// Whether a command that may change something only reads this time: it must wait for what is written
+/// before it.
+pub(super) fn only_reads(name: Name, command: &Command<'_>) -> bool {
+    match name {
+        Name::GetEx => command.len() == 2,
+        Name::SetRange => command.arg(3).is_empty(),
+        _ => false,
+    }
+}
+
 /// What the options of SET or GETEX say.
 #[derive(Debug, Clone, Copy)]
 struct Options<'a> {
@@ -177,13 +187,11 @@ fn get_ex<E: ServerEnv>(spec: &Spec, call: &Call<'_, E>) -> bool {
     match options.expiry {
         Some((unit, clock, number)) => match moment(call, spec.name, unit, clock, number) {
             Ok(lifetime) => update(Condition::Present, lifetime),
-            // Of a key that is not there nothing else is said.
-            Err(text) => {
-                look_up(core, ticket, shard, key, move |core, ticket, record| match record {
-                    Some(_) => core.fail(ticket, text.bytes()),
-                    None => answer_value(core, ticket, None),
-                });
-                true
+            Err(bad) => {
+                // No value expires in no set of moments: this only looks.
+                let nothing = Expiring { from_ms: 1, to_ms: 0, never: false };
+                let operation = Operation::DeleteIf { condition: Condition::Expires(nothing) };
+                call.write(operation, Then::BadTime(bad))
             }
         },
         None if options.persist => update(Condition::Expires(MORTAL), Lifetime::Forever),

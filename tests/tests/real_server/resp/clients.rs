@@ -36,7 +36,7 @@ fn redis_cli_sets_gets_scans_and_loads() {
     };
     assert_eq!(said(&first.args(["SET", "greeting", "hello"]).output().expect("redis-cli runs")), "OK\n");
     assert_eq!(cli(&["GET", "greeting"]), "hello\n");
-    assert_eq!(cli(&["-3", "HELLO", "3"]).lines().next(), Some("server"));
+    assert!(cli(&["-3", "HELLO", "3"]).starts_with("server"));
     assert_eq!(cli(&["INCRBY", "n", "41"]), "41\n");
     assert_eq!(cli(&["-r", "2", "INCR", "n"]), "42\n43\n");
     assert!(cli(&["INFO", "server"]).contains("redis_version:7"));
@@ -75,10 +75,10 @@ fn redis_cli_sets_gets_scans_and_loads() {
 #[test]
 fn redis_benchmark_runs_through() {
     let server = Rig::new().start();
-    let Some(mut command) = program("redis-benchmark", &server) else { return };
-    for (pipeline, tests) in [("1", "ping,set,get,incr,mset"), ("16", "ping,set,get,incr,mset")] {
-        command = program("redis-benchmark", &server).expect("it was there a moment ago");
-        command.args(["-t", tests, "-n", "2000", "-c", "20", "-r", "1000", "--csv", "-P", pipeline]);
+    for pipeline in ["1", "16"] {
+        let Some(mut command) = program("redis-benchmark", &server) else { return };
+        command.args(["-t", "ping,set,get,incr,mset", "-n", "2000", "-c", "20", "-r", "1000"]);
+        command.args(["--csv", "-P", pipeline]);
         let text = said(&command.output().expect("redis-benchmark runs"));
         for name in ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "MSET (10 keys)"] {
             assert!(text.contains(&format!("\"{name}\"")), "{name} in {text}");

@@ -110,7 +110,6 @@ const PROTOCOL: &[&[u8]] = &[
     b"*1\r\n$-1\r\n",
     b"*1\r\n$99999999999\r\n",
     b"*2\r\n$4\r\nECHO\r\n+no\r\n",
-    b"*1\r\n\x80\r\n",
 ];
 
 #[test]

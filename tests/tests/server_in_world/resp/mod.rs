@@ -42,7 +42,7 @@ fn a_client_introduces_itself() {
             assert_eq!(client.call(args).await.error(), error);
         }
         let Reply::Map(found) = client.call(&["CONFIG", "GET", "save", "append*"]).await else { panic!() };
-        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.len(), 3, "{found:?}");
         assert_eq!(client.call(&["COMMAND", "INFO", "get", "nosuch"]).await.members()[1], Reply::Null);
         let count = client.call(&["COMMAND", "COUNT"]).await;
         let all = client.call(&["COMMAND"]).await;

@@ -4,7 +4,7 @@ use pinion_tests::resp::{Args, Reply, encode, words};
 use pinion_tests::trials::Class;
 
 use super::client::RespClient;
-use crate::client::TestNode;
+use crate::client::{Client, TestNode};
 use crate::{SEEDS, counter, in_worlds, info};
 
 #[test]
@@ -70,7 +70,7 @@ fn sets_of_one_pipeline_share_their_commits() {
     in_worlds(async |node| {
         let mut native = node.connect(0).await;
         let mut client = RespClient::connect(node).await;
-        let commits = async |native: &mut _| counter(&info(native).await, "log_commits");
+        let commits = async |native: &mut Client| counter(&info(native).await, "log_commits");
         for commands in [
             (0..200).map(|at| words(["SET", &format!("key:{at}"), "v"])).collect::<Vec<_>>(),
             (0..200).map(|_| words(["SET", "one key", "v"])).collect(),
