@@ -28,6 +28,23 @@ pub enum Outcome {
     Unknown,
 }
 
+/// Why an operation does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// Something is to be added to other text than a decimal 64-bit integer.
+    #[error("the value is not a 64-bit integer in decimal")]
+    NotAnInteger,
+    /// The sum is beyond a 64-bit integer.
+    #[error("the sum does not fit a 64-bit integer")]
+    Overflow,
+    /// A conditional write or update came with a stamp.
+    #[error("a conditional write or update takes no stamp of the client's")]
+    Stamped,
+    /// Setting an expiry was given where a value is computed.
+    #[error("an expiry is not a change of the value")]
+    NotAChange,
+}
+
 /// Why an operation or opening a shard failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -43,7 +60,7 @@ pub enum Error {
     },
     /// The operation does not fit the value it found (adding to something that is no number).
     #[error("the operation does not fit the value: {0}")]
-    BadOperation(&'static str),
+    BadOperation(Misfit),
     /// The proposed stamp is older than the retry window: too late to tell a retry from news.
     #[error("the stamp is older than the retry window of {window_ms} ms")]
     StampTooOld {

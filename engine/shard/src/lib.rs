@@ -40,7 +40,7 @@ pub use compaction::{
     INPUTS_MAX, Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Verdict, Work, debt_bytes, pick,
 };
 pub use data_dir::{DataDir, FormatOptions};
-pub use error::{Corruption, Error, Outcome, Result};
+pub use error::{Corruption, Error, Misfit, Outcome, Result};
 pub use identity::{DatabaseId, Identity};
 pub use key::{
     KEY_BYTES_MAX, Key, NamespaceId, OwnedPosition, PARTITIONS_MAX, PARTITIONS_MIN, Partition, Position,
@@ -52,7 +52,8 @@ pub use memtable::{
 pub use meta::{META_NAMES, Meta};
 pub use namespaces::{LiveNamespaces, TableNamespaces};
 pub use operation::{
-    BatchOperation, Condition, Durability, Effect, Lifetime, Operation, Update, Waiter, WriteOptions, Written,
+    BatchOperation, Condition, Durability, Effect, Expiring, Lifetime, Operation, Update, Waiter,
+    WriteOptions, Written,
 };
 pub use options::{MEMORY_BYTES_MIN, Options, VALUE_BYTES_MAX_CEILING};
 pub use record::{RecordKind, RecordView};

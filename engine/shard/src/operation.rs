@@ -4,6 +4,7 @@ use pinion_env::Monotonic;
 
 use crate::error::Result;
 use crate::key::Key;
+use crate::record::RecordView;
 use crate::stamp::Stamp;
 
 /// When a write is acknowledged.
@@ -26,6 +27,9 @@ pub enum Lifetime {
     Forever,
     /// This many milliseconds, counted from the write's stamp, so that a retried write is identical.
     Millis(u64),
+    /// Until this moment, in milliseconds since 1970. One that has passed is allowed: the value is
+    /// never seen.
+    Until(u64),
     /// As long as the value it replaces (`update` does this).
     Keep,
 }
@@ -37,6 +41,9 @@ impl Lifetime {
         match self {
             Self::Forever => 0,
             Self::Millis(millis) => stamp.millis().saturating_add(millis),
+            // 0 stands for never.
+            Self::Until(0) => 1,
+            Self::Until(moment_ms) => moment_ms,
             Self::Keep => kept,
         }
     }
@@ -44,22 +51,48 @@ impl Lifetime {
 
 /// What must hold of the newest version of a key (pending ones included) for a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Condition {
+pub enum Condition<'a> {
+    /// Nothing: the write looks at what it replaces ([`Waiter::decided`], [`Lifetime::Keep`]), and
+    /// happens in any case.
+    Always,
     /// No visible value.
     Absent,
     /// A visible value.
     Present,
     /// A visible value of exactly this version.
     VersionIs(Stamp),
+    /// A visible value of exactly these bytes.
+    ValueIs(&'a [u8]),
+    /// A visible value that expires then.
+    Expires(Expiring),
 }
 
-impl Condition {
+/// A set of moments at which a value may expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Expiring {
+    /// The first, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// The last. Before `from_ms`: no moment at all.
+    pub to_ms: u64,
+    /// Whether never is one of them.
+    pub never: bool,
+}
+
+impl Condition<'_> {
     /// Whether it holds when the newest visible version is `current`.
-    pub fn holds(self, current: Option<Stamp>) -> bool {
+    pub fn holds(self, current: Option<&RecordView<'_>>) -> bool {
         match self {
+            Self::Always => true,
             Self::Absent => current.is_none(),
             Self::Present => current.is_some(),
-            Self::VersionIs(stamp) => current == Some(stamp),
+            Self::VersionIs(stamp) => current.is_some_and(|record| record.stamp == stamp),
+            Self::ValueIs(bytes) => current.is_some_and(|record| record.value == bytes),
+            Self::Expires(Expiring { from_ms, to_ms, never }) => {
+                current.is_some_and(|record| match record.expiry_ms {
+                    0 => never,
+                    moment_ms => (from_ms..=to_ms).contains(&moment_ms),
+                })
+            }
         }
     }
 }
@@ -98,7 +131,7 @@ pub enum Operation<'a> {
     /// Sets the value if the condition holds.
     PutIf {
         /// What must hold.
-        condition: Condition,
+        condition: Condition<'a>,
         /// The new value.
         value: &'a [u8],
         /// How long it lives.
@@ -107,10 +140,17 @@ pub enum Operation<'a> {
     /// Removes the key if the condition holds.
     DeleteIf {
         /// What must hold.
-        condition: Condition,
+        condition: Condition<'a>,
     },
     /// Changes the value in place.
     Update(Update<'a>),
+    /// Changes the value in place if the condition holds.
+    UpdateIf {
+        /// What must hold.
+        condition: Condition<'a>,
+        /// The change.
+        update: Update<'a>,
+    },
 }
 
 /// One element of a batch: only unconditional puts and deletes, so that a batch never reads.
@@ -170,6 +210,10 @@ pub struct Written {
 /// Whoever waits for a write. Told exactly once, on the shard's core, possibly before the call
 /// that started the write returns.
 pub trait Waiter: 'static {
+    /// A conditional write or update is decided, before it is durable: by this visible value, which may
+    /// be pending itself. For whoever answers with what was replaced. Plain writes do not look.
+    fn decided(&mut self, _present: Option<&RecordView<'_>>) {}
+
     /// The write has ended.
     fn complete(self, result: Result<Written>);
 }

@@ -131,10 +131,18 @@ impl Run<'_> {
         let (teller, answer) = answer();
         let shard = &self.shard;
         match refused {
-            Refused::EmptyKey => shard.write(&other(&[]), put(b"x"), plain, teller),
-            Refused::LongKey => shard.write(&other(&long_key), put(b"x"), plain, teller),
-            Refused::LargeValue => shard.write(&key, put(&large), plain, teller),
-            Refused::FarAhead => shard.write(&key, put(b"x"), stamped(far_ms), teller),
+            Refused::EmptyKey => {
+                shard.write(&other(&[]), put(b"x"), plain, teller);
+            }
+            Refused::LongKey => {
+                shard.write(&other(&long_key), put(b"x"), plain, teller);
+            }
+            Refused::LargeValue => {
+                shard.write(&key, put(&large), plain, teller);
+            }
+            Refused::FarAhead => {
+                shard.write(&key, put(b"x"), stamped(far_ms), teller);
+            }
             Refused::StampedCondition => {
                 let operation = Operation::PutIf {
                     condition: Condition::Absent,

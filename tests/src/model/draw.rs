@@ -193,7 +193,9 @@ impl Drawer {
     }
 
     fn write(&mut self, draw: Draw) -> Write {
-        let wanted = [Wanted::Absent, Wanted::Present, Wanted::Standing, Wanted::Other, Wanted::Zero];
+        let by_version = [Wanted::Absent, Wanted::Present, Wanted::Standing, Wanted::Other, Wanted::Zero];
+        let by_content = [Wanted::Always, Wanted::Bytes, Wanted::Lasting, Wanted::Mortal];
+        let wanted = [&by_version[..], &by_content].concat();
         let wanted = wanted[self.random.below(wanted.len() as u64) as usize];
         let change = match draw {
             Draw::Delete => Change::Delete,

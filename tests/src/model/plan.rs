@@ -191,6 +191,14 @@ pub(super) enum Wanted {
     Other,
     /// The version that no record has.
     Zero,
+    /// Nothing: it always holds.
+    Always,
+    /// The bytes that stand there, visible or not; empty ones if there are none.
+    Bytes,
+    /// A value that never expires.
+    Lasting,
+    /// A value that expires some time.
+    Mortal,
 }
 
 /// The stamp that a client proposes.

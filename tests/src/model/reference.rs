@@ -89,14 +89,16 @@ pub(super) fn expiry_ms(life: Life, stamp: Stamp, kept: u64) -> u64 {
     }
 }
 
-/// Whether a condition holds of the visible version; `standing` is the version that stands there,
-/// visible or not.
-fn holds(wanted: Wanted, visible: Option<Stamp>, standing: Stamp) -> bool {
+/// Whether a condition holds of the visible entry. What it asks for of version and bytes is taken from
+/// the entry that stands there, visible or not.
+fn holds(wanted: Wanted, visible: Option<&Entry>) -> bool {
     match wanted {
         Wanted::Absent => visible.is_none(),
-        Wanted::Present => visible.is_some(),
-        Wanted::Standing => visible == Some(standing),
+        Wanted::Present | Wanted::Standing | Wanted::Bytes => visible.is_some(),
         Wanted::Other | Wanted::Zero => false,
+        Wanted::Always => true,
+        Wanted::Lasting => visible.is_some_and(|entry| entry.expiry_ms == 0),
+        Wanted::Mortal => visible.is_some_and(|entry| entry.expiry_ms != 0),
     }
 }
 
@@ -109,8 +111,6 @@ pub(super) fn effect(
     created: Life,
 ) -> Effect {
     let visible = entry.filter(|entry| entry.is_visible(now_ms));
-    let version = visible.map(|entry| entry.stamp);
-    let standing = entry.map_or(Stamp::ZERO, |entry| entry.stamp);
     let kept = visible.map_or(0, |entry| entry.expiry_ms);
     let present = visible.and_then(|entry| entry.value.as_deref()).unwrap_or_default();
     let becomes = |value: Vec<u8>, life: Life, number: i64| {
@@ -127,9 +127,7 @@ pub(super) fn effect(
         Change::Put(value, Life::Keep) => becomes(value.bytes(), Life::Forever, 0),
         Change::Put(value, life) => becomes(value.bytes(), *life, 0),
         Change::Delete => deleted,
-        Change::PutIf(wanted, ..) | Change::DeleteIf(wanted) if !holds(*wanted, version, standing) => {
-            Effect::Fails
-        }
+        Change::PutIf(wanted, ..) | Change::DeleteIf(wanted) if !holds(*wanted, visible) => Effect::Fails,
         Change::PutIf(_, value, life) => becomes(value.bytes(), *life, 0),
         Change::DeleteIf(_) => deleted,
         Change::Add(operand) => {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pinion_engine::{
-    Answer, Condition, Durability, Effect as Answered, Error, HybridTime, Operation, Origin,
+    Answer, Condition, Durability, Effect as Answered, Error, Expiring, HybridTime, Operation, Origin,
     Result as Engine, Stamp, Update, WriteOptions, Written, answer,
 };
 use pinion_env::Env;
@@ -31,6 +31,8 @@ struct Prepared {
     value: Vec<u8>,
     /// What stands under the key by the reference.
     standing: Stamp,
+    /// Its bytes; none if it is deleted.
+    bytes: Vec<u8>,
     options: WriteOptions,
     before_ms: u64,
 }
@@ -54,13 +56,17 @@ impl Prepared {
         }
     }
 
-    fn condition(&self, wanted: Wanted) -> Condition {
+    fn condition(&self, wanted: Wanted) -> Condition<'_> {
         match wanted {
             Wanted::Absent => Condition::Absent,
             Wanted::Present => Condition::Present,
             Wanted::Standing => Condition::VersionIs(self.standing),
             Wanted::Other => Condition::VersionIs(Stamp { origin: Origin(77), ..self.standing }),
             Wanted::Zero => Condition::VersionIs(Stamp::ZERO),
+            Wanted::Always => Condition::Always,
+            Wanted::Bytes => Condition::ValueIs(&self.bytes),
+            Wanted::Lasting => Condition::Expires(Expiring { from_ms: 1, to_ms: 0, never: true }),
+            Wanted::Mortal => Condition::Expires(Expiring { from_ms: 1, to_ms: u64::MAX, never: false }),
         }
     }
 }
@@ -124,6 +130,7 @@ impl Run<'_> {
         self.counts.add("buffered writes", u64::from(write.buffered));
         Prepared {
             standing: self.reference.stamp(&place),
+            bytes: self.reference.get(&place).and_then(|entry| entry.value.clone()).unwrap_or_default(),
             place,
             change,
             created,
@@ -299,6 +306,7 @@ impl Run<'_> {
             created: Life::Forever,
             value: Vec::new(),
             standing: Stamp::ZERO,
+            bytes: Vec::new(),
             options: WriteOptions::default(),
             before_ms: self.shard.clock_ms(),
         };

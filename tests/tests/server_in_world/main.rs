@@ -6,6 +6,7 @@ mod deadlines;
 mod groups;
 mod namespaces;
 mod pressure;
+mod resp;
 mod stopping;
 
 use std::collections::BTreeMap;

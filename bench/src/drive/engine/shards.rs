@@ -139,7 +139,9 @@ impl Shards {
                 let put = Operation::Put { value, lifetime: self.lifetime };
                 shard.write(&key, put, self.write_options, ended());
             }
-            Ask::Delete { .. } => shard.write(&key, Operation::Delete, self.write_options, ended()),
+            Ask::Delete { .. } => {
+                shard.write(&key, Operation::Delete, self.write_options, ended());
+            }
             Ask::Scan { limit, .. } => self.scan(slot, &key, limit),
         }
     }

@@ -59,6 +59,8 @@ pub struct ShardStats {
     pub pending_operations: u64,
     /// Memory of the memtables in bytes.
     pub memtable_bytes: u64,
+    /// Keys of the memtables, deleted ones included; one that is in several counts in each.
+    pub memtable_records: u64,
     /// Memory of index and filters in bytes.
     pub index_bytes: u64,
     /// Memory of the block cache in bytes.
@@ -103,6 +105,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             compaction_debt_bytes: inner.debt_bytes(),
             pending_operations: inner.pending.borrow().operations() as u64,
             memtable_bytes: inner.memtables.borrow().memory_bytes() as u64,
+            memtable_records: inner.memtables.borrow().records() as u64,
             index_bytes,
             block_cache_bytes: inner.block_cache.stats().bytes,
             row_cache_bytes: inner.row_cache.borrow().memory_bytes() as u64,

@@ -1,6 +1,6 @@
 //! What read-modify-write operations make of a value.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Misfit, Result};
 use crate::operation::Update;
 
 /// The new value of an update, and the number it answers.
@@ -23,9 +23,7 @@ pub(super) fn updated(
     match update {
         Update::Add(operand) => {
             let number = if exists { parse_integer(present)? } else { 0 };
-            let sum = number
-                .checked_add(operand)
-                .ok_or(Error::BadOperation("the sum does not fit a 64-bit integer"))?;
+            let sum = number.checked_add(operand).ok_or(Error::BadOperation(Misfit::Overflow))?;
             Ok((sum.to_string().into_bytes(), sum))
         }
         Update::Append(bytes) => {
@@ -46,13 +44,13 @@ pub(super) fn updated(
             let length = value.len() as i64;
             Ok((value, length))
         }
-        Update::SetExpiry(_) => Err(Error::BadOperation("an expiry is not a change of the value")),
+        Update::SetExpiry(_) => Err(Error::BadOperation(Misfit::NotAChange)),
     }
 }
 
 /// A 64-bit integer as Redis writes one: decimal, no spaces, no plus sign, no leading zeros.
 fn parse_integer(bytes: &[u8]) -> Result<i64> {
-    let bad = Error::BadOperation("the value is not a 64-bit integer in decimal");
+    let bad = Error::BadOperation(Misfit::NotAnInteger);
     let text = std::str::from_utf8(bytes).map_err(|_| bad.clone())?;
     let number: i64 = text.parse().map_err(|_| bad.clone())?;
     if number.to_string() == text { Ok(number) } else { Err(bad) }

@@ -20,7 +20,7 @@ use super::pending::{PendingWrite, StagedBatch, StagedEntry};
 use super::update::updated;
 use super::{Inner, Shard};
 use crate::compaction::Verdict;
-use crate::error::{Error, Result};
+use crate::error::{Error, Misfit, Result};
 use crate::key::{KEY_BYTES_MAX, Key};
 use crate::log::LogOp;
 use crate::operation::{
@@ -60,31 +60,44 @@ impl Standing {
 impl<E: Env, W: Waiter> Shard<E, W> {
     /// Writes one key. Answered through the waiter, possibly before this returns. A plain put or
     /// delete allocates nothing in steady state.
-    pub fn write(&self, key: &Key<'_>, operation: Operation<'_>, options: WriteOptions, waiter: W) {
+    ///
+    /// Returns whether it is decided what the write does, so that writes of the key that are started
+    /// from now on come after it; if not, it waits for a table.
+    pub fn write(&self, key: &Key<'_>, operation: Operation<'_>, options: WriteOptions, waiter: W) -> bool {
         let inner = &*self.inner;
         if let Err(error) = inner.admit(key, &operation, &options) {
             inner.counters.writes_refused.add(1);
-            return waiter.complete(Err(error));
+            waiter.complete(Err(error));
+            return true;
         }
         let stamp = match inner.stamp_of(&options) {
             Ok(stamp) => stamp,
-            Err(error) => return waiter.complete(Err(error)),
+            Err(error) => {
+                waiter.complete(Err(error));
+                return true;
+            }
         };
         let plain = matches!(operation, Operation::Put { .. } | Operation::Delete);
         if plain && stamp > inner.stamp_floor.get() {
-            return inner.decide_and_stage(key, operation, stamp, None, &options, waiter);
+            inner.decide_and_stage(key, operation, stamp, None, &options, waiter);
+            return true;
         }
         // The decision needs the present version: from memory, from cached blocks, or read.
         if inner.newest_in_memory(key, |_| ()).is_some() {
-            return inner.decide_and_stage(key, operation, stamp, None, &options, waiter);
+            inner.decide_and_stage(key, operation, stamp, None, &options, waiter);
+            return true;
         }
         let mut waiter = Some(waiter);
         let decided = inner.tables_now(key, |record| {
             let waiter = waiter.take().expect("visited once");
             inner.decide_and_stage(key, operation, stamp, record, &options, waiter);
         });
-        if let (Err(super::NeedsRead), Some(waiter)) = (decided, waiter) {
-            self.look_and_write(key, operation, options, waiter);
+        match (decided, waiter) {
+            (Err(super::NeedsRead), Some(waiter)) => {
+                self.look_and_write(key, operation, options, waiter);
+                false
+            }
+            _ => true,
         }
     }
 
@@ -204,13 +217,15 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             Operation::Delete => (0, false),
             Operation::PutIf { value, .. } => (value.len(), true),
             Operation::DeleteIf { .. } => (0, true),
-            Operation::Update(Update::Append(bytes)) => (bytes.len(), true),
-            Operation::Update(Update::SetRange { offset, bytes }) => (*offset as usize + bytes.len(), true),
-            Operation::Update(_) => (0, true),
+            Operation::Update(update) | Operation::UpdateIf { update, .. } => match update {
+                Update::Append(bytes) => (bytes.len(), true),
+                Update::SetRange { offset, bytes } => (*offset as usize + bytes.len(), true),
+                Update::Add(_) | Update::SetExpiry(_) => (0, true),
+            },
         };
         self.check_value(value_bytes)?;
         if conditional && options.stamp.is_some() {
-            return Err(Error::BadOperation("a conditional write or update takes no stamp of the client's"));
+            return Err(Error::BadOperation(Misfit::Stamped));
         }
         self.admit_bytes(key.user.len() + value_bytes, 1, options)
     }
@@ -301,7 +316,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         stamp: Stamp,
         in_tables: Option<RecordView<'_>>,
         options: &WriteOptions,
-        waiter: W,
+        mut waiter: W,
     ) {
         let plain = match operation {
             Operation::Put { value, lifetime } => Some((RecordKind::Value, value, lifetime)),
@@ -345,7 +360,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let now_ms = stamp.millis();
         let ceiling_ms = self.ceiling_durable.get().millis();
         let rests_on_clock = Cell::new(false);
-        let decide = |current: Option<RecordView<'_>>| {
+        let mut decide = |current: Option<RecordView<'_>>| {
             // By a clock that a crash and a clock set back would take back with it.
             let expires_early = |record: &RecordView<'_>| {
                 record.kind != RecordKind::Tombstone
@@ -354,6 +369,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             };
             rests_on_clock.set(current.as_ref().is_some_and(expires_early));
             let current = current.filter(|record| record.is_visible(now_ms));
+            waiter.decided(current.as_ref());
             self.decide(operation, stamp, current, options.created).ok_or_else(|| Written {
                 effect: Effect::ConditionFailed,
                 stamp: current.map_or(Stamp::ZERO, |record| record.stamp),
@@ -389,7 +405,6 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         current: Option<RecordView<'_>>,
         created: Lifetime,
     ) -> Option<Result<Decision<'static>>> {
-        let version = current.map(|record| record.stamp);
         let kept = current.map_or(0, |record| record.expiry_ms);
         let value = |value: Vec<u8>, lifetime: Lifetime, number: i64| Decision {
             kind: RecordKind::Value,
@@ -398,8 +413,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             number,
         };
         Some(match operation {
-            Operation::PutIf { condition, .. } | Operation::DeleteIf { condition }
-                if !condition.holds(version) =>
+            Operation::PutIf { condition, .. }
+            | Operation::DeleteIf { condition }
+            | Operation::UpdateIf { condition, .. }
+                if !condition.holds(current.as_ref()) =>
             {
                 return None;
             }
@@ -411,11 +428,12 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 expiry_ms: 0,
                 number: 0,
             }),
-            Operation::Update(Update::SetExpiry(lifetime)) => match current {
+            Operation::Update(Update::SetExpiry(lifetime))
+            | Operation::UpdateIf { update: Update::SetExpiry(lifetime), .. } => match current {
                 None => return None,
                 Some(record) => Ok(value(record.value.to_vec(), lifetime, 0)),
             },
-            Operation::Update(update) => {
+            Operation::Update(update) | Operation::UpdateIf { update, .. } => {
                 let present = current.map_or(&[][..], |record| record.value);
                 updated(present, current.is_some(), update, self.options.value_bytes_max).map(
                     |(bytes, number)| {

@@ -89,7 +89,7 @@ pub(crate) struct Attempt {
     /// Keys, by their index, and what is done to them; several for a batch.
     pub(crate) actions: Vec<(usize, Action)>,
     /// What must hold, if it is conditional.
-    pub(crate) condition: Option<Condition>,
+    pub(crate) condition: Option<Condition<'static>>,
     /// When it is answered.
     pub(crate) durability: Durability,
     /// The client's stamp.

@@ -193,11 +193,14 @@ enum Applied {
 }
 
 /// Whether a condition may hold, and whether it may not.
-fn may_hold(condition: Condition, base: &Base) -> (bool, bool) {
+fn may_hold(condition: Condition<'_>, base: &Base) -> (bool, bool) {
     match (condition, base) {
         (Condition::Absent, base) => (base.is_none(), base.is_some()),
         (Condition::Present, base) => (base.is_some(), base.is_none()),
-        (Condition::VersionIs(_), None) => (false, true),
+        (Condition::Always, _) => (true, false),
+        (Condition::VersionIs(_) | Condition::ValueIs(_) | Condition::Expires(_), None) => (false, true),
+        // Histories draw none of these: whatever is answered may be.
+        (Condition::ValueIs(_) | Condition::Expires(_), Some(_)) => (true, true),
         (Condition::VersionIs(stamp), Some(((low, high), _))) => {
             (*low <= stamp && stamp <= *high, *low != stamp || *high != stamp)
         }

@@ -454,7 +454,7 @@ pub(crate) struct Request {
     /// When it is answered.
     pub(crate) durability: Durability,
     /// What must hold.
-    pub(crate) condition: Option<pinion_engine::Condition>,
+    pub(crate) condition: Option<pinion_engine::Condition<'static>>,
     /// The client's stamp.
     pub(crate) proposed: Option<Stamp>,
     /// The write that this one repeats.
