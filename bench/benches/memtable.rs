@@ -1,6 +1,7 @@
 //! The memtable's hot pieces: insert, overwrite, get and miss, with 32-byte keys and 512-byte values.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pinion_engine::{HybridTime, Key, Memtable, NamespaceId, Origin, RecordKind, RecordView, Stamp};
@@ -62,5 +63,9 @@ fn memtable(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, memtable);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = memtable
+}
 criterion_main!(benches);

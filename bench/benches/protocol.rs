@@ -2,6 +2,7 @@
 //! chunk into frames.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pinion_protocol::{
@@ -95,5 +96,9 @@ fn count(frames: &mut Frames, mut chunk: &[u8]) -> usize {
     bytes
 }
 
-criterion_group!(benches, requests, replies, chunks);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = requests, replies, chunks
+}
 criterion_main!(benches);

@@ -34,12 +34,14 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::load::Work;
+use crate::output::say;
 use crate::ratio::{self, HotPlan};
 use crate::report::compare::read_runs;
 use crate::roof::limits;
 use crate::{flame, report, roof, stall};
 
 mod drive;
+mod peers;
 
 /// The name of the subcommand that [`Args`] belong to.
 const NAME: &str = "bench";
@@ -57,7 +59,7 @@ enum Command {
     ///
     /// Starts its own servers on one cpu, in directories of their own, and the load on another.
     Hot(HotArgs),
-    /// Insert the records of a workload into a running target.
+    /// Insert the records of a workload into a target: a running server, or an engine in this process.
     Load(drive::DriveArgs),
     /// Run a workload against a target that was loaded.
     Run(drive::RunArgs),
@@ -73,6 +75,10 @@ enum Command {
     ///
     /// Makes files of its own and removes them.
     Roofs(RoofsArgs),
+    /// Compare this build with Redis, and its engine with RocksDB and fjall.
+    ///
+    /// Starts the servers that are installed; says what is missing. Takes about a quarter of an hour.
+    Peers(peers::PeersArgs),
     /// Draw a flame graph of what `perf script` printed, or of folded stacks.
     Flame(FlameArgs),
     /// A bare server that answers bytes with bytes.
@@ -267,6 +273,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Stall(args) => stall(args),
         Command::Compare(args) => compare(&args),
         Command::Roofs(args) => roofs(args),
+        Command::Peers(args) => peers::peers(args),
         Command::Flame(args) => flame(args),
         Command::RoofEcho(args) => roof(args, None),
         Command::RoofLog(args) => roof(args.roof, Some(&args.log)),
@@ -309,7 +316,7 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
         seed: args.seed,
         cpu: args.cpu,
     })?;
-    println!("{report}");
+    say(format_args!("{report}\n"));
     if let Some(path) = args.json {
         let text = serde_json::to_string_pretty(&report).expect("numbers and text only");
         std::fs::write(&path, text + "\n").map_err(Error::file(path))?;
@@ -321,7 +328,7 @@ fn stall(args: StallArgs) -> Result<ExitCode> {
 fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let (a, b) = (read_runs(&args.a)?, read_runs(&args.b)?);
     let comparison = report::compare::compare(&a, &b, args.bound_percent)?;
-    print!("{comparison}");
+    say(format_args!("{comparison}"));
     Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -355,7 +362,7 @@ fn flame(args: FlameArgs) -> Result<ExitCode> {
         title,
         unit: args.unit,
     })?;
-    println!("{shares}");
+    say(format_args!("{shares}\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -370,7 +377,7 @@ fn roof(args: RoofArgs, log: Option<&Path>) -> Result<ExitCode> {
     let RoofArgs { listen, request_bytes, response_bytes } = args;
     // It stays on the cpu on which it was started.
     let options = roof::Options { listen, cpu: None, request_bytes, response_bytes };
-    let bound = |address| println!("listening on {address}");
+    let bound = |address| say(format_args!("listening on {address}\n"));
     let stop = AtomicBool::new(false);
     match log {
         None => roof::echo::serve(&options, bound, &stop)?,
@@ -408,6 +415,7 @@ mod tests {
             parse("bench load -P some.file --target redis://localhost:6379"),
             Ok(Command::Load(_))
         ));
+        assert!(matches!(parse("bench run --target engine:dir --threads 2 --depth 16"), Ok(Command::Run(_))));
         let Ok(Command::Compare(compare)) = parse("bench compare A.json B.json") else {
             panic!("it should parse");
         };
@@ -423,6 +431,7 @@ mod tests {
             "bench flame x",
             "bench hot --work scan",
             "bench load --target 127.0.0.1:7600",
+            "bench load --target engine:",
             "bench roof-log",
             "bench roofs --file-mib 0",
             "bench run --find-max",

@@ -64,6 +64,16 @@ pub enum Error {
     /// A shard in this process failed.
     #[error("the shard failed: {0}")]
     Engine(#[from] pinion_engine::Error),
+    /// Another engine in this process could not be opened.
+    #[error("{name} in {dir}: {reason}", dir = dir.display())]
+    Peer {
+        /// Which.
+        name: &'static str,
+        /// Its directory.
+        dir: PathBuf,
+        /// What it said.
+        reason: String,
+    },
     /// The runtime in this process did not start.
     #[error("{0}")]
     Runtime(#[from] pinion_runtime::RuntimeError),

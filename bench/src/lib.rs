@@ -2,12 +2,16 @@
 //!
 //! Mounted by the command line as `pinion bench` (see [`command`]). Nothing here serves anybody's
 //! data.
+// A reader that has gone is no panic: see `output`.
+#![deny(clippy::print_stdout)]
 
 pub mod command;
 pub mod drive;
 mod error;
 pub mod flame;
 pub mod load;
+mod output;
+pub mod peers;
 pub mod ratio;
 pub mod report;
 pub mod roof;

@@ -3,7 +3,7 @@
 //! That this file exists makes `cargo test` build the binary, which the tests of real servers
 //! start; they live in the crate of tests.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn pinion(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pinion")).args(arguments).output().expect("the binary was built")
@@ -30,4 +30,52 @@ fn what_cannot_work_has_its_exit_code() {
     assert_eq!(pinion(&["serve", "--config", "/nonexistent.toml"]).status.code(), Some(2));
     // Nothing listens on port 1.
     assert_eq!(pinion(&["--connect", "127.0.0.1:1", "get", "key"]).status.code(), Some(3));
+}
+
+#[test]
+fn a_load_that_cannot_be_says_what_to_do() {
+    let load = |arguments: &[&str]| {
+        let output = pinion(&[&["bench", "load"], arguments].concat());
+        assert!(output.stdout.is_empty());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = load(&["-p", "recordcont=5"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(2), "pinion: there is no property recordcont; did you mean recordcount?\n")
+    );
+    let (code, said) = load(&["-p", "recordcount=many"]);
+    assert!(code == Some(2) && said.contains("many"), "{said}");
+    let (code, said) = load(&["--target", "127.0.0.1:7600"]);
+    assert!(code == Some(2) && said.contains("pinion://HOST:PORT"), "{said}");
+    // Nothing listens on port 1.
+    let (code, said) = load(&["--target", "pinion://127.0.0.1:1"]);
+    assert!(
+        code == Some(3) && said.contains("connecting to 127.0.0.1:1: ") && said.contains("running"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let dir = tempfile::tempdir().expect("the directory of temporary files can be written");
+    let (folded, svg) = (dir.path().join("stacks.folded"), dir.path().join("stacks.svg"));
+    std::fs::write(&folded, "main;work 3\n").expect("it was just made");
+    let (reader, writer) = std::io::pipe().expect("the system has pipes");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinion"));
+    command
+        .args(["bench", "flame"])
+        .arg(&folded)
+        .arg("--out")
+        .arg(&svg)
+        .stdout(writer)
+        .stderr(Stdio::piped());
+    let output = command.output().expect("the binary was built");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(svg.exists());
 }

@@ -1,14 +1,15 @@
 //! `pinion bench load` and `pinion bench run`: the options of the load tool, and where its report goes.
 
 use std::fs;
-use std::io::{IsTerminal as _, stderr};
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, stdout};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::seconds;
-use crate::drive::{self, Phase, Plan, Slo, Target};
+use crate::drive::{self, Engine, Phase, Plan, Slo, Target};
 use crate::error::{Error, Result};
+use crate::output::{note, say};
 use crate::report::{RunReport, csv, hdr, html, text};
 use crate::workload::Workload;
 
@@ -29,18 +30,22 @@ pub(super) struct DriveArgs {
     /// One property, after those of files; may be repeated.
     #[arg(short, long = "property", value_name = "NAME=VALUE")]
     property: Vec<String>,
-    /// The target: `pinion://HOST:PORT` or `redis://HOST:PORT`.
+    /// The target: a server (pinion://HOST:PORT, redis://HOST:PORT), or an engine in this process
+    /// (engine:DIR is Pinion's; rocksdb:DIR and fjall:DIR, if they were compiled in).
     #[arg(long, default_value = "pinion://127.0.0.1:7600")]
     target: Target,
-    /// Threads of the generator.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Connections of all threads [default: 64, or the property threadcount].
+    /// Threads of the generator [default: 1]. Of engine:DIR each is a core with shards of its own, of
+    /// rocksdb:DIR and fjall:DIR each has one operation in flight [default there: the property
+    /// threadcount].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Connections of all threads to a server [default: 64, or the property threadcount].
     #[arg(long)]
     connections: Option<usize>,
-    /// Operations in flight on each connection.
-    #[arg(long, default_value_t = 1)]
-    depth: usize,
+    /// Operations in flight on each connection, or of each thread of engine:DIR [default: 1; there: the
+    /// property threadcount, shared by the threads].
+    #[arg(long)]
+    depth: Option<usize>,
     /// Check every value that is read; a run is followed by reading every record. The records must have
     /// been loaded with --verify.
     #[arg(long)]
@@ -48,7 +53,7 @@ pub(super) struct DriveArgs {
     /// Of everything that is drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Cpus of the threads, in turn.
+    /// Cpus of the threads, in turn; an engine in this process stays on them.
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
     /// The target's process, to tell how busy it was.
@@ -104,15 +109,23 @@ impl DriveArgs {
     fn plan(&self) -> Result<Plan> {
         let workload = Workload::new(&self.workload, &self.files, &self.property)?;
         let said = (workload.thread_count > 0).then_some(workload.thread_count);
-        let connections = self.connections.or(said).unwrap_or(CONNECTIONS_DEFAULT);
+        let engine = self.target.engine();
+        let is_peer = engine.is_some_and(|engine| engine != Engine::Pinion);
+        let threads = self.threads.or(said.filter(|_| is_peer)).unwrap_or(1);
+        let connections = match engine {
+            None => self.connections.or(said).unwrap_or(CONNECTIONS_DEFAULT),
+            Some(_) => self.connections.unwrap_or(threads),
+        };
+        let shared_out = said.filter(|_| engine == Some(Engine::Pinion));
+        let depth = self.depth.or(shared_out.map(|all| all.div_ceil(threads.max(1)))).unwrap_or(1);
         Ok(Plan {
             rate: (workload.rate > 0.0).then_some(workload.rate),
             seconds: (workload.seconds_max > 0).then(|| Duration::from_secs(workload.seconds_max)),
             workload,
             target: self.target.clone(),
-            threads: self.threads,
+            threads,
             connections,
-            depth: self.depth,
+            depth,
             warmup: Duration::ZERO,
             verify: self.verify,
             seed: self.seed,
@@ -125,8 +138,9 @@ impl DriveArgs {
 
 /// Inserts the records.
 pub(super) fn load(args: &DriveArgs) -> Result<ExitCode> {
-    let report = drive::run(&args.plan()?, Phase::Load)?;
-    args.forms.write(&report)
+    let plan = args.plan()?;
+    drive::stop_on_signals()?;
+    args.forms.write(&drive::run(&plan, Phase::Load)?)
 }
 
 /// Does the workload's operations.
@@ -140,50 +154,67 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let default = if plan.seconds.is_some() { WARMUP_DEFAULT } else { Duration::ZERO };
     plan.warmup = args.warmup.unwrap_or(default);
+    drive::stop_on_signals()?;
     if !args.find_max {
         return args.drive.forms.write(&drive::run(&plan, Phase::Run)?);
     }
     let found = drive::find_max(&plan, &args.slo, |rate, _, breach| {
-        println!("{rate:>10.0} ops/s: {}", breach.unwrap_or("kept"));
+        say(format_args!("{rate:>10.0} ops/s: {}\n", breach.unwrap_or("kept")));
     })?;
-    match found.best {
-        Some(report) => {
-            println!(
-                "highest rate that kept its promise: {:.0} ops/s",
-                report.rate_per_second.unwrap_or(0.0)
-            );
-            args.drive.forms.write(&report)
-        }
-        None => {
-            println!("no rate kept the promise");
+    if let Some(best) = &found.best {
+        let so_far = if found.ended.is_some() { " until the search ended early" } else { "" };
+        let rate = best.rate_per_second.unwrap_or(0.0);
+        say(format_args!("highest rate that kept its promise{so_far}: {rate:.0} ops/s\n"));
+    } else if found.ended.is_none() {
+        say(format_args!("no rate kept the promise\n"));
+    }
+    // What ended early is told when there is nothing better to tell.
+    let written = match found.best.as_ref().or(found.ended.as_ref()) {
+        Some(report) => args.drive.forms.write(report)?,
+        None => ExitCode::FAILURE,
+    };
+    match found.ended.filter(|_| found.best.is_some()) {
+        Some(RunReport { rate_per_second, ended, .. }) => {
+            let (rate, why) = (rate_per_second.unwrap_or(0.0), ended.unwrap_or_default());
+            say(format_args!("the search ended early, at {rate:.0} ops/s: {why}\n"));
             Ok(ExitCode::FAILURE)
         }
+        None => Ok(written),
     }
 }
 
 impl Forms {
     /// Writes a report in every form that is wanted. The code is a failure when the run ended early or an
     /// operation failed.
+    ///
+    /// # Errors
+    /// A file could not be written; the others were.
     fn write(&self, report: &RunReport) -> Result<ExitCode> {
-        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String>| match path {
-            Some(path) => fs::write(path, text()?).map_err(Error::file(path)),
-            None => Ok(()),
-        };
+        say(format_args!("{}", if self.ycsb { text::ycsb(report) } else { text::summary(report) }));
         let json = || {
             let text = serde_json::to_string_pretty(report).expect("numbers and text only");
             Ok(text + "\n")
         };
-        write(&self.json, &json)?;
-        write(&self.csv, &|| Ok(csv::intervals(report)))?;
-        write(&self.hdr, &|| hdr::log(report))?;
-        write(&self.html, &|| Ok(html::page(report)))?;
-        print!("{}", if self.ycsb { text::ycsb(report) } else { text::summary(report) });
+        let written = [
+            write(self.json.as_deref(), json),
+            write(self.csv.as_deref(), || Ok(csv::intervals(report))),
+            write(self.hdr.as_deref(), || hdr::log(report)),
+            write(self.html.as_deref(), || Ok(html::page(report))),
+        ];
         if let Some(ended) = &report.ended
-            && !stderr().is_terminal()
+            && !stdout().is_terminal()
         {
-            eprintln!("ended early: {ended}");
+            note(format_args!("ended early: {ended}\n"));
         }
+        written.into_iter().collect::<Result<()>>()?;
         let failed: u64 = report.kinds.iter().map(|kind| kind.failed).sum();
         Ok(if report.ended.is_none() && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn write(path: Option<&Path>, text: impl FnOnce() -> Result<String>) -> Result<()> {
+    match path {
+        Some(path) => fs::write(path, text()?).map_err(Error::file(path)),
+        None => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Phase, Plan, run};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::RunReport;
 use crate::workload::Kind;
 
@@ -62,33 +62,34 @@ impl fmt::Display for Slo {
 }
 
 /// What a search found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// The run at the highest rate that kept the promises; none if no rate did.
     pub best: Option<RunReport>,
-    /// Rates that were tried, and why they did not keep the promises, if they did not.
+    /// Rates that were tried to the end, and why they did not keep the promises, if they did not.
     pub tried: Vec<(f64, Option<String>)>,
+    /// The run that ended before its time, and the search with it; none if the search went to its end.
+    pub ended: Option<RunReport>,
 }
 
 /// Searches the highest rate; `tell` hears of every run.
 ///
 /// # Errors
-/// As [`run`]; a run that ended early ends the search.
+/// As [`run`]. A run that ended early ends the search: [`Found::ended`].
 pub fn find_max(
     plan: &Plan,
     slos: &[Slo],
     mut tell: impl FnMut(f64, &RunReport, Option<&str>),
 ) -> Result<Found> {
     let (mut kept, mut broken) = (0.0_f64, f64::INFINITY);
-    let mut found = Found { best: None, tried: Vec::new() };
+    let mut found = Found::default();
     let mut rate = plan.rate.unwrap_or(1000.0);
     for _ in 0..RUNS_MAX {
         let plan = Plan { rate: Some(rate), ..plan.clone() };
         let report = run(&plan, Phase::Run)?;
-        if let Some(ended) = &report.ended {
-            return Err(Error::Server(format!(
-                "at {rate:.0} operations per second the run ended early: {ended}"
-            )));
+        if report.ended.is_some() {
+            found.ended = Some(report);
+            break;
         }
         let breach = breach(&report, rate, slos);
         tell(rate, &report, breach.as_deref());

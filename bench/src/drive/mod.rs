@@ -1,59 +1,81 @@
 //! The load tool: runs a workload against a target and reports what it saw.
 //!
 //! A load has threads, each with connections on a bare io_uring of its own, each connection with a
-//! number of operations in flight. Closed loop: as many as possible, which finds the ceiling. Open loop:
-//! at a given rate, which tells the latency that users would see at that rate.
+//! number of operations in flight. An engine in this process is asked without connections: Pinion's by one
+//! thread on each of its cores, with operations in flight, others by threads that wait. Closed loop: as many
+//! as possible, which finds the ceiling. Open loop: at a given rate, which tells the latency that users
+//! would see at that rate.
 //!
 //! Phases: *load* inserts the records, in the order of their numbers; *run* does the workload's
 //! operations. When values are verified, *verify* follows: every record is read, and must hold what
 //! was acknowledged last, or a write whose outcome is unknown.
 //!
-//! Failure: when a connection breaks or the target goes silent, the load ends, and what was counted
-//! until then is reported, with the reason in [`RunReport::ended`].
+//! Failure: when a connection breaks, the target goes silent or a signal comes ([`stop_on_signals`]), the
+//! load ends, and what was counted until then is reported, with the reason in [`RunReport::ended`].
 //!
 //! | file | subject |
 //! |---|---|
-//! | `target` | addresses, what a target says of itself |
-//! | `speech` | requests and answers, whatever the protocol |
-//! | `native`, `resp` | the two protocols |
+//! | `target` | addresses and directories, what a target says of itself |
+//! | `crew` | the threads of a phase |
+//! | `operations` | one thread: what it asks, and what comes of it |
+//! | `part` | which records it asks for |
 //! | `shared` | what threads share: budget, inserts, the ledger of verified values |
-//! | `worker` | one thread |
+//! | `span` | when a phase begins and ends |
+//! | `speech` | requests and answers, whatever the way |
+//! | `sockets` | the way over the network |
+//! | `native`, `resp` | the two protocols |
+//! | `engine` | Pinion's engine in this process |
+//! | `peers` | other engines in this process |
+//! | `blocking` | a thread that waits for an engine |
+//! | `process` | what the system counts of this process |
 //! | `tally` | counts |
 //! | `live` | the progress line |
 //! | `find` | the highest rate that keeps a promise |
+//! | `signals` | an end before the time |
 
+mod blocking;
+mod crew;
+mod engine;
 mod find;
 mod live;
 mod native;
+mod operations;
+mod part;
+mod peers;
+mod process;
 mod resp;
 mod shared;
+mod signals;
+mod sockets;
+mod span;
 mod speech;
 mod tally;
 mod target;
 #[cfg(test)]
 mod tests;
-mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Barrier, OnceLock, mpsc};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 pub use find::{Found, Slo, find_max};
-pub use target::{Description, Speech, Target};
+pub use signals::stop_on_signals;
+pub use target::{Description, Engine, Speech, Target};
 
+use crew::Outcome;
 use shared::{Ledger, Shared};
-use tally::{Second, Tally};
-use worker::{Job, Worker};
 
 use crate::error::{Error, Result};
-use crate::load::{CONNECTIONS_MAX, DEPTH_MAX, pin_to_cpu, process_cpu_time};
+use crate::load::{CONNECTIONS_MAX, DEPTH_MAX};
 use crate::ratio::summary::Machine;
-use crate::report::{Interval, RunReport};
-use crate::workload::{Kind, Workload};
+use crate::report::RunReport;
+use crate::workload::{Kind, ScanOrder, Workload};
 
 /// A generator that is busier than this measures itself, in percent of a cpu.
-const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
+pub(crate) const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
+/// New records that are expected of a run that ends by its time, as a multiple of those that were loaded:
+/// then every tenth draw at least is of a record that is there.
+const EXPECTED_INSERTS_MAX: u64 = 9;
 /// Records may be verified up to this many: each takes 16 bytes.
 const VERIFIED_RECORDS_MAX: u64 = 200_000_000;
 
@@ -77,9 +99,10 @@ pub struct Plan {
     pub target: Target,
     /// Threads of the generator.
     pub threads: usize,
-    /// Connections of all threads, a multiple of the threads.
+    /// Connections of all threads, a multiple of the threads; as many as threads for an engine in this
+    /// process, where there are none.
     pub connections: usize,
-    /// Operations in flight on each.
+    /// Operations in flight on each; 1 for peers in this process, whose callers wait.
     pub depth: usize,
     /// Operations per second of a run; `None` = as many as possible.
     pub rate: Option<f64>,
@@ -91,9 +114,11 @@ pub struct Plan {
     pub verify: bool,
     /// Of everything that is drawn.
     pub seed: u64,
-    /// The cpus of the threads, in turn; empty = wherever the system likes.
+    /// The cpus of the threads, in turn; empty = wherever the system likes. Pinion's engine takes the
+    /// first cpus then, and its cores stay on them; a peer in this process stays on all of these, with the
+    /// threads that it has of its own.
     pub cpus: Vec<usize>,
-    /// The target's process, to tell how busy it was.
+    /// The target's process, to tell how busy it was; an engine in this process tells by itself.
     pub target_process: Option<u32>,
     /// Whether a progress line is shown on standard error.
     pub progress: bool,
@@ -105,6 +130,11 @@ impl Plan {
         if self.threads == 0 || self.connections == 0 || !self.connections.is_multiple_of(self.threads) {
             let (connections, threads) = (self.connections, self.threads);
             return usage(format!("{connections} connections cannot be shared evenly by {threads} threads"));
+        }
+        if let Some(engine) = self.target.engine() {
+            self.check_in_process(engine)?;
+        } else {
+            self.check_network()?;
         }
         if self.connections / self.threads > CONNECTIONS_MAX {
             return usage(format!("a thread has at most {CONNECTIONS_MAX} connections"));
@@ -130,6 +160,80 @@ impl Plan {
         Ok(())
     }
 
+    fn check_network(&self) -> Result<()> {
+        let setup = &self.workload.setup;
+        let named = [
+            ("memorymib", setup.memory_mib.is_some()),
+            ("shards", setup.shards.is_some()),
+            ("directio", setup.direct_io.is_some()),
+        ];
+        if let Some((name, _)) = named.into_iter().find(|(_, is_given)| *is_given) {
+            let target = &self.target;
+            return Err(Error::Usage(format!(
+                "property {name} is for an engine in this process: {target} has settings of its own"
+            )));
+        }
+        if setup.scan_order == Some(ScanOrder::Placement) {
+            return Err(Error::Usage("scans over the network are in the order of keys".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_in_process(&self, engine: Engine) -> Result<()> {
+        let (name, setup) = (engine.name(), &self.workload.setup);
+        let usage = |text: String| Err(Error::Usage(text));
+        if self.connections != self.threads {
+            return usage(format!(
+                "{name} in this process has no connections: --threads and --depth say all"
+            ));
+        }
+        if self.target_process.is_some() {
+            return usage(format!("{name} runs in this process: there is no other one to watch"));
+        }
+        if engine == Engine::Pinion {
+            if setup.direct_io == Some(false) {
+                return usage(format!("{name} always reads and writes past the page cache"));
+            }
+            return Ok(());
+        }
+        if self.depth != 1 {
+            return usage(format!("{name} is asked by threads that wait: --threads, not --depth"));
+        }
+        if self.workload.ttl_ms > 0 {
+            return usage(format!("{name} has no time to live for each record"));
+        }
+        if setup.shards.is_some() {
+            return usage(format!("{name} has no shards"));
+        }
+        if setup.scan_order == Some(ScanOrder::Placement) {
+            return usage(format!("{name} places records in the order of keys: scanorder=keys"));
+        }
+        if engine == Engine::Fjall && setup.direct_io == Some(true) {
+            return usage(format!("{name} has no direct I/O"));
+        }
+        Ok(())
+    }
+
+    /// New records that a run may bring, which a distribution must know beforehand if what is popular is
+    /// not to change with every insert. YCSB's guess is twice what the operations should come to. Where
+    /// it is time that ends the run, the rate tells the operations; without one, the guess is as many as
+    /// there are. Records beyond the guess are not asked for; too high a guess costs draws (see
+    /// [`Chooser::new`](crate::workload::draw::Chooser::new)), so it has a bound.
+    fn expected_inserts(&self) -> u64 {
+        let Workload { operation_count, insert_count, .. } = self.workload;
+        let share = self.workload.share(Kind::Insert);
+        let guess = |operations: f64| (operations * share * 2.0) as u64;
+        match (operation_count, self.rate, self.seconds) {
+            _ if share <= 0.0 => 0,
+            (0, Some(rate), Some(seconds)) => {
+                let operations = rate * (self.warmup + seconds).as_secs_f64();
+                guess(operations).min(EXPECTED_INSERTS_MAX * insert_count)
+            }
+            (0, ..) => insert_count,
+            (operations, ..) => guess(operations as f64),
+        }
+    }
+
     fn budget(&self, phase: Phase) -> u64 {
         match phase {
             Phase::Load | Phase::Verify => self.workload.insert_count,
@@ -145,32 +249,30 @@ impl Plan {
 /// [`Error::Usage`], or the target could not be reached at all. What happens later is in the report.
 pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
     plan.check(phase)?;
-    let address = plan.target.address()?;
-    let before = plan.target.describe();
     let workload = &plan.workload;
     let next_insert = if phase == Phase::Load { workload.insert_start } else { workload.record_count };
     let ledger = plan.verify.then(|| {
         let expected = (workload.operation_count as f64 * workload.share(Kind::Insert) * 1.1) as u64;
         let expected = if workload.share(Kind::Insert) > 0.0 { expected.max(1 << 20) } else { 0 };
-        Ledger::new(workload.insert_start, workload.record_count.max(workload.insert_count), expected)
+        let records = workload.record_count.max(workload.insert_count);
+        Arc::new(Ledger::new(workload.insert_start, records, expected))
     });
-    let shared = Shared::new(plan.budget(phase), next_insert, ledger);
-    let mut outcome = drive(plan, phase, &shared, address)?;
+    let shared = Arc::new(Shared::new(plan.budget(phase), plan.threads, next_insert, ledger.clone()));
+    let mut outcome = crew::drive(plan, phase, &shared)?;
     let mut kinds = outcome.tally.report();
     if plan.verify && phase == Phase::Run && outcome.error.is_none() {
         // Those that the run has inserted, too.
-        let next_insert = shared.inserts.last() + 1;
-        let again = Shared::new(next_insert - workload.insert_start, next_insert, shared.ledger);
-        let verified = drive(plan, Phase::Verify, &again, address).unwrap_or_else(Outcome::failed);
+        let end = shared.inserts.end();
+        let again = Arc::new(Shared::new(end - workload.insert_start, plan.threads, end, ledger));
+        let verified = crew::drive(plan, Phase::Verify, &again).unwrap_or_else(Outcome::failed);
         kinds.extend(verified.tally.report());
         outcome.error = outcome.error.or(verified.error);
         if outcome.tally.first_failure.is_none() {
             outcome.tally.first_failure = verified.tally.first_failure;
         }
     }
-    let after: BTreeMap<String, u64> = plan.target.describe().counters.into_iter().collect();
-    let counters = before
-        .counters
+    let after: BTreeMap<String, u64> = std::mem::take(&mut outcome.after.counters).into_iter().collect();
+    let counters = std::mem::take(&mut outcome.before.counters)
         .into_iter()
         .filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
     let seconds = outcome.seconds.max(1e-9);
@@ -185,7 +287,7 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         workload: workload.name.clone(),
         properties: workload.properties.clone(),
         target: plan.target.to_string(),
-        target_facts: before.facts,
+        target_facts: outcome.before.facts,
         machine_facts: Machine::this().facts(),
         threads: plan.threads as u32,
         connections: plan.connections as u32,
@@ -198,13 +300,26 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         generator_cpu_percent,
         target_cpu_percent: outcome.target_cpu.map(cpu),
         warnings: Vec::new(),
-        ended: outcome.error.as_ref().map(ToString::to_string),
+        ended: outcome.error.as_ref().map(why),
         kinds,
         intervals: outcome.intervals,
         target_counters: counters.collect(),
     };
     warn(&mut report, plan, outcome.tally.first_failure);
     Ok(report)
+}
+
+/// Why a load ended early, for somebody who has not seen it happen.
+fn why(error: &Error) -> String {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        Error::Io(error)
+            if matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe) =>
+        {
+            format!("the target closed a connection ({error}); what was under way then may have been applied")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
@@ -215,7 +330,9 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     if report.operations == 0 && plan.warmup > Duration::ZERO {
         warnings.push("nothing was measured: it ended during its warm-up".to_owned());
     }
-    if report.generator_cpu_percent > GENERATOR_CPU_PERCENT_MAX {
+    let engine = plan.target.engine();
+    // In one process the generator's time is the engine's, too.
+    if engine.is_none() && report.generator_cpu_percent > GENERATOR_CPU_PERCENT_MAX {
         let percent = report.generator_cpu_percent;
         warnings.push(format!(
             "the generator's threads were busy for {percent:.0} % of the time: it may be the generator that was \
@@ -228,130 +345,24 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
         let reached = report.ops_per_second;
         warnings.push(format!("{rate:.0} operations per second were asked for, {reached:.0} were reached"));
     }
-    let is_local = plan.target.address().is_ok_and(|address| address.ip().is_loopback());
+    let is_local = plan.target.address().is_ok_and(|address| address.is_some_and(|it| it.ip().is_loopback()));
     if is_local && plan.cpus.is_empty() {
         warnings.push(
             "target and generator share this machine's cpus: pin the target, and use --cpus".to_owned(),
         );
     }
     if report.kinds.iter().any(|kind| kind.name == Kind::Scan.name()) {
-        let order = "scans read in the order of keys, merged over all shards";
+        let order = match (engine, plan.workload.setup.scan_order) {
+            (None, _) => "scans read in the order of keys, merged over all shards",
+            (Some(Engine::Pinion), Some(ScanOrder::Keys)) => {
+                "scans read in the order of keys, merged over the shards of a core"
+            }
+            (Some(Engine::Pinion), _) => {
+                "scans read in the order of placement (partition, then key) from their start key, over the \
+                 shards of a core"
+            }
+            (Some(_), _) => "scans read in the order of keys",
+        };
         report.target_facts.push(("scan order".to_owned(), order.to_owned()));
     }
-}
-
-impl Outcome {
-    /// Nothing but why.
-    fn failed(error: Error) -> Self {
-        Self {
-            tally: Tally::default(),
-            intervals: Vec::new(),
-            started_unix_s: 0,
-            seconds: 0.0,
-            wall_seconds: 0.0,
-            target_cpu: None,
-            error: Some(error),
-        }
-    }
-}
-
-/// What a phase came to.
-struct Outcome {
-    tally: Tally,
-    intervals: Vec<Interval>,
-    started_unix_s: u64,
-    /// Measured, and of the whole phase.
-    seconds: f64,
-    wall_seconds: f64,
-    target_cpu: Option<Duration>,
-    error: Option<Error>,
-}
-
-fn drive(plan: &Plan, phase: Phase, shared: &Shared, address: std::net::SocketAddr) -> Result<Outcome> {
-    let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let target_cpu = || plan.target_process.and_then(process_cpu_time);
-    let (cpu_before, begins, connected) = (target_cpu(), OnceLock::new(), Barrier::new(plan.threads));
-    let connections = plan.connections / plan.threads;
-    let job = Job {
-        plan,
-        phase,
-        shared,
-        address,
-        connected: &connected,
-        begins: &begins,
-        threads: plan.threads,
-        connections,
-    };
-    let (sender, receiver) = mpsc::channel::<Second>();
-    let (tally, seconds, error) = thread::scope(|scope| -> Result<_> {
-        let mut workers = Vec::new();
-        for index in 0..plan.threads {
-            let sender = sender.clone();
-            let thread = thread::Builder::new().name(format!("load-{index}"));
-            workers.push(thread.spawn_scoped(scope, move || {
-                if let Some(cpu) = plan.cpus.get(index % plan.cpus.len().max(1)).copied()
-                    && let Err(error) = pin_to_cpu(cpu)
-                {
-                    job.shared.stop();
-                    job.connected.wait();
-                    return (Tally::default(), Some(Error::Cpu { cpu, error }));
-                }
-                Worker::run(job, index, sender)
-            })?);
-        }
-        drop(sender);
-        let mut seconds: BTreeMap<u64, Second> = BTreeMap::new();
-        let mut line = live::Line::new(plan, phase);
-        for second in receiver {
-            let index = second.index;
-            match seconds.get_mut(&index) {
-                Some(sum) => sum.add(&second),
-                None => drop(seconds.insert(index, second)),
-            }
-            line.show(shared.left(), seconds.range(..=index).next_back().map(|(_, second)| second));
-        }
-        line.end();
-        let (mut tally, mut first_error) = (Tally::default(), None);
-        for worker in workers {
-            let (counts, error) = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            tally.add(counts);
-            first_error = first_error.or(error);
-        }
-        Ok((tally, seconds, first_error))
-    })?;
-    if tally.operations() + tally.failures() == 0
-        && let Some(error @ (Error::Connect { .. } | Error::Refused(_) | Error::Cpu { .. })) = error
-    {
-        return Err(error);
-    }
-    let wall_seconds = begins.get().map_or(0.0, |begins| begins.elapsed().as_secs_f64());
-    let warmup = if phase == Phase::Run { plan.warmup.as_secs_f64() } else { 0.0 };
-    let longest =
-        plan.seconds.filter(|_| phase == Phase::Run).map_or(f64::INFINITY, |time| time.as_secs_f64());
-    // An open loop that fell behind took as long as it took; in a closed one nothing counts that ends late.
-    let longest = if plan.rate.is_some() { f64::INFINITY } else { longest };
-    let measured = (wall_seconds - warmup).max(0.0).min(longest);
-    Ok(Outcome {
-        tally,
-        intervals: intervals(&seconds, measured),
-        started_unix_s,
-        seconds: measured,
-        wall_seconds,
-        target_cpu: target_cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before)),
-        error,
-    })
-}
-
-/// Seconds without an operation are told too. What ended while the load drained is in none.
-fn intervals(seconds: &BTreeMap<u64, Second>, measured: f64) -> Vec<Interval> {
-    let count = measured.ceil() as u64;
-    let length = |index: u64| (measured - index as f64).min(1.0);
-    (0..count)
-        .map(|index| {
-            seconds.get(&index).map_or_else(
-                || Second::new(index).report(length(index)),
-                |second| second.report(length(index)),
-            )
-        })
-        .collect()
 }

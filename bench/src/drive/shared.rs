@@ -2,11 +2,16 @@
 //! are verified, what each record must hold.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Room for records that a run inserts, beyond those that were loaded, in a ledger.
 const LEDGER_INSERTS_MAX: u64 = 4 << 20;
+/// Operations that a thread takes from the budget at a time, at most ...
+const STRIDE_MAX: u64 = 64;
+/// ... and at least so often that all threads end at about the same time.
+const STRIDES_MIN: u64 = 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -15,21 +20,43 @@ pub(super) struct Shared {
     begun: AtomicU64,
     /// Operations that may be begun.
     budget: u64,
+    /// How many a thread takes at a time.
+    stride: u64,
     pub(super) inserts: Inserts,
-    pub(super) ledger: Option<Ledger>,
+    pub(super) ledger: Option<Arc<Ledger>>,
     stop: AtomicBool,
 }
 
 impl Shared {
-    pub(super) fn new(budget: u64, next_insert: u64, ledger: Option<Ledger>) -> Self {
-        let inserts = Inserts::new(next_insert);
-        Self { begun: AtomicU64::new(0), budget, inserts, ledger, stop: AtomicBool::new(false) }
+    pub(super) fn new(budget: u64, threads: usize, next_insert: u64, ledger: Option<Arc<Ledger>>) -> Self {
+        Self {
+            begun: AtomicU64::new(0),
+            budget,
+            stride: (budget / STRIDES_MIN / threads.max(1) as u64).clamp(1, STRIDE_MAX),
+            inserts: Inserts::new(next_insert),
+            ledger,
+            stop: AtomicBool::new(false),
+        }
     }
 
-    /// The number of another operation; none if there were enough.
-    pub(super) fn begin(&self) -> Option<u64> {
-        let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        (number < self.budget).then_some(number)
+    /// The numbers of some further operations; empty if there were enough.
+    pub(super) fn begin(&self) -> Range<u64> {
+        if self.budget == u64::MAX {
+            // Nobody counts them, and threads do not meet here.
+            return 0..u64::MAX;
+        }
+        let start = self.begun.fetch_add(self.stride, Ordering::Relaxed);
+        start.min(self.budget)..(start + self.stride).min(self.budget)
+    }
+
+    /// Operations that may be begun in all.
+    pub(super) const fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// A thread that numbers its operations itself has begun so many.
+    pub(super) fn count(&self, operations: u64) {
+        self.begun.fetch_add(operations, Ordering::Relaxed);
     }
 
     /// Operations that have not begun; `None` without a bound.
@@ -55,13 +82,16 @@ pub(super) struct Inserts {
     next: AtomicU64,
     /// All below are acknowledged.
     acknowledged: AtomicU64,
+    /// None of this number or a greater one is.
+    end: AtomicU64,
     /// Acknowledged before one of a smaller number.
     early: Mutex<BTreeSet<u64>>,
 }
 
 impl Inserts {
     fn new(next: u64) -> Self {
-        Self { next: AtomicU64::new(next), acknowledged: AtomicU64::new(next), early: Mutex::default() }
+        let at_next = || AtomicU64::new(next);
+        Self { next: at_next(), acknowledged: at_next(), end: at_next(), early: Mutex::default() }
     }
 
     pub(super) fn next(&self) -> u64 {
@@ -73,8 +103,14 @@ impl Inserts {
         self.acknowledged.load(Ordering::Relaxed).saturating_sub(1)
     }
 
+    /// Behind the greatest number that was acknowledged; below it may be some that were not.
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
     /// One was acknowledged, or has failed: then it is asked for like the others, and not found.
     pub(super) fn acknowledge(&self, number: u64) {
+        self.end.fetch_max(number + 1, Ordering::Relaxed);
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
         early.insert(number);
         let mut next = self.acknowledged.load(Ordering::Relaxed);
@@ -155,17 +191,25 @@ mod tests {
 
     #[test]
     fn a_budget_is_kept_and_inserts_are_told_without_holes() {
-        let shared = Shared::new(2, 10, None);
-        assert_eq!((shared.begin(), shared.left()), (Some(0), Some(1)));
-        assert_eq!((shared.begin(), shared.begin(), shared.left()), (Some(1), None, Some(0)));
-        assert_eq!(Shared::new(u64::MAX, 0, None).left(), None);
+        let shared = Shared::new(2, 1, 10, None);
+        assert_eq!((shared.begin(), shared.left()), (0..1, Some(1)));
+        assert_eq!((shared.begin(), shared.left()), (1..2, Some(0)));
+        assert!(shared.begin().is_empty());
+        let large = Shared::new(1_000_001, 4, 0, None);
+        let taken: Vec<u64> = std::iter::repeat_with(|| large.begin())
+            .take_while(|some| !some.is_empty())
+            .map(|some| some.end - some.start)
+            .collect();
+        assert_eq!((taken[0], taken.iter().sum::<u64>(), large.left()), (64, 1_000_001, Some(0)));
+        let endless = Shared::new(u64::MAX, 1, 0, None);
+        assert_eq!((endless.begin(), endless.left()), (0..u64::MAX, None));
         let inserts = &shared.inserts;
         assert_eq!((inserts.last(), inserts.next(), inserts.next(), inserts.next()), (9, 10, 11, 12));
         inserts.acknowledge(12);
         inserts.acknowledge(11);
-        assert_eq!(inserts.last(), 9);
+        assert_eq!((inserts.last(), inserts.end()), (9, 13));
         inserts.acknowledge(10);
-        assert_eq!(inserts.last(), 12);
+        assert_eq!((inserts.last(), inserts.end()), (12, 13));
     }
 
     #[test]

@@ -203,6 +203,23 @@ fn nobody_there_is_an_error() {
 }
 
 #[test]
+fn new_records_are_expected_as_operations_or_time_tell() {
+    let address = ([127, 0, 0, 1], 1).into();
+    let expected = |properties: &[&str], rate, seconds| {
+        let plan = plan(address, "e", properties);
+        let seconds = Some(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        Plan { rate, seconds, ..plan }.expected_inserts()
+    };
+    // A twentieth of them are inserts.
+    assert_eq!(expected(&["operationcount=2000", "recordcount=100"], Some(1e6), 60), 200);
+    assert_eq!(expected(&["recordcount=1000"], Some(1000.0), 60), 6000);
+    assert_eq!(expected(&["recordcount=1000"], Some(1e6), 60), 9000);
+    assert_eq!(expected(&["recordcount=1000"], None, 60), 1000);
+    let readers = plan(address, "c", &["recordcount=1000"]);
+    assert_eq!(Plan { seconds: Some(Duration::from_secs(9)), ..readers }.expected_inserts(), 0);
+}
+
+#[test]
 fn scans_inserts_and_a_given_rate_work() {
     let mut plan = plan(serve(Fault::Nothing), "e", &["recordcount=300", "operationcount=300"]);
     assert_eq!(run(&plan, Phase::Load).unwrap().operations, 300);

@@ -128,16 +128,24 @@ fn shown_depth(node: &Node, scale: f64) -> usize {
     1 + node.callees.values().map(|callee| shown_depth(callee, scale)).max().unwrap_or(0)
 }
 
-/// From white for no change to red for more and blue for less.
+/// From white for no change to red for more and blue for less, pale enough for black letters.
 fn change_colour(change: f64) -> [u8; 3] {
-    let pale = 240.0 - 180.0 * (change.abs() / CHANGE_FULL).min(1.0);
+    let pale = 240.0 - 130.0 * (change.abs() / CHANGE_FULL).min(1.0);
     let pale = pale as u8;
     if change > 0.0 { [250, pale, pale] } else { [pale, pale, 250] }
 }
 
-/// As much of a name as fits into a box, with two dots when it is cut; nothing of it in a tiny one.
-fn fitting(name: &str, width: f64) -> String {
+/// As much of a name as fits into a box, with two dots when it is cut; nothing of it in a tiny one. The
+/// modules in front go first: colours tell the room, and the end of a name tells most.
+fn fitting(mut name: &str, width: f64) -> String {
     let letters = ((width - 2.0 * LETTERS_LEFT) / LETTER_WIDTH).max(0.0) as usize;
+    let is_module = |part: &str| part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    while name.chars().count() > letters {
+        match name.split_once("::") {
+            Some((module, inner)) if is_module(module) => name = inner,
+            _ => break,
+        }
+    }
     if name.chars().count() <= letters {
         return name.to_owned();
     }
@@ -235,8 +243,8 @@ mod tests {
             drawing("p;more 60\np;less 20\np;same 20\n", Some("p;more 4\np;less 4\np;same 2\np;gone 0\n"));
         assert_well_formed(&svg);
         for (name, change, colour) in [
-            ("more", "+20.00", "250,60,60"),
-            ("less", "-20.00", "60,60,250"),
+            ("more", "+20.00", "250,110,110"),
+            ("less", "-20.00", "110,110,250"),
             ("same", "+0.00", "240,240,250"),
         ] {
             let title = svg.lines().find(|line| line.contains(&format!("<title>{name} "))).unwrap();
@@ -250,6 +258,10 @@ mod tests {
         assert_eq!(fitting("abcdef", 6.0 * LETTER_WIDTH + 2.0 * LETTERS_LEFT + 0.1), "abcdef");
         assert_eq!(fitting("äbcdef", 5.0 * LETTER_WIDTH + 2.0 * LETTERS_LEFT + 0.1), "äbc..");
         assert_eq!(fitting("abcdef", 20.0), "");
+        let wide = |letters: f64| (letters + 0.1) * LETTER_WIDTH + 2.0 * LETTERS_LEFT;
+        assert_eq!(fitting("a::b_c::D::e", wide(9.0)), "b_c::D::e");
+        assert_eq!(fitting("a::b_c::D::e", wide(8.0)), "D::e");
+        assert_eq!(fitting("a::Def<b::c>::d", wide(6.0)), "Def<..");
         assert_eq!(fitting("abcdef", 0.3), "");
     }
 }

@@ -10,6 +10,9 @@
   });
   function fitting(name, width) {
     var letters = Math.floor((width - 2 * LEFT) / LETTER);
+    for (var module; name.length > letters && (module = /^[a-z0-9_]+::/.exec(name));) {
+      name = name.slice(module[0].length);
+    }
     if (name.length <= letters) return name;
     return letters < LETTERS_MIN ? "" : name.slice(0, letters - 2) + "..";
   }

@@ -45,13 +45,23 @@ const SEND: u64 = 1;
 /// # Errors
 /// The system's: there is no such cpu, or the process may not use it.
 pub(crate) fn pin_to_cpu(cpu: usize) -> io::Result<()> {
-    if cpu >= 8 * size_of::<libc::cpu_set_t>() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    pin_to_cpus(&[cpu])
+}
+
+/// Keeps the calling thread, and those that it starts from now on, on these cpus.
+///
+/// # Errors
+/// The system's: the process may use none of them, or there is no such cpu.
+pub(crate) fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: a set of bits for which all zeros is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `cpu` is below the number of bits, checked above.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for cpu in cpus {
+        if *cpu >= 8 * size_of::<libc::cpu_set_t>() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: `cpu` is below the number of bits, checked above.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
     // SAFETY: the kernel reads the given number of bytes of `set`, which outlives the call.
     match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } {
         0 => Ok(()),
@@ -458,7 +468,7 @@ mod tests {
     fn a_thread_can_be_pinned_and_its_time_told() {
         std::thread::spawn(|| {
             pin_to_cpu(0).unwrap();
-            assert!(pin_to_cpu(usize::MAX).is_err());
+            assert!(pin_to_cpu(usize::MAX).is_err() && pin_to_cpus(&[]).is_err());
             let before = thread_cpu_time();
             while thread_cpu_time() == before {
                 std::hint::spin_loop();

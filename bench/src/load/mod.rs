@@ -52,7 +52,7 @@ pub use script::{FrameSizes, Work};
 pub use talk::Dialect;
 pub use tally::{Flaws, Latency, Report};
 
-pub(crate) use kernel::{Ring, Waited, pin_to_cpu, thread_cpu_time};
+pub(crate) use kernel::{Ring, Waited, pin_to_cpu, pin_to_cpus, thread_cpu_time};
 pub(crate) use tally::latency_histogram;
 
 /// Most connections of a load.

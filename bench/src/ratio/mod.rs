@@ -30,6 +30,7 @@ use summary::{Cell, Comparison, Machine};
 
 use crate::error::{Error, Result};
 use crate::load::{self, Dialect, FrameSizes, Plan, Report, Work};
+use crate::output::{note, say};
 
 /// What is compared, and where.
 #[derive(Debug, Clone, Serialize)]
@@ -101,7 +102,7 @@ pub fn run(plan: &HotPlan, json: Option<&Path>) -> Result<Verdict> {
     }
     drop(scratch);
     let comparison = Comparison { version: env!("CARGO_PKG_VERSION"), machine: Machine::this(), plan, cells };
-    print!("{comparison}");
+    say(format_args!("{comparison}"));
     if let Some(path) = json {
         comparison.save(path)?;
     }
@@ -119,13 +120,13 @@ fn compare(plan: &HotPlan, work: Work, depth: usize, scratch: &Path, running: &R
         for pinion in [round % 2 == 1, round % 2 == 0] {
             let directory = Scratch::create(scratch.join("round"))?;
             let report = measure(plan, work, depth, round, pinion, directory.path(), running)?;
-            eprintln!(
-                "{work:?} depth {depth}, round {} of {}, {:<9} {:>9.0} ops/s",
+            note(format_args!(
+                "{work:?} depth {depth}, round {} of {}, {:<9} {:>9.0} ops/s\n",
                 round + 1,
                 plan.rounds,
                 if pinion { "pinion" } else { roof_name(work) },
                 report.ops_per_second
-            );
+            ));
             if pinion { pinions.push(report) } else { roofs.push(report) }
         }
     }

@@ -1,4 +1,5 @@
-//! A server as a child process: started on its cpu, found by what it announces, killed at the end.
+//! A server as a child process: started on its cpu, found by what it announces, killed at the end. It
+//! can be stopped in between, so that it does not disturb what is measured meanwhile.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -9,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::stop::Running;
 use crate::error::{Error, Result};
@@ -34,11 +37,18 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Leaves it where it is.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if !self.0.as_os_str().is_empty()
+            && let Err(error) = fs::remove_dir_all(&self.0)
+        {
             eprintln!("{}: {error}", self.0.display());
         }
     }
@@ -57,14 +67,30 @@ impl Server {
     /// writes to standard error goes into the file `log`.
     ///
     /// # Errors
-    /// [`Error::Server`] with the end of `log` when no address comes; [`Error::Cpu`];
-    /// [`Error::Stopped`].
+    /// [`Error::Server`] with the end of what it wrote when no address comes; [`Error::File`] when there
+    /// is no such program; [`Error::Cpu`]; [`Error::Stopped`].
     pub(crate) fn start(
         program: &Path,
         args: &[OsString],
         cpu: usize,
         log: &Path,
         running: &Running,
+    ) -> Result<Self> {
+        Self::start_announced_by(program, args, cpu, log, running, announced)
+    }
+
+    /// Like [`Server::start`], for a server with other words: `address_in` finds the address in the line
+    /// after which the server answers.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(crate) fn start_announced_by(
+        program: &Path,
+        args: &[OsString],
+        cpu: usize,
+        log: &Path,
+        running: &Running,
+        address_in: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
     ) -> Result<Self> {
         let complaints = File::create(log).map_err(Error::file(log))?;
         let mut command = Command::new(program);
@@ -85,25 +111,44 @@ impl Server {
         // Goes on after the address, so that the server never waits for a reader. Ends with it.
         thread::spawn(move || {
             let mut lines = BufReader::new(output).lines().map_while(std::io::Result::ok);
-            if let Some(address) = lines.find_map(|line| announced(&line)) {
-                // Nobody waits any more if it came too late.
-                let _ = sender.send(address);
-                lines.for_each(drop);
+            let mut said = Vec::new();
+            for line in lines.by_ref() {
+                if let Some(address) = address_in(&line) {
+                    // Nobody waits any more if it came too late.
+                    let _ = sender.send(Ok(address));
+                    break;
+                }
+                said.extend(line.bytes().chain([b'\n']));
+                said.drain(..said.len().saturating_sub(COMPLAINT_BYTES_MAX));
             }
+            lines.for_each(drop);
+            // Nobody waits if the address came.
+            let _ = sender.send(Err(said));
         });
-        match receiver.recv_timeout(START_MAX) {
-            Ok(address) => {
+        let said = match receiver.recv_timeout(START_MAX) {
+            Ok(Ok(address)) => {
                 server.address = address;
-                Ok(server)
+                return Ok(server);
             }
-            Err(_) => {
-                drop(server);
-                let said = fs::read(log).unwrap_or_default();
-                let end = String::from_utf8_lossy(&said[said.len().saturating_sub(COMPLAINT_BYTES_MAX)..]);
-                let program = program.display();
-                Err(Error::Server(format!("{program} {args:?} did not say where it listens\n{end}")))
-            }
-        }
+            Ok(Err(said)) => said,
+            Err(_) => Vec::new(),
+        };
+        drop(server);
+        let complaints = fs::read(log).unwrap_or_default();
+        let end = &complaints[complaints.len().saturating_sub(COMPLAINT_BYTES_MAX)..];
+        let (program, said) = (program.display(), [said.as_slice(), end].concat());
+        let said = String::from_utf8_lossy(&said);
+        Err(Error::Server(format!("{program} {args:?} did not say where it listens\n{}", said.trim_end())))
+    }
+
+    /// Takes the cpu from it until [`Server::resume`].
+    pub(crate) fn pause(&self) {
+        self.running.signal(self.process, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.running.signal(self.process, Signal::CONT);
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -117,7 +162,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.running.end();
+        self.running.end(self.process);
     }
 }
 
@@ -155,10 +200,11 @@ mod tests {
         let process = PathBuf::from(format!("/proc/{}", server.process()));
         let status = fs::read_to_string(process.join("status")).unwrap();
         assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+        server.pause();
         drop(server);
         assert!(!process.exists());
-        let error = shell("echo no memory >&2").unwrap_err().to_string();
-        assert!(error.contains("no memory"), "{error}");
+        let error = shell("echo no port; echo no memory >&2").unwrap_err().to_string();
+        assert!(error.contains("no port") && error.contains("no memory"), "{error}");
     }
 
     #[test]
@@ -170,5 +216,7 @@ mod tests {
         fs::write(scratch.path().join("file"), b"x").unwrap();
         drop(scratch);
         assert!(!path.exists());
+        assert_eq!(Scratch::create(path.clone()).unwrap().keep(), path);
+        assert!(path.exists());
     }
 }

@@ -1,16 +1,20 @@
 //! SIGTERM and SIGINT: a comparison that is stopped leaves no process and no directory behind.
 //!
-//! One thread waits for signals. The first kills the server that runs and lets no other start: what
-//! the comparison is doing then fails, wherever it is, and it cleans up as after any failure. A
+//! One thread waits for signals. The first kills all processes of the comparison and lets no other
+//! start: what it is doing then fails, wherever it is, and it cleans up as after any failure. A
 //! second ends this process at once.
 //!
-//! Limits: after the second, or SIGKILL, directories stay, and after SIGKILL the server runs on.
+//! Every process leads a group of its own, so that what it starts stops and ends with it.
+//!
+//! Limits: after the second, or SIGKILL, directories stay, and after SIGKILL servers run on.
 
 use std::io;
-use std::process::{Child, Command};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -19,14 +23,14 @@ use crate::error::{Error, Result};
 /// Exit code of a process that a signal ended, less the signal's number.
 const SIGNAL_EXIT_BASE: i32 = 128;
 
-/// The one server process of a comparison, and whether another may start.
+/// The processes of a comparison, and whether another may start.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Running(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     stopped: bool,
-    child: Option<Child>,
+    children: Vec<Child>,
 }
 
 /// Starts the thread that waits for signals, for the rest of this process.
@@ -48,7 +52,7 @@ pub(crate) fn watch(running: Running) -> io::Result<()> {
 }
 
 impl Running {
-    /// Starts the server and hands it to `look` for what it has to give.
+    /// Starts a process and hands it to `look` for what it has to give.
     ///
     /// # Errors
     /// [`Error::Stopped`], or the system's as `refused` makes it.
@@ -63,28 +67,51 @@ impl Running {
         if state.stopped {
             return Err(Error::Stopped);
         }
-        assert!(state.child.is_none(), "a server is ended before the next starts");
-        Ok(look(state.child.insert(command.spawn().map_err(refused)?)))
+        let mut child = command.process_group(0).spawn().map_err(refused)?;
+        let looked = look(&mut child);
+        state.children.push(child);
+        Ok(looked)
     }
 
-    /// Ends the server, if there is one, and waits until it is gone. Its data is thrown away after, so
-    /// there is nothing to end in order.
-    pub(crate) fn end(&self) {
-        let child = self.state().child.take();
-        if let Some(mut child) = child {
-            // These fail only if it has ended.
-            drop(child.kill());
-            drop(child.wait());
+    /// Sends a signal to a process and to what it has started, if it still runs.
+    pub(crate) fn signal(&self, process: u32, signal: Signal) {
+        if let Some(child) = self.state().children.iter().find(|child| child.id() == process) {
+            signal_group(child, signal);
         }
     }
 
-    /// Kills the server and lets no other start.
+    /// Waits until a process has ended. Until [`Running::end`] the system still tells of it.
+    ///
+    /// # Errors
+    /// The system's: it is no process of this comparison.
+    pub(crate) fn wait(process: u32) -> io::Result<()> {
+        let id = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        loop {
+            match waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends a process, unless it has ended, and waits until it is gone; how it ended, if it is one of
+    /// this comparison. Its data is thrown away after, so there is nothing to end in order.
+    pub(crate) fn end(&self, process: u32) -> Option<ExitStatus> {
+        let mut child = {
+            let mut state = self.state();
+            let index = state.children.iter().position(|child| child.id() == process)?;
+            state.children.swap_remove(index)
+        };
+        signal_group(&child, Signal::KILL);
+        child.wait().ok()
+    }
+
+    /// Kills all processes and lets no other start.
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         state.stopped = true;
-        if let Some(child) = &mut state.child {
-            drop(child.kill());
-        }
+        state.children.iter().for_each(|child| signal_group(child, Signal::KILL));
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -96,23 +123,52 @@ impl Running {
     }
 }
 
+/// Its number is its own until it was waited for. Fails only if nobody of the group is left.
+fn signal_group(child: &Child, signal: Signal) {
+    let _ = kill_process_group(Pid::from_child(child), signal);
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
     use super::*;
+
+    fn sleep(running: &Running) -> Result<u32> {
+        running.start(Command::new("sleep").arg("1000"), Error::Io, |child| child.id())
+    }
 
     #[test]
     fn what_is_stopped_ends_and_nothing_else_starts() {
         let running = Running::default();
-        let start = || running.start(Command::new("sleep").arg("1000"), Error::Io, |child| child.id());
-        let process = start().unwrap();
-        running.end();
-        let next = start().unwrap();
-        assert_ne!(process, next);
+        let (first, second, third) =
+            (sleep(&running).unwrap(), sleep(&running).unwrap(), sleep(&running).unwrap());
+        assert!(running.end(first).is_some_and(|status| !status.success()));
+        assert!(running.end(first).is_none() && first != second);
         running.stop();
         assert!(running.is_stopped());
-        // Would wait for a thousand seconds otherwise.
-        drop(running.state().child.as_mut().unwrap().wait());
-        running.end();
-        assert!(matches!(start(), Err(Error::Stopped)));
+        for process in [second, third] {
+            // Would wait for a thousand seconds otherwise.
+            Running::wait(process).unwrap();
+            running.end(process).unwrap();
+        }
+        assert!(matches!(sleep(&running), Err(Error::Stopped)));
+    }
+
+    #[test]
+    fn what_a_process_has_started_ends_with_it() {
+        let running = Running::default();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped());
+        let start = |child: &mut Child| (child.id(), child.stdout.take().unwrap());
+        let (process, output) = running.start(&mut shell, Error::Io, start).unwrap();
+        let mut said = String::new();
+        let mut output = BufReader::new(output);
+        output.read_line(&mut said).unwrap();
+        running.signal(process, Signal::STOP);
+        running.end(process).unwrap();
+        // The pipe ends when nobody is left who could write to it.
+        assert_eq!(output.read_line(&mut said).unwrap(), 0);
     }
 }

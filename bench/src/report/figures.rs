@@ -61,7 +61,7 @@ fn three_digits(number: f64) -> String {
 ///
 /// The days of a year are counted from 1 March, so that the leap day comes last (Howard Hinnant,
 /// "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`).
-pub(super) fn utc(unix_s: u64) -> String {
+pub(crate) fn utc(unix_s: u64) -> String {
     const ERA_DAYS: u64 = 146_097;
     let days = unix_s / 86_400 + 719_468;
     let (era, day_of_era) = (days / ERA_DAYS, days % ERA_DAYS);

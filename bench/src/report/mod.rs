@@ -139,7 +139,12 @@ impl RunReport {
             Some(rate) => format!("at {} ops/s", figures::grouped(rate)),
             None => "closed loop".to_owned(),
         };
-        format!("{threads} threads, {connections} connections, depth {depth}, {rate}")
+        // An engine in the process of the load has a directory for a target, and no connections.
+        let connections = match self.target.contains("://") {
+            true => format!("{connections} connections, "),
+            false => String::new(),
+        };
+        format!("{threads} threads, {connections}depth {depth}, {rate}")
     }
 
     /// A count of the measured time by its length; 0 of a run that ended before it.

@@ -138,6 +138,11 @@ impl Display for Summary<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use hdrhistogram::Histogram;
+
+    use super::super::LatencyReport;
     use super::super::tests::report;
     use super::*;
 
@@ -174,6 +179,65 @@ mod tests {
 [UPDATE], Return=ERROR, 2
 ";
         assert_eq!(ycsb(&report), expected);
+    }
+
+    /// As scripts around YCSB read its lines: all before the first `[OVERALL]` is passed over, then come
+    /// groups of lines with three fields, whose last is a whole number or, with a point, a fraction.
+    fn read(text: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
+        let mut groups: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+        let mut last = String::new();
+        for line in text.lines().skip_while(|line| !line.starts_with("[OVERALL]")) {
+            let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+            let [group, name, value] = fields[..] else { panic!("three fields: {line}") };
+            let group = group.strip_prefix('[').and_then(|group| group.strip_suffix(']')).unwrap();
+            assert!(group.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-'), "{line}");
+            assert!(last == group || !groups.contains_key(group), "a group stands together: {line}");
+            last = group.to_owned();
+            let number: f64 = value.parse().unwrap();
+            let is_whole = value.bytes().all(|byte| byte.is_ascii_digit());
+            let is_latency = name.ends_with("Latency(us)") && name != "AverageLatency(us)";
+            assert!(
+                is_whole || (value.contains('.') && !is_latency && !name.starts_with("Return=")),
+                "{line}"
+            );
+            let before = groups.entry(last.clone()).or_default().insert(name.to_owned(), number);
+            assert_eq!(before, None, "{line}");
+        }
+        groups
+    }
+
+    #[test]
+    fn lines_are_read_by_what_reads_those_of_ycsb() {
+        let mut report = report();
+        let groups = read(&ycsb(&report));
+        assert_eq!(groups.keys().collect::<Vec<_>>(), ["OVERALL", "READ", "UPDATE"]);
+        assert_eq!(
+            (groups["OVERALL"]["RunTime(ms)"], groups["OVERALL"]["Throughput(ops/sec)"]),
+            (4000.0, 500.0)
+        );
+        let update = &groups["UPDATE"];
+        assert_eq!(
+            (update["Operations"], update["Return=OK"], update["Return=ERROR"]),
+            (1000.0, 1000.0, 2.0)
+        );
+        assert_eq!(
+            (update["95thPercentileLatency(us)"], update["99.9PercentileLatency(us)"]),
+            (1900.0, 1998.0)
+        );
+        // Of a run that ended before it had begun, with commas and brackets in the reason; and of a fast one.
+        report.ended = Some("[READ], gone\n[OVERALL], too".to_owned());
+        (report.seconds, report.operations, report.ops_per_second) = (0.0, 0, 0.0);
+        report.kinds.truncate(1);
+        let empty = Histogram::new_with_bounds(1, 1000, 3).unwrap();
+        report.kinds[0] = KindReport {
+            ok: 0,
+            latency: LatencyReport::of(&empty, String::new()),
+            ..report.kinds[0].clone()
+        };
+        report.kinds[0].name = "READ-MODIFY-WRITE".to_owned();
+        assert_eq!(read(&ycsb(&report))["READ-MODIFY-WRITE"]["Operations"], 0.0);
+        report.ops_per_second = 12_345_678.9;
+        assert_eq!(read(&ycsb(&report))["OVERALL"]["Throughput(ops/sec)"], 12_345_678.9);
     }
 
     #[test]

@@ -9,10 +9,12 @@
 //! | `properties` | names and values |
 //! | `draw` | distributions |
 //! | `record` | keys and values |
+//! | `setup` | the engine, if it is in this process |
 
 pub mod draw;
 pub mod properties;
 pub mod record;
+mod setup;
 
 use std::path::PathBuf;
 
@@ -21,6 +23,7 @@ use crate::load::Random;
 use draw::{Distribution, Lengths};
 pub use properties::Properties;
 use record::{KeyForm, ValueForm};
+pub use setup::{ScanOrder, Setup};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +114,8 @@ pub struct Workload {
     pub rate: f64,
     /// Operations in flight.
     pub thread_count: usize,
+    /// How an engine in this process is set up.
+    pub setup: Setup,
     /// What it was made from.
     pub properties: Vec<(String, String)>,
 }
@@ -239,6 +244,7 @@ impl Workload {
             seconds_max: from.number("maxexecutiontime", 0)?,
             rate: from.number("target", 0.0)?,
             thread_count: from.number("threadcount", 0)?,
+            setup: Setup::of(from)?,
             properties: from.listed(),
         })
     }
@@ -386,6 +392,16 @@ mod tests {
         assert_eq!((small.record_count, small.insert_count, small.key), (5, 5, KeyForm::Fixed(32)));
         assert_eq!(small.value, ValueForm::Plain { lengths: Lengths::Uniform(8, 512) });
         assert_eq!((small.durability, small.rate), (WriteDurability::Buffered, 1000.0));
+        assert_eq!(small.setup, Setup::default());
+        let engine =
+            workload("e", &["memorymib=64", "shards=2", "directio=false", "scanorder=keys"]).unwrap();
+        let setup = Setup {
+            memory_mib: Some(64),
+            shards: Some(2),
+            direct_io: Some(false),
+            scan_order: Some(ScanOrder::Keys),
+        };
+        assert_eq!(engine.setup, setup);
         let ordered = workload("c", &["insertorder=ordered", "zeropadding=12"]).unwrap();
         assert_eq!(ordered.key, KeyForm::Ycsb { hashed: false, zero_padding: 12 });
         assert!(
@@ -409,6 +425,10 @@ mod tests {
             ("a", "insertstart=18446744073709551615", "beyond recordcount"),
             ("a", "recordcount=281474976710657", "2^48"),
             ("a", "recordcont=1", "did you mean recordcount?"),
+            ("a", "memorymib=0", "memorymib"),
+            ("a", "shards=9999", "1 to 1024"),
+            ("a", "directio=yes", "neither true nor false"),
+            ("e", "scanorder=random", "placement or keys"),
         ] {
             let error = workload(name, &[assignment]).unwrap_err().to_string();
             assert!(error.contains(said), "{assignment}: {error}");

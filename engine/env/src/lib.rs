@@ -22,7 +22,7 @@ mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_each};
 pub use time::Monotonic;
 
 use std::future::Future;
@@ -227,6 +227,12 @@ pub trait NodeEnv: Env {
 
     /// Takes over a socket that another core handed off.
     fn adopt(&self, handoff: Self::Handoff) -> Self::Socket;
+
+    /// What this world has counted for this core since it began, by name: for people and diagnosis, in
+    /// the same order on every core. A world may count nothing.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// Accepts connections. Every core of a node accepts from the same listening socket.

@@ -20,6 +20,17 @@ pub fn prefetch<T>(items: &[T]) {
     }
 }
 
+/// As [`prefetch`] for the front of several items in different places, at most `front` elements of each,
+/// and for where each item ends. The first line of a page is asked for only when the page's place is
+/// known, and the processor works out several places at once only if it has the instructions before it
+/// together: so the lines that may lie in different pages go first, one right after the other.
+#[inline]
+pub fn prefetch_each<T>(items: &[&[T]], front: usize) {
+    items.iter().for_each(|item| prefetch_line(item.as_ptr().cast()));
+    items.iter().for_each(|item| prefetch_line(item.as_ptr_range().end.cast::<u8>().wrapping_sub(1)));
+    items.iter().for_each(|item| prefetch(&item[..item.len().min(front)]));
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn prefetch_line(line: *const u8) {

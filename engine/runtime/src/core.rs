@@ -45,6 +45,8 @@ pub(crate) struct Core {
     driver: WakerSlot,
     kicked: Cell<bool>,
     yielding: Cell<usize>,
+    /// Times that there was nothing left to do.
+    sleeps: Cell<u64>,
     stopping: Cell<bool>,
 }
 
@@ -70,6 +72,7 @@ impl Core {
             driver: WakerSlot::default(),
             kicked: Cell::new(false),
             yielding: Cell::new(0),
+            sleeps: Cell::new(0),
             stopping: Cell::new(false),
         }))
     }
@@ -177,7 +180,21 @@ impl Core {
         if let Some(first) = self.timers.first() {
             ring.set_alarm(first);
         }
-        ring.quiet_with_wakeups()
+        let quiet = ring.quiet_with_wakeups();
+        self.sleeps.set(self.sleeps.get() + u64::from(quiet));
+        quiet
+    }
+
+    /// What the ring and its buffers have done so far, by name.
+    pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
+        let ring = self.ring.borrow().as_ref().map(Ring::counters).unwrap_or_default();
+        vec![
+            ("ring_enters", ring.enters),
+            ("ring_entries", ring.entries),
+            ("ring_completions", ring.completions),
+            ("sleeps", self.sleeps.get()),
+            ("chunks_copied", self.pool.copied_chunks()),
+        ]
     }
 
     /// Turns wake-ups off again.

@@ -76,12 +76,6 @@ impl<M: Send + 'static> RealEnv<M> {
         Self { node }
     }
 
-    /// Received chunks that had to be copied because too many receive buffers were taken: a sign
-    /// that there are too few of them.
-    pub fn copied_chunks(&self) -> u64 {
-        self.node.core.pool().copied_chunks()
-    }
-
     async fn blocking<T: Send + 'static>(node: Rc<Node<M>>, job: impl FnOnce() -> T + Send + 'static) -> T {
         let mailboxes = Arc::clone(&node.mailboxes);
         node.job_table.run(&node.jobs, mailboxes, node.index, job).await
@@ -243,6 +237,13 @@ impl<M: Send + 'static> NodeEnv for RealEnv<M> {
 
     fn adopt(&self, handoff: SocketHandoff) -> RealSocket {
         RealSocket::adopt(&self.node.core, handoff)
+    }
+
+    /// System calls into the ring, entries and completions, how often the core went to sleep, and
+    /// received chunks that had to be copied because too many receive buffers were taken: a sign that
+    /// there are too few of them.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.node.core.counters()
     }
 }
 

@@ -65,9 +65,21 @@ pub(crate) const NOBODY: u64 = u64::MAX;
 /// User data of the alarm.
 pub(crate) const ALARM: u64 = u64::MAX - 1;
 
+/// What a ring has done since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RingCounters {
+    /// Times the kernel was entered: system calls.
+    pub(crate) enters: u64,
+    /// Entries queued: operations, cancellations, alarms.
+    pub(crate) entries: u64,
+    /// Completions taken.
+    pub(crate) completions: u64,
+}
+
 /// The ring of one core. Made, used and dropped on that core's thread.
 pub(crate) struct Ring {
     uring: IoUring,
+    counters: RingCounters,
     backlog: VecDeque<squeue::Entry>,
     /// When the alarm in flight completes, in nanoseconds of the monotonic clock.
     alarm: Option<u64>,
@@ -90,7 +102,13 @@ impl Ring {
         if !uring.params().is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Ok(Self { uring, backlog: VecDeque::new(), alarm: None, alarm_time: Box::default() })
+        Ok(Self {
+            uring,
+            counters: RingCounters::default(),
+            backlog: VecDeque::new(),
+            alarm: None,
+            alarm_time: Box::default(),
+        })
     }
 
     /// Has completions signalled on `eventfd`, disabled until [`Ring::quiet_with_wakeups`].
@@ -119,6 +137,7 @@ impl Ring {
     /// # Safety
     /// The memory that the entry points to stays valid and untouched until its last completion.
     pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) {
+        self.counters.entries += 1;
         if self.backlog.is_empty() {
             // SAFETY: passed on to the caller.
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
@@ -153,12 +172,19 @@ impl Ring {
 
     /// Moves up to [`REAP_MAX`] completions into `batch`.
     pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
+        let before = batch.len();
         let completions = self.uring.completion();
         batch.extend(completions.take(REAP_MAX).map(|entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
         }));
+        self.counters.completions += (batch.len() - before) as u64;
+    }
+
+    /// What it has done so far.
+    pub(crate) fn counters(&self) -> RingCounters {
+        self.counters
     }
 
     /// Whether entries wait for an enter.
@@ -240,6 +266,7 @@ impl Ring {
     }
 
     fn enter(&mut self, flags: u32) -> Entered {
+        self.counters.enters += 1;
         let queued = self.uring.submission().len() as u32;
         // SAFETY: no argument structure is passed, and the flags ask for nothing that needs one.
         let entered = unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) };

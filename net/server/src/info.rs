@@ -107,6 +107,7 @@ impl<E: ServerEnv> Core<E> {
             answer_bytes: self.pressure.answer_bytes(),
             gathered_bytes: self.pressure.gathered_bytes(),
             counters: self.counters.values(),
+            runtime: self.env.counters(),
             latencies: self.latencies.copy(),
             shards,
             quarantine,
@@ -169,6 +170,7 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.number("gathered_bytes", reports.iter().map(|report| report.gathered_bytes).sum::<u64>());
     put_limits(&mut json, core);
     put_sums(&mut json, "counters", reports.iter().map(|report| &report.counters));
+    put_sums(&mut json, "runtime", reports.iter().map(|report| &report.runtime));
     put_sums(
         &mut json,
         "storage",
@@ -220,6 +222,7 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
     json.number("answer_bytes", report.answer_bytes);
     json.number("gathered_bytes", report.gathered_bytes);
     put_sums(json, "counters", std::iter::once(&report.counters));
+    put_sums(json, "runtime", std::iter::once(&report.runtime));
     json.begin_object(Some("latency_ns"));
     for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies) {
         put_latency(json, class.name(), histogram);

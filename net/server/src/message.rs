@@ -128,6 +128,8 @@ pub(crate) struct CoreReport {
     pub(crate) answer_bytes: u64,
     pub(crate) gathered_bytes: u64,
     pub(crate) counters: Vec<(&'static str, u64)>,
+    /// What the world has counted for the core.
+    pub(crate) runtime: Vec<(&'static str, u64)>,
     pub(crate) latencies: Vec<Histogram<u64>>,
     /// Shard number, and the engine's numbers by name.
     pub(crate) shards: Vec<(u16, Vec<(&'static str, u64)>)>,

@@ -1,8 +1,8 @@
 //! Planted bugs: what shows that the other classes can fail.
 //!
-//! * `planted`: a *patch* is a small mistake in the product, applied to a scratch copy of the
-//!   repository and built there; the class it names must then fail within the trials it is given, in
-//!   the words it is expected to fail with;
+//! * `planted`: a *patch* is a small mistake in the product, or something that only costs, applied to a
+//!   scratch copy of the repository and built there; the class it names must then fail within the trials
+//!   it is given, in the words it is expected to fail with;
 //! * `lies`: no mistake but a disk that lies; the storage histories must fail;
 //! * `canary`: trials that fail, for the driver.
 //!
@@ -59,7 +59,7 @@ fn run(trials: &Trials) -> Counts {
     for patch in patches {
         scratch.restore();
         scratch.apply(patch);
-        scratch.build();
+        scratch.build(patch.needs_test_build());
         match scratch.run(patch.class, patch.trials) {
             Outcome::Failed(said) => {
                 let line = said.line_with(patch.says, patch.name);

@@ -47,7 +47,11 @@ pub(super) fn outcome(command: &Path, class: &str, first_seed: u64, trials: u64)
     run.arg(class).args(["--seed", &first_seed.to_string(), "--count", &trials.to_string()]);
     // One after the other: a release build ends with its first failure, which must be the same each time.
     run.args(["--workers", "1"]);
-    run.env_remove("PINION_SEED").stdin(Stdio::null());
+    // Nothing from around may choose the seed, another server or another output.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PINION_")) {
+        run.env_remove(name);
+    }
+    run.stdin(Stdio::null());
     let output = run.output().unwrap_or_else(|error| panic!("{} runs: {error}", command.display()));
     if output.status.success() {
         return Outcome::Passed;

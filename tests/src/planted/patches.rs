@@ -1,5 +1,7 @@
 //! The list of planted bugs. The first two are planted with every submission.
 
+use crate::counts::COUNTS;
+
 /// A bug and who catches it.
 #[derive(Debug)]
 pub struct Patch {
@@ -27,6 +29,13 @@ macro_rules! patch {
     };
 }
 
+impl Patch {
+    /// Whether the class must be built as tests are: its bounds are those of that build.
+    pub(super) fn needs_test_build(&self) -> bool {
+        self.class == COUNTS.name
+    }
+}
+
 /// Every planted bug.
 pub const PATCHES: &[Patch] = &[
     patch!("condition-ignores-pending", "server-histories", 20, "no order explains what was answered"),
@@ -52,6 +61,9 @@ pub const PATCHES: &[Patch] = &[
     patch!("multi-get-mixes-up-cores", "server-histories", 10, "no order explains what was answered"),
     patch!("resp-reads-before-a-write-is-there", "resp-pipelines", 400, "in answer to "),
     patch!("batch-loses-the-refusal-of-a-core", "server-histories", 20, "was written as Version("),
+    patch!("get-hashes-its-key-twice", "counts", 1, "server: get in 16: instructions: "),
+    patch!("value-copied-on-its-way-out", "counts", 1, "server: get in 16: bytes copied: "),
+    patch!("ring-entered-once-more", "counts", 1, "process: get 4 x 16: io_uring_enter: "),
 ];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{fuzz, model, overload, planted, resp, rig, server_histories, storage};
+use crate::{counts, fuzz, model, overload, planted, resp, rig, server_histories, storage};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
@@ -28,6 +28,8 @@ pub const CLASSES: &[Class] = &[
     fuzz::FUZZ_COMMANDS,
     fuzz::BIT_FLIPS,
     fuzz::FUZZ_FILES,
+    // What a request costs.
+    counts::COUNTS,
     // The classes themselves.
     planted::PLANTED,
     planted::LIES,
@@ -35,3 +37,6 @@ pub const CLASSES: &[Class] = &[
 
 /// Classes that fail by design: what shows that a failure is told. No run of all classes has them.
 pub const MUST_FAIL: &[Class] = &[planted::CANARY, planted::LYING_DISK];
+
+/// Classes that are part of others, which run them as processes of their own.
+pub const PARTS: &[Class] = &[counts::COUNTED_WORK];

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
-pub use classes::{CLASSES, MUST_FAIL};
+pub use classes::{CLASSES, MUST_FAIL, PARTS};
 pub use counts::Counts;
 pub use result::{append_result, result_json};
 
@@ -72,9 +72,9 @@ pub struct Class {
 }
 
 impl Class {
-    /// The class of a name, one that must fail included.
+    /// The class of a name, those that must fail and those that are parts of others included.
     pub fn named(name: &str) -> Option<&'static Self> {
-        CLASSES.iter().chain(MUST_FAIL).find(|class| class.name == name)
+        CLASSES.iter().chain(MUST_FAIL).chain(PARTS).find(|class| class.name == name)
     }
 
     /// Runs the class in the size of a submission, prints its counts and gives them.
@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn classes_have_one_name_each_and_grow() {
         for class in CLASSES {
-            let namesakes = CLASSES.iter().chain(MUST_FAIL).filter(|other| other.name == class.name);
+            let all = CLASSES.iter().chain(MUST_FAIL).chain(PARTS);
+            let namesakes = all.filter(|other| other.name == class.name);
             assert_eq!(namesakes.count(), 1);
             assert!(class.submission <= class.full && class.full <= class.release, "{}", class.name);
         }

@@ -39,6 +39,11 @@ const GIVE_UP_NANOS_MAX: u64 = 20_000_000_000;
 /// Longest chunk, in bytes.
 const CHUNK_BYTES_MAX: u64 = 4096;
 
+/// Receive window and longest chunk of a pipe that cuts nothing, in bytes: the chunk is that of a real
+/// core's receive buffer.
+const WHOLE_WINDOW_BYTES: usize = 1 << 20;
+const WHOLE_CHUNK_BYTES_MAX: usize = 8192;
+
 /// Chunks that a receiver holds without having taken them.
 const CHUNKS_MAX: usize = 4;
 
@@ -90,6 +95,8 @@ struct State {
     reset_waits: bool,
     window: VecDeque<u8>,
     window_bytes_max: usize,
+    /// What is sent together arrives together.
+    whole: bool,
     armed: Armed,
     chunks: VecDeque<Vec<u8>>,
     receiver: Option<Waker>,
@@ -99,8 +106,12 @@ struct State {
 
 impl Pipe {
     fn new(shared: &Shared) -> Rc<Self> {
-        let mut window_bytes_max =
-            shared.random.borrow_mut().between(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX) as usize;
+        let whole = shared.whole_pieces.get();
+        let mut window_bytes_max = if whole {
+            WHOLE_WINDOW_BYTES
+        } else {
+            shared.random.borrow_mut().between(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX) as usize
+        };
         if shared.happens(shared.link_faults.get().tiny_window_one_in) {
             shared.fault("tiny window");
             window_bytes_max = 1 + shared.below(TINY_WINDOW_BYTES_MAX) as usize;
@@ -115,6 +126,7 @@ impl Pipe {
             reset_waits: false,
             window: VecDeque::new(),
             window_bytes_max,
+            whole,
             armed: Armed::Off,
             chunks: VecDeque::new(),
             receiver: None,
@@ -388,7 +400,13 @@ impl State {
             return 0;
         }
         let room = self.free_bytes() as u64;
-        let piece = if random.one_in(8) { random.between(1, 16) } else { random.between(1, room.max(1)) };
+        let piece = if self.whole {
+            room
+        } else if random.one_in(8) {
+            random.between(1, 16)
+        } else {
+            random.between(1, room.max(1))
+        };
         let piece = piece.min(room) as usize;
         let mut moved = 0;
         while let Some(buffer) = sending.buffers.get(sending.buffer) {
@@ -421,8 +439,13 @@ impl State {
     /// Cuts the chunks that the receiver has asked for.
     fn cut_chunks(&mut self, random: &mut Random) {
         while self.armed != Armed::Off && !self.window.is_empty() && self.chunks.len() < CHUNKS_MAX {
-            let bytes_max = if random.one_in(8) { 8 } else { CHUNK_BYTES_MAX.min(self.window.len() as u64) };
-            let bytes = random.between(1, bytes_max.min(self.window.len() as u64)) as usize;
+            let there = self.window.len();
+            let bytes = if self.whole {
+                there.min(WHOLE_CHUNK_BYTES_MAX)
+            } else {
+                let bytes_max = if random.one_in(8) { 8 } else { CHUNK_BYTES_MAX };
+                random.between(1, bytes_max.min(there as u64)) as usize
+            };
             self.chunks.push_back(self.window.drain(..bytes).collect());
             if self.armed == Armed::Once {
                 self.armed = Armed::Off;

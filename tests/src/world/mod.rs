@@ -330,6 +330,13 @@ impl World {
         self.shared().link_faults.set(faults);
     }
 
+    /// Connections made from now on cut nothing: what is sent together arrives together, in chunks of at
+    /// most 8 KiB, as in a real core's receive buffers. For whoever counts what a request costs: how the
+    /// seed cuts it would be counted too.
+    pub fn keep_pieces_whole(&self) {
+        self.shared().whole_pieces.set(true);
+    }
+
     /// Ends all faults of links: what waits in a hole and is still wanted passes, cuts are mended.
     pub fn heal_links(&self) {
         let shared = self.shared();

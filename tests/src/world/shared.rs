@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) links: Links,
     pub(super) directions: Directions,
     pub(super) link_faults: Cell<LinkFaults>,
+    /// Links made from now on cut nothing.
+    pub(super) whole_pieces: Cell<bool>,
     /// Faults so far, by name.
     pub(super) fault_counts: RefCell<BTreeMap<&'static str, u64>>,
 }
@@ -89,6 +91,7 @@ impl Shared {
             links: Links::default(),
             directions: Directions::default(),
             link_faults: Cell::new(LinkFaults::NONE),
+            whole_pieces: Cell::new(false),
             fault_counts: RefCell::default(),
         })
     }

@@ -300,6 +300,29 @@ fn handing_off_a_streaming_socket_is_refused() {
 }
 
 #[test]
+fn pieces_can_be_kept_whole() {
+    let world = World::new(6);
+    world.keep_pieces_whole();
+    let node = world.start_node(cores(1), |env: SimEnv| async move {
+        let socket = accept(&env).await;
+        socket.start_streaming();
+        let mut lengths = Vec::new();
+        while let Some(chunk) = poll_fn(|context| socket.poll_receive(context)).await.map(copied).unwrap() {
+            lengths.push(chunk.len());
+        }
+        assert_eq!(lengths, [8_192, 1_808, 300]);
+    });
+    world.run_until(async {
+        let mut stream = ByteStream::new(world.connect(node, 7600).await.unwrap());
+        stream.write_all(&[1; 10_000]).await.unwrap();
+        world.sleep(Duration::from_millis(1)).await;
+        stream.write_all(&[2; 300]).await.unwrap();
+        drop(stream);
+        world.ended(node).await;
+    });
+}
+
+#[test]
 #[should_panic(expected = "held across an await")]
 fn holding_a_chunk_across_an_await_is_refused() {
     let world = World::new(1);

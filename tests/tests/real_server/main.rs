@@ -11,6 +11,7 @@ mod full_disk;
 mod idle;
 mod kill_loop;
 mod late_retry;
+mod load;
 mod log_file;
 mod power;
 mod python;

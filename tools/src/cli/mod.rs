@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use pinion_bench::Error;
 use pinion_client::{Builder, Client, blocking};
 
 use self::failure::{Failure, Result};
@@ -117,10 +118,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn bench(arguments: pinion_bench::command::Args) -> Result<ExitCode, Failure> {
-    Ok(pinion_bench::command::run(arguments).unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::from(3)
-    }))
+    pinion_bench::command::run(arguments).map_err(|error| match error {
+        Error::Usage(text) => Failure::Usage(text),
+        Error::Connect { .. } => Failure::System(format!("{error}\nIs a server running there?")),
+        other => Failure::System(other.to_string()),
+    })
 }
 
 impl Cli {

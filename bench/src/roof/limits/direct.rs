@@ -16,7 +16,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use pinion_runtime::env::AlignedBuf;
 
 /// The ring, its file and its places.
-pub(super) struct Direct {
+pub struct Direct {
     uring: IoUring,
     file: File,
     places: Vec<Place>,
@@ -33,7 +33,10 @@ impl Direct {
     ///
     /// # Errors
     /// The system's: no io_uring.
-    pub(super) fn new(file: File, places: usize, bytes: usize) -> io::Result<Self> {
+    ///
+    /// # Panics
+    /// When there would be no place, or no bytes.
+    pub fn new(file: File, places: usize, bytes: usize) -> io::Result<Self> {
         assert!(places > 0 && bytes > 0, "there is something to do");
         let entries = u32::try_from(places).expect("places are few").next_power_of_two();
         let uring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries)?;
@@ -45,14 +48,17 @@ impl Direct {
     }
 
     /// The buffer of a free place.
-    pub(super) fn buffer(&mut self, place: usize) -> &mut [u8] {
+    ///
+    /// # Panics
+    /// When the place is not free; starting an operation does, too.
+    pub fn buffer(&mut self, place: usize) -> &mut [u8] {
         let place = &mut self.places[place];
         assert!(!place.busy, "the buffer of a free place");
         &mut place.buffer
     }
 
     /// Fills the buffer of a free place from the file.
-    pub(super) fn read(&mut self, place: usize, offset: u64) {
+    pub fn read(&mut self, place: usize, offset: u64) {
         let file = types::Fd(self.file.as_raw_fd());
         let buffer = self.buffer(place);
         let entry = opcode::Read::new(file, buffer.as_mut_ptr(), bytes_of(buffer)).offset(offset).build();
@@ -60,7 +66,7 @@ impl Direct {
     }
 
     /// Writes the buffer of a free place to the file; ends when it is on the device (RWF_DSYNC).
-    pub(super) fn write_synced(&mut self, place: usize, offset: u64) {
+    pub fn write_synced(&mut self, place: usize, offset: u64) {
         let file = types::Fd(self.file.as_raw_fd());
         let buffer = self.buffer(place);
         let entry = opcode::Write::new(file, buffer.as_ptr(), bytes_of(buffer))
@@ -85,7 +91,10 @@ impl Direct {
     ///
     /// # Errors
     /// Of the ring, or of an operation.
-    pub(super) fn wait(&mut self, ended: &mut Vec<usize>) -> io::Result<()> {
+    ///
+    /// # Panics
+    /// When nothing is in flight.
+    pub fn wait(&mut self, ended: &mut Vec<usize>) -> io::Result<()> {
         assert!(self.in_flight > 0, "there is something to wait for");
         match self.uring.submit_and_wait(1) {
             Ok(_) => {}

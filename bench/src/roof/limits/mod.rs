@@ -32,12 +32,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use direct::Direct;
 pub use disk::Disk;
 pub use memory::Copies;
 pub use report::Report;
 
 use crate::error::{Error, Result};
 use crate::load::pin_to_cpu;
+use crate::output::{note, say};
 use crate::ratio::as_seconds;
 use crate::ratio::server::Scratch;
 use crate::ratio::stop::{self, Running};
@@ -98,7 +100,7 @@ pub fn run(plan: &LimitsPlan, json: Option<&Path>) -> Result<Report> {
     let report = measure(plan, scratch.path(), &running)
         .map_err(|error| if running.is_stopped() { Error::Stopped } else { error })?;
     drop(scratch);
-    print!("{report}");
+    say(format_args!("{report}"));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report).expect("numbers and text only");
         fs::write(path, text + "\n").map_err(Error::file(path))?;
@@ -137,7 +139,7 @@ fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Resul
 
 /// Says on standard error what was measured: the whole takes a while.
 fn tell(what: &str, rate: f64, unit: &str) {
-    eprintln!("{what:<28} {rate:>12.0} {unit}");
+    note(format_args!("{what:<28} {rate:>12.0} {unit}\n"));
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use crate::stamp::Stamp;
 
 /// Bytes of an entry before its key.
 pub(super) const HEADER_BYTES: usize = 48;
+/// Of an entry: its header and the start of its key.
+pub(super) const FRONT_BYTES: usize = 2 * HEADER_BYTES;
 /// Entries start at multiples of this.
 const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
@@ -67,6 +69,8 @@ pub(super) struct Arena {
     /// Low bits of a reference that count units within a chunk.
     unit_bits: u32,
     allocated_bytes: usize,
+    /// How large an entry most likely is.
+    likely_bytes: usize,
 }
 
 impl Arena {
@@ -87,6 +91,7 @@ impl Arena {
             chunk_bytes,
             unit_bits: (chunk_bytes / UNIT_BYTES).trailing_zeros(),
             allocated_bytes: 0,
+            likely_bytes: FRONT_BYTES,
         }
     }
 
@@ -125,6 +130,7 @@ impl Arena {
     /// Past 2^32 units of 8 bytes or chunks; memtables are capped far below.
     pub(super) fn push(&mut self, key: &Key<'_>, record: &RecordView<'_>) -> EntryRef {
         let bytes = Self::entry_bytes(key.user.len(), record.value.len());
+        self.likely_bytes = bytes.min(PREFETCH_BYTES_MAX);
         let index = self.chunk_for(bytes);
         let chunk = &mut self.chunks[index];
         let start = chunk.used();
@@ -224,7 +230,15 @@ impl Arena {
     /// Asks for an entry's header and the start of its key.
     pub(super) fn prefetch_header(&self, entry: EntryRef) {
         let bytes = self.bytes_at(entry);
-        prefetch(&bytes[..bytes.len().min(2 * HEADER_BYTES)]);
+        prefetch(&bytes[..bytes.len().min(FRONT_BYTES)]);
+    }
+
+    /// As many bytes from the start of an entry on as it most likely has, found without a look at it:
+    /// records are mostly of one size, so the one that was added last tells.
+    #[inline]
+    pub(super) fn likely(&self, entry: EntryRef) -> &[u8] {
+        let bytes = self.bytes_at(entry);
+        &bytes[..bytes.len().min(self.likely_bytes)]
     }
 
     /// Asks for as much of an entry as one most likely has, without a look at its header.

@@ -36,9 +36,10 @@ pub use hash::IndexSlots;
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 
-use arena::{Arena, hash_bits};
+use arena::{Arena, FRONT_BYTES, hash_bits};
 use hash::HashIndex;
 use order::{ADDED_MAX, Leaves, Order};
+use pinion_env::prefetch_each;
 
 use crate::key::{Key, Position};
 use crate::large::LargeArray;
@@ -48,9 +49,15 @@ use crate::stamp::Stamp;
 /// The largest `bytes_max` of a memtable; larger settings are cut to it.
 pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
 
-/// Entries whose publication may be looked ahead for at once. More would outgrow what a core keeps in
+/// Keys that may be looked ahead for at once. More would outgrow what a core keeps in
 /// flight.
 pub(crate) const LOOK_AHEAD_MAX: usize = 16;
+
+/// Asks for the headers of records, and for where they most likely end.
+#[inline]
+pub(crate) fn prefetch_records(records: &[&[u8]]) {
+    prefetch_each(records, FRONT_BYTES);
+}
 
 /// Bytes of the list of roots that are not in the order.
 const UNORDERED_BYTES: usize = ADDED_MAX * size_of::<EntryRef>();
@@ -217,6 +224,13 @@ impl Memtable {
         root
     }
 
+    /// The second step of several keys: what is most likely the key's first version, and where its bytes
+    /// most likely lie. The caller asks for all of them at once, with [`prefetch_records`].
+    #[inline]
+    pub(crate) fn record_ahead(&self, hash: u64) -> Option<(EntryRef, &[u8])> {
+        self.index.candidate(hash_bits(hash)).map(|root| (root, self.arena.likely(root)))
+    }
+
     /// Third step: asks for the newest version.
     #[inline]
     pub fn look_ahead_record(&self, root: EntryRef) {
@@ -257,12 +271,13 @@ impl Memtable {
             return found;
         }
         hashes.iter().for_each(|hash| self.index.prefetch(hash_bits(*hash)));
-        for (found, hash) in found.iter_mut().zip(hashes) {
-            *found = self.index.candidate(hash_bits(*hash));
-            if let Some(root) = *found {
-                self.arena.prefetch_header(root);
+        let mut records = [&[][..]; LOOK_AHEAD_MAX];
+        for ((found, record), hash) in found.iter_mut().zip(&mut records).zip(hashes) {
+            if let Some((root, bytes)) = self.record_ahead(*hash) {
+                (*found, *record) = (Some(root), bytes);
             }
         }
+        prefetch_records(&records);
         for entry in found.iter_mut().flatten() {
             let newest = self.arena.link(*entry);
             if newest != *entry {

@@ -13,7 +13,7 @@ use pinion_env::Env;
 use super::Shard;
 use crate::error::Result;
 use crate::key::Key;
-use crate::memtable::EntryRef;
+use crate::memtable::{EntryRef, LOOK_AHEAD_MAX, prefetch_records};
 use crate::operation::Waiter;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::{HybridTime, Stamp};
@@ -93,16 +93,25 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         }
     }
 
-    /// Second step, of many keys in one go: asks for the headers of their records. The first access to
-    /// a page holds the processor up until its place is known, but not the next few of them.
+    /// Second step, of many keys in one go: asks for the headers of their records.
     pub fn look_ahead_headers<'a>(&self, keys: impl Iterator<Item = (u64, &'a mut Ahead)>) {
         let inner = &*self.inner;
         let memtables = inner.memtables.borrow();
         let active = memtables.active();
         let table = active.table.borrow();
+        let mut records = [&[][..]; LOOK_AHEAD_MAX];
+        let mut count = 0;
         for (hash, ahead) in keys {
-            *ahead = Ahead { memtable: active.number, root: table.look_ahead_header(hash) };
-            if ahead.root.is_none() {
+            *ahead = Ahead { memtable: active.number, root: None };
+            if let Some((root, record)) = table.record_ahead(hash) {
+                ahead.root = Some(root);
+                if count == LOOK_AHEAD_MAX {
+                    prefetch_records(&records);
+                    count = 0;
+                }
+                records[count] = record;
+                count += 1;
+            } else {
                 for slot in memtables.newest_first().skip(1) {
                     slot.table.borrow().look_ahead_header(hash);
                 }
@@ -112,6 +121,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 }
             }
         }
+        prefetch_records(&records[..count]);
     }
 
     /// Third step: asks for the record.

@@ -1,0 +1,508 @@
+//! The operations of one thread of a load, whatever way they take to the target.
+//!
+//! A slot is a place for one operation in flight. An operation goes through one or two requests (an
+//! update reads before it writes) and keeps its slot until it ends. In a closed loop a slot that becomes
+//! free takes the next operation at once. In an open loop operations are due at fixed times, whatever the
+//! target does: one that is due takes a free slot or waits for one, and its latency counts from when it was
+//! due (Tene, "How NOT to measure latency", 2013: no coordinated omission).
+//!
+//! What the target refuses rests for a while in its slot and is asked again.
+//!
+//! Those who carry requests (`sockets`, `engine`, `blocking`) go through the same turn: [`look`], [`tick`],
+//! what has [`rested`], what is [`next`], and when nothing is left to do at once, sleeping until [`wake_ns`].
+//!
+//! [`look`]: Operations::look
+//! [`tick`]: Operations::tick
+//! [`rested`]: Operations::rested
+//! [`next`]: Operations::next
+//! [`wake_ns`]: Operations::wake_ns
+
+mod answers;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::part::Part;
+use super::shared::Shared;
+use super::span::Span;
+use super::speech::{Ask, WriteOptions};
+use super::tally::{Second, Tally};
+use super::{Phase, Plan, signals};
+use crate::error::{Error, Result};
+use crate::load::{Random, thread_cpu_time};
+use crate::workload::Kind;
+use crate::workload::draw::Chooser;
+use crate::workload::record::{Stamp, ValueForm};
+
+/// No answer on any connection for so long, while one is due, is a failure.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long operations in flight may take to end when the time is over.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Records that are looked at for one that may be written, when values are verified.
+const WRITABLE_TRIES: usize = 64;
+const SECOND_NS: u64 = 1_000_000_000;
+/// A thread that counts its operations itself tells of so many at a time.
+const COUNTED: u64 = 64;
+
+/// What all threads are given.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) plan: Arc<Plan>,
+    pub(super) phase: Phase,
+    pub(super) shared: Arc<Shared>,
+    /// Where threads wait until all are ready.
+    pub(super) ready: Arc<Barrier>,
+    pub(super) span: Arc<Span>,
+    /// Takes every second of every thread.
+    pub(super) seconds: Sender<Second>,
+}
+
+/// What a thread has come to: what it counted, and why it ended early, if it did.
+pub(super) type Ended = (Tally, Option<Error>);
+
+/// What comes after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The operation has ended: its slot goes to another, or is to be freed.
+    Ends,
+    /// It has another request.
+    Asks,
+    /// It was refused, and rests.
+    Rests,
+}
+
+/// A place for one operation.
+#[derive(Debug, Default)]
+struct Slot {
+    kind: Option<Kind>,
+    number: u64,
+    /// What it asks now.
+    step: Step,
+    /// When it was due, and when its present request was first sent.
+    due_ns: u64,
+    step_ns: u64,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    scan_limit: u64,
+    refusals: u32,
+    /// The version that it writes; 0 = values are not verified.
+    version: u64,
+    /// The least version that it may read.
+    floor: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Get,
+    Put,
+    Delete,
+    Scan,
+}
+
+/// Whether the thread measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Warming,
+    Measuring,
+    Draining { until_ns: u64 },
+}
+
+/// See the module.
+pub(super) struct Operations {
+    job: Job,
+    part: Part,
+    /// By connection, then by depth.
+    slots: Vec<Slot>,
+    free: VecDeque<usize>,
+    rests: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Numbers that were taken from the budget and not used yet.
+    numbers: Range<u64>,
+    random: Random,
+    chooser: Chooser,
+    tally: Tally,
+    second: Second,
+    stage: Stage,
+    /// When the measurement began.
+    measured_from_ns: u64,
+    /// Open loop: when the next operation is due, and how much later the one after it.
+    next_due_ns: u64,
+    due_step_ns: Option<f64>,
+    /// Operations that were due before, and the thread's part of a step: threads take turns.
+    due_count: f64,
+    /// No operation is begun any more.
+    is_ended: bool,
+    /// What ends now was begun in time but ends too late to count.
+    is_late: bool,
+    now_ns: u64,
+    /// When the target was heard last, or nothing was to be heard.
+    heard_ns: u64,
+    /// Processor time of the thread when it began.
+    cpu: Duration,
+}
+
+impl Job {
+    /// How writes are made.
+    pub(super) fn write_options(&self) -> WriteOptions {
+        let workload = &self.plan.workload;
+        WriteOptions {
+            durability: workload.durability,
+            ttl_ms: workload.ttl_ms,
+            scanned: workload.share(Kind::Scan) > 0.0,
+        }
+    }
+
+    /// Connections of each thread.
+    pub(super) fn connections(&self) -> usize {
+        self.plan.connections / self.plan.threads
+    }
+
+    fn warmup_ns(&self) -> u64 {
+        if self.phase == Phase::Run { self.plan.warmup.as_nanos() as u64 } else { 0 }
+    }
+
+    /// Ends a thread that has nothing to ask with, and the load with it.
+    pub(super) fn fail(&self, error: Error) -> Ended {
+        self.shared.stop();
+        self.ready.wait();
+        (Tally::default(), Some(error))
+    }
+}
+
+impl Operations {
+    /// Of a thread by its number. They begin with [`Operations::begin`].
+    pub(super) fn new(job: Job, index: usize, part: Part) -> Self {
+        let Plan { workload, depth, seed, rate, threads, .. } = &*job.plan;
+        let seed = seed.wrapping_mul(0x9E37_79B9).wrapping_add(index as u64);
+        // Who has records of his own goes through all of them.
+        let lane = if part.is_own() { (0, 1) } else { (index as u64, *threads as u64) };
+        let chooser = Chooser::new(
+            workload.distribution,
+            (workload.insert_start, workload.insert_count),
+            job.plan.expected_inserts(),
+            seed ^ 0x5DEE_CE66,
+            lane,
+        );
+        let slots = job.connections() * *depth;
+        let rate = rate.filter(|_| job.phase == Phase::Run).map(|rate| rate / *threads as f64);
+        // Threads take turns, so that together they ask evenly.
+        let (due_step_ns, due_count) =
+            (rate.map(|rate| SECOND_NS as f64 / rate), index as f64 / *threads as f64);
+        Self {
+            job,
+            part,
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            free: (0..slots).collect(),
+            rests: BinaryHeap::new(),
+            numbers: 0..0,
+            random: Random::new(seed),
+            chooser,
+            tally: Tally::default(),
+            second: Second::new(0),
+            stage: Stage::Warming,
+            measured_from_ns: 0,
+            next_due_ns: due_step_ns.map_or(0, |step_ns| (due_count * step_ns) as u64),
+            due_step_ns,
+            due_count,
+            is_ended: false,
+            is_late: false,
+            now_ns: 0,
+            heard_ns: 0,
+            cpu: Duration::ZERO,
+        }
+    }
+
+    /// Waits until all threads are ready.
+    pub(super) fn begin(&mut self) {
+        self.job.ready.wait();
+        self.cpu = thread_cpu_time();
+        self.look();
+        self.heard();
+    }
+
+    /// Ends the thread's part; the load too, if it failed.
+    pub(super) fn end(mut self, result: Result<()>) -> Ended {
+        self.end_second(u64::MAX);
+        let error = result.err();
+        if error.is_some() {
+            self.job.shared.stop();
+        }
+        self.tally.cpu = thread_cpu_time().saturating_sub(self.cpu);
+        self.job.span.end();
+        (self.tally, error)
+    }
+
+    /// Looks at the clock.
+    pub(super) fn look(&mut self) {
+        self.now_ns = self.job.span.elapsed_ns();
+    }
+
+    /// When that was.
+    pub(super) const fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// The target has answered.
+    pub(super) const fn heard(&mut self) {
+        self.heard_ns = self.now_ns;
+    }
+
+    /// Whether the load is over: nothing is in flight any more, or it has taken too long to end.
+    ///
+    /// # Errors
+    /// [`Error::Silent`]: the target does not answer.
+    pub(super) fn is_over(&mut self) -> Result<bool> {
+        let busy = self.slots.len() - self.free.len();
+        let is_drained =
+            busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
+        if self.is_ended && is_drained {
+            if signals::is_stopped() {
+                return Err(Error::Stopped);
+            }
+            // Operations of which nothing is known would pass for verified.
+            let matters = self.job.phase != Phase::Run || self.job.plan.verify;
+            let unknown = busy > 0 && matters && !self.job.shared.is_stopped();
+            return if unknown { Err(Error::Silent(DRAIN_MAX.as_secs())) } else { Ok(true) };
+        }
+        if busy == 0 || busy == self.rests.len() {
+            self.heard();
+        } else if self.now_ns >= self.silent_ns() {
+            return Err(Error::Silent(SILENCE_MAX.as_secs()));
+        }
+        Ok(false)
+    }
+
+    fn silent_ns(&self) -> u64 {
+        self.heard_ns + SILENCE_MAX.as_nanos() as u64
+    }
+
+    /// A slot whose rest is over: it asks again.
+    pub(super) fn rested(&mut self) -> Option<usize> {
+        let Reverse((due_ns, slot)) = *self.rests.peek()?;
+        if due_ns > self.now_ns {
+            return None;
+        }
+        self.rests.pop();
+        Some(slot)
+    }
+
+    /// Begins an operation in a free slot, if there is one and an operation is due.
+    pub(super) fn next(&mut self) -> Option<usize> {
+        if !self.is_due() {
+            return None;
+        }
+        let slot = self.free.pop_front()?;
+        if !self.begin_in(slot) {
+            self.free.push_front(slot);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// Whether there is an operation to begin, and a slot for it.
+    pub(super) fn has_next(&self) -> bool {
+        self.is_due() && !self.free.is_empty()
+    }
+
+    /// After an operation has ended: begins the next one in its slot if the loop is closed, which it
+    /// says; frees the slot otherwise.
+    pub(super) fn again(&mut self, slot: usize) -> bool {
+        let has_next = self.due_step_ns.is_none() && self.is_due() && self.begin_in(slot);
+        if !has_next {
+            self.free(slot);
+        }
+        has_next
+    }
+
+    /// After an operation has ended: its slot is free.
+    pub(super) fn free(&mut self, slot: usize) {
+        self.free.push_back(slot);
+    }
+
+    /// The warm-up or the time may be over, or a second.
+    pub(super) fn tick(&mut self) {
+        let plan = &self.job.plan;
+        if self.stage == Stage::Warming && self.now_ns >= self.job.warmup_ns() {
+            self.tally.restart();
+            self.measured_from_ns = self.job.warmup_ns();
+            self.second = Second::new(0);
+            self.stage = Stage::Measuring;
+        }
+        let measured_ns = self.now_ns.saturating_sub(self.measured_from_ns);
+        if self.stage == Stage::Measuring {
+            let seconds = plan.seconds.filter(|_| self.job.phase == Phase::Run);
+            let end_ns =
+                seconds.map_or(u64::MAX, |seconds| self.measured_from_ns + seconds.as_nanos() as u64);
+            if measured_ns / SECOND_NS > self.second.index {
+                self.end_second(measured_ns / SECOND_NS);
+            }
+            if self.now_ns >= end_ns {
+                // In an open loop what was due in time is still begun, however late it is.
+                let is_behind = self.due_step_ns.is_some() && self.next_due_ns < end_ns;
+                let is_hopeless = self.now_ns - end_ns >= DRAIN_MAX.as_nanos() as u64;
+                self.is_ended |= !is_behind || is_hopeless;
+                self.is_late = self.due_step_ns.is_none();
+            }
+        }
+        self.is_ended |= self.job.shared.is_stopped() || signals::is_stopped();
+        if self.is_ended && !matches!(self.stage, Stage::Draining { .. }) {
+            if self.stage == Stage::Warming {
+                self.tally.restart();
+            }
+            self.stage = Stage::Draining { until_ns: self.now_ns + DRAIN_MAX.as_nanos() as u64 };
+        }
+    }
+
+    /// Tells the second that has ended, and begins another.
+    fn end_second(&mut self, next: u64) {
+        let ended = std::mem::replace(&mut self.second, Second::new(next));
+        // Nobody listens any more when the load has failed.
+        drop(self.job.seconds.send(ended));
+    }
+
+    /// When there will be something to do, whatever the target does.
+    pub(super) fn wake_ns(&self) -> u64 {
+        let rest = self.rests.peek().map_or(u64::MAX, |Reverse((due_ns, _))| *due_ns);
+        let due = if self.is_ended || self.due_step_ns.is_none() || self.free.is_empty() {
+            u64::MAX
+        } else {
+            self.next_due_ns
+        };
+        // Often enough to see that the time is over, and that others have stopped.
+        self.silent_ns().min(rest).min(due).min(self.now_ns + SECOND_NS / 10)
+    }
+
+    fn is_due(&self) -> bool {
+        !self.is_ended && (self.due_step_ns.is_none() || self.next_due_ns <= self.now_ns)
+    }
+
+    /// Which operation comes next, and on which record; `None` if there is none.
+    fn draw(&mut self) -> Option<(Kind, u64)> {
+        let Self { job, part, chooser, random, .. } = self;
+        let (phase, shared, workload) = (job.phase, &*job.shared, &job.plan.workload);
+        if phase != Phase::Run && part.is_own() {
+            let mut number = part.next_record(workload.insert_start + shared.budget())?;
+            // Of what a run has inserted, only what was acknowledged is there for certain.
+            let is_certain = |number| {
+                let ledger = shared.ledger.as_ref();
+                number < workload.record_count || ledger.is_some_and(|ledger| ledger.floor(number) > 0)
+            };
+            while phase == Phase::Verify && !is_certain(number) {
+                number = part.next_record(workload.insert_start + shared.budget())?;
+            }
+            if self.numbers.is_empty() {
+                shared.count(COUNTED);
+                self.numbers = 0..COUNTED;
+            }
+            self.numbers.next();
+            return Some((if phase == Phase::Load { Kind::Insert } else { Kind::Verify }, number));
+        }
+        if phase == Phase::Run && part.has_none() {
+            return None;
+        }
+        if self.numbers.is_empty() {
+            self.numbers = shared.begin();
+        }
+        let operation = self.numbers.next()?;
+        match phase {
+            Phase::Load => Some((Kind::Insert, workload.insert_start + operation)),
+            Phase::Verify => Some((Kind::Verify, workload.insert_start + operation)),
+            Phase::Run => match workload.draw_kind(random) {
+                Kind::Insert => match part.next_insert(&shared.inserts) {
+                    Some(number) => Some((Kind::Insert, number)),
+                    None => Some((Kind::Read, part.draw(chooser, &shared.inserts)?)),
+                },
+                kind => Some((kind, part.draw(chooser, &shared.inserts)?)),
+            },
+        }
+    }
+
+    /// Begins an operation in a slot. False if there is none to begin.
+    fn begin_in(&mut self, index: usize) -> bool {
+        let Some((kind, number)) = self.draw() else {
+            self.is_ended = true;
+            return false;
+        };
+        let due_ns = match self.due_step_ns {
+            None => self.now_ns,
+            Some(step_ns) => {
+                let due_ns = self.next_due_ns;
+                self.due_count += 1.0;
+                self.next_due_ns = (self.due_count * step_ns) as u64;
+                due_ns
+            }
+        };
+        let slot = &mut self.slots[index];
+        (slot.kind, slot.number, slot.due_ns, slot.refusals) = (Some(kind), number, due_ns, 0);
+        slot.version = 0;
+        let workload = &self.job.plan.workload;
+        let blind = workload.write_all_fields || matches!(workload.value, ValueForm::Plain { .. });
+        slot.step = match kind {
+            Kind::Read | Kind::Verify | Kind::ReadModifyWrite => Step::Get,
+            Kind::Update if !blind => Step::Get,
+            Kind::Update | Kind::Insert => Step::Put,
+            Kind::Delete => Step::Delete,
+            Kind::Scan => Step::Scan,
+        };
+        if matches!(kind, Kind::Update | Kind::Insert | Kind::ReadModifyWrite) {
+            self.claim(index);
+        }
+        let workload = &self.job.plan.workload;
+        let slot = &mut self.slots[index];
+        slot.key.clear();
+        workload.key.append(slot.number, &mut slot.key);
+        match slot.step {
+            Step::Scan => slot.scan_limit = workload.scan_lengths.draw(&mut self.random).max(1),
+            Step::Put => {
+                let stamp = stamp(slot);
+                slot.value.clear();
+                workload.value.append_new(&mut self.random, stamp, &mut slot.value);
+            }
+            Step::Get | Step::Delete => {}
+        }
+        slot.step_ns = self.now_ns;
+        slot.floor = self.job.shared.ledger.as_ref().map_or(0, |ledger| ledger.floor(slot.number));
+        true
+    }
+
+    /// When values are verified: makes the record of a slot one that nobody else writes.
+    fn claim(&mut self, index: usize) {
+        let shared = &*self.job.shared;
+        let Some(ledger) = &shared.ledger else { return };
+        let slot = &mut self.slots[index];
+        let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_micros() as u64);
+        for _ in 0..WRITABLE_TRIES {
+            // Greater than any before, of this load or of another.
+            let version = micros.max(ledger.ceiling(slot.number).unwrap_or(0) + 1);
+            if ledger.begin(slot.number, version) {
+                slot.version = version;
+                return;
+            }
+            let Some(number) = self.part.draw(&mut self.chooser, &shared.inserts) else { break };
+            slot.number = number;
+        }
+        // All of them are being written: this one reads instead.
+        slot.kind = Some(Kind::Read);
+        slot.step = Step::Get;
+    }
+
+    /// The present request of a slot.
+    pub(super) fn ask(&self, index: usize) -> Ask<'_> {
+        let slot = &self.slots[index];
+        let (key, value) = (slot.key.as_slice(), slot.value.as_slice());
+        match slot.step {
+            Step::Get => Ask::Get { key },
+            Step::Put => Ask::Put { key, value, is_new: slot.kind == Some(Kind::Insert) },
+            Step::Delete => Ask::Delete { key },
+            Step::Scan => Ask::Scan { start: key, limit: slot.scan_limit },
+        }
+    }
+}
+
+fn stamp(slot: &Slot) -> Option<Stamp> {
+    (slot.version > 0).then_some(Stamp { number: slot.number, version: slot.version })
+}
