@@ -361,3 +361,31 @@ fn the_end_frees_the_port_and_ends_connections() {
     config.listen = Some(addr);
     drop(Runtime::<Message>::new(config).unwrap());
 }
+
+#[test]
+fn a_core_counts_what_its_ring_does() {
+    const EXCHANGES: u64 = 20;
+    let _deadline = deadline("counters of a ring");
+    let server = serve(config(1), |env| async move {
+        let listener = env.listener();
+        let socket = poll_fn(|context| listener.poll_accept(context)).await.unwrap();
+        let before = env.counters();
+        echo(Rc::new(socket)).await;
+        let after = env.counters();
+        let counted = |name: &str| {
+            let of = |counters: &[(&str, u64)]| counters.iter().find(|(found, _)| *found == name).unwrap().1;
+            of(&after) - of(&before)
+        };
+        // The client waits for each answer, so each has an enter of its own. What is received needs no
+        // entry of its own.
+        assert!(counted("ring_entries") >= EXCHANGES, "{after:?}");
+        assert!(counted("ring_enters") >= EXCHANGES, "{after:?}");
+        assert!(counted("ring_completions") >= 2 * EXCHANGES, "{after:?}");
+        assert_eq!(counted("chunks_copied"), 0);
+        until_stopped(env).await;
+    });
+    let mut stream = TcpStream::connect(server.addr).unwrap();
+    (0..EXCHANGES).for_each(|number| exchange(&mut stream, &[number as u8; 64]));
+    drop(stream);
+    server.stop();
+}

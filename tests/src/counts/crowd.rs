@@ -3,7 +3,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use pinion_protocol::{
     FRAME_BYTES_MAX_DEFAULT, Frames, Hello, KeyRequest, Preface, Put, Request, Response, Ttl, WriteOutcome,
@@ -107,7 +106,6 @@ impl Member {
             member.take(&mut chunk, 0);
         }
         // From now on it is looked whether there is something, and not waited.
-        member.stream.set_read_timeout(Some(Duration::from_micros(1))).expect("the timeout is not zero");
         member.stream.set_nonblocking(true).expect("a socket can be asked without waiting");
         member
     }

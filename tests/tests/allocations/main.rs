@@ -6,8 +6,6 @@
 //! What a GET answered from memory and a PUT may not do is allocate for themselves. What may grow is
 //! storage that many of them share, argued where it is asserted.
 
-#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
-
 mod counting;
 mod engine;
 mod protocol;

@@ -277,7 +277,7 @@ impl Memtable {
                 (*found, *record) = (Some(root), bytes);
             }
         }
-        prefetch_records(&records);
+        prefetch_records(&records[..hashes.len()]);
         for entry in found.iter_mut().flatten() {
             let newest = self.arena.link(*entry);
             if newest != *entry {
