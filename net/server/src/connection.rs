@@ -113,7 +113,8 @@ impl Connection {
         }
     }
 
-    /// The task is about to wait. `sending`: a send is in flight and its end will run the task.
+    /// The task is about to wait. `sending`: a send is in flight and its end will run the task, which
+    /// has no use for answers before.
     pub(crate) fn rest(&self, sending: bool) {
         self.awake.set(sending);
     }

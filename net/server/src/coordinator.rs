@@ -202,13 +202,18 @@ impl<E: ServerEnv> Core<E> {
 
     /// A key with its place; refuses the request if it is too short or too long.
     pub(crate) fn checked_key<'k>(&self, ticket: &Ticket, namespace: u32, user: &'k [u8]) -> Option<Key<'k>> {
+        (!self.refuse_bad_key(ticket, user)).then(|| self.key(namespace, user))
+    }
+
+    /// Whether a key is too short or too long; if so the request has been answered.
+    pub(crate) fn refuse_bad_key(&self, ticket: &Ticket, user: &[u8]) -> bool {
         if is_key(user) {
-            return Some(self.key(namespace, user));
+            return false;
         }
         let bytes = user.len() as u64;
         let error = pinion_engine::Error::TooLarge { what: "key", bytes, max: KEY_BYTES_MAX as u64 };
         self.refuse(ticket, &Refusal::engine(&error));
-        None
+        true
     }
 
     /// Whether there is a namespace of this id.

@@ -177,7 +177,8 @@ impl<E: ServerEnv> Session<E> {
         if self.is_finished() {
             return Poll::Ready(());
         }
-        self.connection.rest(self.sending);
+        // A send that is stuck does not keep a command waiting.
+        self.connection.rest(self.sending && !self.waits());
         Poll::Pending
     }
 

@@ -11,10 +11,12 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// An error: a code in capitals, a blank, and a text. What is no part of a line becomes a blank.
+/// An error: a code in capitals, a blank, and a text. What is no part of a line becomes a blank, and
+/// goes from the end.
 pub fn error(out: &mut Vec<u8>, text: &[u8]) {
+    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
     out.push(b'-');
-    out.extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+    out.extend(text[..end].iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -28,6 +28,15 @@ pub(super) fn carry_out<E: ServerEnv>(
     client: &mut Client,
 ) -> Taken {
     let version = client.version;
+    let is_long = match spec.is {
+        Name::Ping => command.len() > 1,
+        Name::Echo | Name::Command | Name::Config | Name::Info => true,
+        _ => false,
+    };
+    // As a read is: its answer waits too.
+    if is_long && core.refuse_if_full(ticket) {
+        return Taken::Command;
+    }
     match spec.is {
         Name::Ping if command.len() > 2 => core.fail(ticket, failure::arity(spec.name)),
         Name::Ping => match command.get(1) {
@@ -115,7 +124,7 @@ fn hello<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, command: &Command<'_>, c
         } else if is("setname") && args.len() >= 1 {
             name = args.next();
         } else {
-            return core.fail(ticket, [&b"ERR Syntax error in HELLO option '"[..], option, b"'"].concat());
+            return core.fail(ticket, failure::about("ERR Syntax error in HELLO option '", option, "'"));
         }
     }
     if user.is_some_and(|user| user != DEFAULT_USER) {
@@ -187,8 +196,7 @@ fn set_info<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, command: &Command<'_>
         b"lib-name" => (0, "lib-name"),
         b"lib-ver" => (1, "lib-ver"),
         _ => {
-            let text = [&b"ERR Unrecognized option '"[..], command.arg(2), b"'"].concat();
-            return core.fail(ticket, text);
+            return core.fail(ticket, failure::about("ERR Unrecognized option '", command.arg(2), "'"));
         }
     };
     match check_name(command.arg(3), what) {

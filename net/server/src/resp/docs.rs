@@ -8,6 +8,9 @@ use crate::resp::failure;
 use crate::resp::replies::Access;
 use crate::resp::table::{COMMANDS, Name, Scope, Spec, find};
 
+/// Most names that INFO and DOCS take: what is said of one is longer than the name.
+const NAMES_MAX: usize = 256;
+
 /// COMMAND, COMMAND COUNT, COMMAND INFO, COMMAND DOCS.
 pub(super) fn carry_out<E: ServerEnv>(
     core: &Core<E>,
@@ -15,6 +18,9 @@ pub(super) fn carry_out<E: ServerEnv>(
     command: &Command<'_>,
     version: RespVersion,
 ) {
+    if command.len() > 2 + NAMES_MAX {
+        return core.fail(ticket, format!("ERR COMMAND takes at most {NAMES_MAX} names"));
+    }
     let asked = command.get(1).map(<[u8]>::to_ascii_lowercase);
     match asked.as_deref() {
         None => core.answer(ticket, |out| {

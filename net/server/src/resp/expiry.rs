@@ -158,7 +158,7 @@ impl When {
             } else if is("lt") {
                 when.less = true;
             } else {
-                return Err([&b"ERR Unsupported option "[..], option].concat());
+                return Err(failure::about("ERR Unsupported option ", option, ""));
             }
         }
         if when.never && (when.some || when.greater || when.less) {

@@ -40,6 +40,11 @@ pub(super) fn expire_time(name: &str) -> String {
     format!("ERR invalid expire time in '{name}' command")
 }
 
+/// An argument that makes no sense where it stands, between these words.
+pub(super) fn about(before: &str, argument: &[u8], after: &str) -> Vec<u8> {
+    [before.as_bytes(), text(argument, QUOTED_BYTES_MAX), after.as_bytes()].concat()
+}
+
 /// A command that there is none of, with its arguments.
 pub(super) fn unknown_command<'a>(name: &[u8], args: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut quoted = Vec::new();
@@ -98,6 +103,8 @@ mod tests {
         let long = [b'x'; 500];
         let said = unknown_command(&long, [&long[..], b"more"].into_iter());
         assert!(said.len() < 2 * QUOTED_BYTES_MAX + 80, "{}", said.len());
+        assert!(about("ERR not ", &long, "").len() <= QUOTED_BYTES_MAX + 8);
+        assert_eq!(about("ERR not '", b"a\0b", "'"), b"ERR not 'a'");
         let said = unknown_command(b"nope", [&b"a\0b"[..], b"c"].into_iter());
         assert_eq!(said, b"ERR unknown command 'nope', with args beginning with: 'a' 'c' ");
     }

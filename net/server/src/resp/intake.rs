@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use pinion_engine::Key;
 use pinion_env::Monotonic;
 use pinion_protocol::resp::{Command, Commands, RespVersion};
 
@@ -122,7 +123,7 @@ impl Intake {
             return Taken::Close;
         }
         let known = spec.filter(|spec| spec.takes(command.len()));
-        let touches = known.map_or(Touches::Nothing, |spec| touched(core, spec, &command));
+        let (touches, key) = known.map_or((Touches::Nothing, None), |spec| touched(core, spec, &command));
         if replies.borrow().conflicts(&touches) {
             if !std::mem::replace(&mut self.waits, true) {
                 add(&core.counters.commands_delayed, 1);
@@ -151,7 +152,7 @@ impl Intake {
             Some(spec) if spec.scope == Scope::Node => {
                 return connection::carry_out(core, &ticket, spec, &command, &mut self.client);
             }
-            Some(spec) => route::carry_out(core, ticket, spec, &command),
+            Some(spec) => route::carry_out(core, ticket, spec, &command, key),
         };
         if touches != Touches::Nothing {
             let touches = if decided { touches.decided() } else { touches };
@@ -194,24 +195,26 @@ fn begin<E: ServerEnv>(
     }
 }
 
-/// What a command touches.
-fn touched<E: ServerEnv>(core: &Core<E>, spec: &Spec, command: &Command<'_>) -> Touches {
+/// What a command touches, and its key if it has one.
+fn touched<'k, E: ServerEnv>(
+    core: &Core<E>,
+    spec: &Spec,
+    command: &Command<'k>,
+) -> (Touches, Option<Key<'k>>) {
     // Without a namespace nothing is touched.
-    let Some(namespace) = core.resp.namespace.get() else { return Touches::Nothing };
-    let hash = |key: &[u8]| core.key(namespace, key).hash;
-    match spec.scope {
-        Scope::Node => Touches::Nothing,
-        Scope::Everything => Touches::Everything,
-        Scope::Key(_) if spec.is == Name::Set && strings::is_plain_set(command) => {
-            Touches::Key(Access::Write, hash(command.arg(1)))
+    let Some(namespace) = core.resp.namespace.get() else { return (Touches::Nothing, None) };
+    let access = match spec.scope {
+        Scope::Node => return (Touches::Nothing, None),
+        Scope::Everything => return (Touches::Everything, None),
+        Scope::Keys(access, between) if between > 0 || command.len() > 2 => {
+            let hash = |user| core.key(namespace, user).hash;
+            let hashes = command.args_from(1).step_by(between + 1).map(hash).collect();
+            return (Touches::Keys(access, hashes), None);
         }
-        Scope::Key(_) if strings::only_reads(spec.is, command) => {
-            Touches::Key(Access::Read, hash(command.arg(1)))
-        }
-        Scope::Key(access) => Touches::Key(access, hash(command.arg(1))),
-        Scope::Keys(access, 0) if command.len() == 2 => Touches::Key(access, hash(command.arg(1))),
-        Scope::Keys(access, between) => {
-            Touches::Keys(access, command.args_from(1).step_by(between + 1).map(hash).collect())
-        }
-    }
+        Scope::Key(_) if spec.is == Name::Set && strings::is_plain_set(command) => Access::Write,
+        Scope::Key(_) if strings::only_reads(spec.is, command) => Access::Read,
+        Scope::Key(access) | Scope::Keys(access, _) => access,
+    };
+    let key = core.key(namespace, command.arg(1));
+    (Touches::Key(access, key.hash), Some(key))
 }

@@ -126,7 +126,7 @@ fn count<'a, E: ServerEnv>(
     }
     // A bad key refuses the command before anything is under way.
     for user in keys.clone() {
-        if core.checked_key(&ticket, namespace, user).is_none() {
+        if core.refuse_bad_key(&ticket, user) {
             return true;
         }
     }

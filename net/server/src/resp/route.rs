@@ -39,13 +39,15 @@ impl<E: ServerEnv> Call<'_, E> {
     }
 }
 
-/// Carries a command out, or forwards it. Answers whether it is decided what it does to its keys: what
-/// is written to them from now on comes after it.
+/// Carries a command out, or forwards it. `key`: that of a command of one, if it has been hashed.
+/// Answers whether it is decided what it does to its keys: what is written to them from now on comes
+/// after it.
 pub(super) fn carry_out<E: ServerEnv>(
     core: &Rc<Core<E>>,
     ticket: Ticket,
     spec: &Spec,
     command: &Command<'_>,
+    key: Option<Key<'_>>,
 ) -> bool {
     let Some((namespace, default_ttl_ms)) = core.resp_namespace(&ticket) else { return true };
     if decides_alone(spec, command) && !core.has_one_replica(namespace) {
@@ -63,7 +65,10 @@ pub(super) fn carry_out<E: ServerEnv>(
         }
         Scope::Keys(..) if command.len() > 2 => many::carry_out(core, ticket, spec, command, namespace),
         Scope::Key(access) | Scope::Keys(access, _) => {
-            let Some(key) = core.checked_key(&ticket, namespace, command.arg(1)) else { return true };
+            let key = key.unwrap_or_else(|| core.key(namespace, command.arg(1)));
+            if core.refuse_bad_key(&ticket, key.user) {
+                return true;
+            }
             match core.place(key.partition) {
                 Place::Here(shard) => {
                     let default_lifetime = lifetime(default_ttl_ms);
@@ -135,7 +140,7 @@ pub(crate) fn arrive<E: ServerEnv>(
     match (spec, &command) {
         (Some(spec), Some(command)) => {
             if coordinator::admit(core, &ticket, core.env.now()) {
-                carry_out(core, ticket, spec, command);
+                carry_out(core, ticket, spec, command, None);
             }
             *core.resp.parser.borrow_mut() = Some(parser);
         }

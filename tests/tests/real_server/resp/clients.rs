@@ -28,7 +28,8 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn redis_cli_sets_gets_scans_and_loads() {
-    let server = Rig::new().start();
+    let rig = Rig::new();
+    let server = rig.start();
     let Some(mut first) = program("redis-cli", &server) else { return };
     let cli = |args: &[&str]| {
         let mut command = program("redis-cli", &server).expect("it was there a moment ago");
@@ -74,7 +75,8 @@ fn redis_cli_sets_gets_scans_and_loads() {
 
 #[test]
 fn redis_benchmark_runs_through() {
-    let server = Rig::new().start();
+    let rig = Rig::new();
+    let server = rig.start();
     for pipeline in ["1", "16"] {
         let Some(mut command) = program("redis-benchmark", &server) else { return };
         command.args(["-t", "ping,set,get,incr,mset", "-n", "2000", "-c", "20", "-r", "1000"]);
@@ -94,7 +96,8 @@ fn redis_benchmark_runs_through() {
 #[test]
 fn redis_py_shakes_hands_and_works() {
     let Some(packages) = redis_py() else { return };
-    let server = Rig::new().start();
+    let rig = Rig::new();
+    let server = rig.start();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/redis_py.py");
     let mut command = Command::new("python3");
     command.arg(&script).arg(server.address()).env("PYTHONPATH", packages);
@@ -133,7 +136,8 @@ fn redis_py() -> Option<PathBuf> {
 #[test]
 fn ioredis_shakes_hands_and_works() {
     let Some(packages) = ioredis() else { return };
-    let server = Rig::new().start();
+    let rig = Rig::new();
+    let server = rig.start();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("javascript/ioredis.js");
     let mut command = Command::new("node");
     command.arg(&script).arg(server.address()).env("NODE_PATH", packages.join("node_modules"));

@@ -115,11 +115,12 @@ const PROTOCOL: &[&[u8]] = &[
 #[test]
 fn bytes_are_read_as_redis_reads_them() {
     let Some(redis) = Redis::start() else { return };
-    let server = Rig::new().start();
+    let rig = Rig::new();
+    let server = rig.start();
     for bytes in PROTOCOL {
         let ask = |mut connection: RespConnection| {
-            connection.send_bytes(bytes);
-            connection.send_bytes(b"PING\r\nQUIT\r\n");
+            // At once: what comes after the end of a connection cannot be sent.
+            connection.send_bytes(&[bytes, b"PING\r\nQUIT\r\n"].concat());
             let mut replies = Vec::new();
             // A connection that ends with bytes that were not read is reset.
             while let Ok(Some(reply)) = connection.try_receive() {

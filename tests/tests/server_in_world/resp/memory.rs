@@ -11,14 +11,19 @@ use crate::{SEEDS, counter, info};
 const VALUE_BYTES: usize = 60 << 10;
 const CORE_OUT_BYTES_MAX: u64 = 512 << 10;
 
+/// A node that holds little for those who do not read.
+fn start_small(seed: u64) -> TestNode {
+    TestNode::start(seed, |config| {
+        config.limits.connection_out_bytes_max = 64 << 10;
+        config.limits.core_out_bytes_max = CORE_OUT_BYTES_MAX;
+        config.limits.send_stall_ms_max = 200;
+    })
+}
+
 #[test]
 fn a_pipeline_that_is_never_read_does_not_grow() {
     for seed in 0..SEEDS {
-        let node = TestNode::start(seed, |config| {
-            config.limits.connection_out_bytes_max = 64 << 10;
-            config.limits.core_out_bytes_max = CORE_OUT_BYTES_MAX;
-            config.limits.send_stall_ms_max = 200;
-        });
+        let node = start_small(seed);
         node.world.run_until(async {
             let mut honest = RespClient::connect(&node).await;
             let value = "x".repeat(VALUE_BYTES);
@@ -66,6 +71,28 @@ fn a_pipeline_that_is_never_read_does_not_grow() {
             node.world.sleep(Duration::from_secs(1)).await;
             let told = info(&mut native).await;
             assert_eq!(counter(&told, "answer_bytes"), 0, "{told}");
+        });
+    }
+}
+
+#[test]
+fn what_is_only_sent_back_is_bounded_too() {
+    for seed in 0..SEEDS {
+        let node = start_small(seed);
+        node.world.run_until(async {
+            let mut native = node.connect(0).await;
+            let mut bytes = Vec::new();
+            encode(&words(["ECHO", &"x".repeat(VALUE_BYTES)]), &mut bytes);
+            let mut silent = Vec::new();
+            for _ in 0..40 {
+                let mut client = RespClient::connect(&node).await;
+                client.send_bytes(&bytes).await;
+                silent.push(client);
+                let waiting = counter(&info(&mut native).await, "answer_bytes");
+                // On each of two cores one answer may pass the bound.
+                assert!(waiting <= 2 * (CORE_OUT_BYTES_MAX + (64 << 10)), "{waiting}");
+            }
+            assert!(counter(&info(&mut native).await, "overloaded") > 0);
         });
     }
 }
