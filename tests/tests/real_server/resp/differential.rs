@@ -120,7 +120,7 @@ fn bytes_are_read_as_redis_reads_them() {
     for bytes in PROTOCOL {
         let ask = |mut connection: RespConnection| {
             // At once: what comes after the end of a connection cannot be sent.
-            connection.send_bytes(&[bytes, b"PING\r\nQUIT\r\n"].concat());
+            connection.send_bytes(&[*bytes, b"PING\r\nQUIT\r\n"].concat());
             let mut replies = Vec::new();
             // A connection that ends with bytes that were not read is reset.
             while let Ok(Some(reply)) = connection.try_receive() {
