@@ -253,5 +253,9 @@ impl Draws {
             // What an option is followed by may become a time that is over soon.
             _ => args.push(b"more".to_vec()),
         }
+        // What stands where a key should is one that both take.
+        if let Some(key) = args.get_mut(1).filter(|key| key.is_empty()) {
+            key.push(b'0');
+        }
     }
 }
