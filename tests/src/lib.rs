@@ -15,6 +15,7 @@ pub mod model;
 pub mod overload;
 pub mod planted;
 pub mod process;
+pub mod resp;
 pub mod rig;
 pub mod served;
 pub mod server_histories;

@@ -72,17 +72,7 @@ impl Tool<'_> {
         let complaints = File::create(&log).map_err(|error| Error::file(&log)(error).to_string())?;
         let mut command = Command::new(&self.program.0);
         command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
-        // A process starts on the cpus of the thread that starts it; ours goes with this thread.
-        let process = thread::scope(|scope| {
-            let start = || {
-                if let Some(cpu) = cpu {
-                    pin_to_cpu(cpu).map_err(|error| Error::Cpu { cpu, error })?;
-                }
-                self.running.start(&mut command, Error::file(&self.program.0), |child| child.id())
-            };
-            scope.spawn(start).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        let process = process.map_err(|error| error.to_string())?;
+        let process = self.start(&mut command, &self.program.0, cpu)?;
         let waited = Running::wait(process);
         let ended = self.running.end(process);
         waited.map_err(|error| format!("waiting for process {process}: {error}"))?;
@@ -96,6 +86,29 @@ impl Tool<'_> {
             Some(flaw) => Err(flaw),
             None => Ok(report),
         }
+    }
+
+    /// Starts a process on one cpu, or wherever the system likes. [`Running::end`] it.
+    ///
+    /// # Errors
+    /// It cannot be started, in words.
+    pub(super) fn start(
+        &self,
+        command: &mut Command,
+        program: &Path,
+        cpu: Option<usize>,
+    ) -> Result<u32, String> {
+        // A process starts on the cpus of the thread that starts it; ours goes with this thread.
+        let process = thread::scope(|scope| {
+            let start = || {
+                if let Some(cpu) = cpu {
+                    pin_to_cpu(cpu).map_err(|error| Error::Cpu { cpu, error })?;
+                }
+                self.running.start(command, Error::file(program), |child| child.id())
+            };
+            scope.spawn(start).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        process.map_err(|error| error.to_string())
     }
 }
 
@@ -117,7 +130,7 @@ pub(super) fn flaw(report: &RunReport) -> Option<String> {
 }
 
 /// The last lines of a file, in one.
-fn end_of(path: &Path) -> String {
+pub(super) fn end_of(path: &Path) -> String {
     let said = fs::read(path).unwrap_or_default();
     let end = String::from_utf8_lossy(&said[said.len().saturating_sub(COMPLAINT_BYTES_MAX)..]).into_owned();
     let lines: Vec<&str> = end.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

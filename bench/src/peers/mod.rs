@@ -10,6 +10,7 @@
 //! | `rows` | what is compared, by which command, for how long |
 //! | `site` | servers and directories of the peers |
 //! | `measure` | one measurement |
+//! | `redis_benchmark` | rows under Redis' own generator |
 //! | `outcome` | medians, spread, ratios; the JSON |
 //! | `markdown` | the tables |
 //!
@@ -22,6 +23,7 @@
 mod markdown;
 mod measure;
 mod outcome;
+mod redis_benchmark;
 mod rows;
 mod site;
 

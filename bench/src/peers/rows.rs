@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::PeersPlan;
+use super::{PeersPlan, redis_benchmark};
 use crate::error::{Error, Result};
 use crate::workload::record::STAMP_BYTES;
 
@@ -91,6 +91,8 @@ pub(super) enum Work {
     Timed,
     /// As many operations as there are records.
     Counted,
+    /// Operations for some time, by another generator than ours.
+    RedisBenchmark,
 }
 
 /// How many operations are in flight, and how.
@@ -133,7 +135,7 @@ const BUFFERED: &str = "durability=buffered";
 /// # Errors
 /// [`Error::Usage`] when a choice is no row.
 pub(super) fn chosen(plan: &PeersPlan) -> Result<Vec<Row>> {
-    let all = if plan.steady { steady() } else { [network(), engines()].concat() };
+    let all = if plan.steady { steady() } else { [network(), redis_benchmark::rows(), engines()].concat() };
     for choice in &plan.only {
         if !all.iter().any(|row| row.is(choice)) {
             let names: Vec<&str> = all.iter().map(|row| row.name.as_str()).collect();
@@ -238,7 +240,7 @@ impl Row {
         let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
         add("--seed", plan.seed.wrapping_add(round as u64).to_string());
         match self.work {
-            Work::Load => {}
+            Work::Load | Work::RedisBenchmark => {}
             Work::Timed => {
                 add("--warmup", plan.warmup.as_secs_f64().to_string());
                 add("--seconds", plan.measure.as_secs_f64().to_string());
@@ -253,7 +255,7 @@ impl Row {
         let records = self.records(plan) as f64;
         let work = match self.work {
             Work::Load => Duration::from_secs_f64(records / ESTIMATED_LOAD_RATE),
-            Work::Timed => plan.warmup + plan.measure,
+            Work::Timed | Work::RedisBenchmark => plan.warmup + plan.measure,
             Work::Counted => Duration::from_secs_f64(records / ESTIMATED_OVERWRITE_RATE),
         };
         let check =
@@ -389,7 +391,7 @@ mod tests {
         let names = |plan: &PeersPlan| -> Vec<String> {
             chosen(plan).unwrap().into_iter().map(|row| row.name).collect()
         };
-        assert_eq!(names(&plan).len(), 12);
+        assert_eq!(names(&plan).len(), 16);
         plan.only = vec!["put-16".to_owned(), "get".to_owned()];
         assert_eq!(names(&plan), ["get-1", "get-16", "put-16"]);
         plan.only = vec!["put".to_owned()];
@@ -430,11 +432,11 @@ mod tests {
     }
 
     #[test]
-    fn the_default_rows_fit_into_twenty_minutes() {
+    fn the_default_rows_fit_into_twenty_five_minutes() {
         let plan = plan();
         let rows = chosen(&plan).unwrap();
         let whole = estimate(&rows, &plan);
-        assert!(whole > Duration::from_secs(600) && whole < Duration::from_secs(1200), "{whole:?}");
+        assert!(whole > Duration::from_secs(600) && whole < Duration::from_secs(1500), "{whole:?}");
         // Two peers, five rounds of five and a half seconds and a check of a half; filled and settled.
         let put: Vec<Row> = rows.into_iter().filter(|row| row.name == "put-1").collect();
         assert_eq!(estimate(&put, &plan), Duration::from_secs(2 * (5 * 6 + 1 + 10)));

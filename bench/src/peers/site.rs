@@ -14,6 +14,7 @@ use std::process::Command;
 use super::PeersPlan;
 use super::measure::{Tool, directory_bytes, sync_files};
 use super::outcome::Round;
+use super::redis_benchmark;
 use super::rows::{Peer, Row, Section, Work};
 use crate::drive::Target;
 use crate::error::{Error, Result};
@@ -51,6 +52,8 @@ pub(super) struct Site {
     pub(super) command: Vec<String>,
     filled: bool,
     settled: bool,
+    /// Whether the keys of `redis-benchmark` are there.
+    has_benchmark_keys: bool,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,17 @@ impl Site {
             (Place::Directory(data), target, Vec::new())
         };
         let scratch = scratch.to_owned();
-        Ok(Self { peer, section, place, target, scratch, command, filled: false, settled: false })
+        Ok(Self {
+            peer,
+            section,
+            place,
+            target,
+            scratch,
+            command,
+            filled: false,
+            settled: false,
+            has_benchmark_keys: false,
+        })
     }
 
     /// Measures one round of a row, and what is needed before it.
@@ -111,8 +124,13 @@ impl Site {
         } else {
             self.prepare(plan, row, tool)?;
         }
+        let name = format!("{}-{}", row.name, round + 1);
+        if row.work == Work::RedisBenchmark {
+            let (report, command) = self.run_redis_benchmark(plan, row, tool, &name)?;
+            return Ok(Round::new(report, command, None, None));
+        }
         let words = row.arguments(plan, self.peer, &self.target, round);
-        let report = self.run(plan, tool, words.clone(), &format!("{}-{}", row.name, round + 1))?;
+        let report = self.run(plan, tool, words.clone(), &name)?;
         self.filled = true;
         let space_bytes = match &self.place {
             Place::Server(_) => None,
@@ -157,6 +175,31 @@ impl Site {
         server.resume();
         let measured = tool.measure(&words, Some(plan.generator_cpu), &name);
         server.pause();
+        measured
+    }
+
+    /// As [`Site::run`], with the generator of Redis.
+    fn run_redis_benchmark(
+        &mut self,
+        plan: &PeersPlan,
+        row: &Row,
+        tool: &Tool<'_>,
+        name: &str,
+    ) -> Result<(RunReport, Vec<String>), String> {
+        sync_files(&self.scratch)?;
+        let Place::Server(server) = &self.place else {
+            return Err("redis-benchmark asks servers only".to_owned());
+        };
+        let name = format!("{}-{name}", self.peer.label());
+        server.resume();
+        let filled = if row.writes || self.has_benchmark_keys {
+            Ok(())
+        } else {
+            redis_benchmark::fill(plan, server, tool, &format!("{name}-fill"))
+        };
+        let measured = filled.and_then(|()| redis_benchmark::measure(plan, row, server, tool, &name));
+        server.pause();
+        self.has_benchmark_keys |= !row.writes && measured.is_ok();
         measured
     }
 

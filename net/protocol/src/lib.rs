@@ -1,4 +1,4 @@
-//! Frames and messages of the native protocol; no I/O.
+//! Frames and messages of the native protocol, and the grammar of RESP ([`resp`]); no I/O.
 //!
 //! `PROTOCOL.md` beside this crate documents every byte and is the law for clients in other
 //! languages; golden frames pin it. The crate reads bytes in place: a [`Request`] or [`Response`]
@@ -33,6 +33,7 @@ mod heads;
 mod list;
 pub mod placement;
 mod request;
+pub mod resp;
 mod response;
 mod scan;
 mod types;

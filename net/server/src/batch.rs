@@ -9,13 +9,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use pinion_engine::{BatchOperation as EngineOperation, Effect, Key, Result, Written};
+use pinion_protocol::resp::reply;
 use pinion_protocol::{
     Batch, BatchOperation, BatchReply, Header, ListBuf, OperationResult, OperationResults, Operations,
-    Request, Response, Ttl, Version,
+    Outcome, Request, Response, Ttl, Version,
 };
 
 use crate::coordinator::Place;
-use crate::core::{Core, Ticket};
+use crate::core::{Core, Dialect, Ticket};
 use crate::message::ServerEnv;
 use crate::refusal::{Refusal, version_of};
 use crate::write::{WriteWaiter, count_refused, lifetime, write_options};
@@ -174,6 +175,9 @@ impl<E: ServerEnv> Gathering<E> {
         if let Some(refusal) = self.failed.take().filter(|_| self.parts == 1) {
             return self.core.refuse(&self.ticket, &refusal);
         }
+        if self.ticket.dialect != Dialect::Native {
+            return self.answer_command();
+        }
         let mut results = ListBuf::<OperationResults>::with_buffer(self.core.take_buffer());
         for result in self.results.take() {
             if let Err(error) = results.push(&result) {
@@ -184,6 +188,23 @@ impl<E: ServerEnv> Gathering<E> {
         let reply = Response::Batch(BatchReply { results: results.list(), stamp_seen });
         self.core.answer_with(&self.ticket, &reply);
         self.core.give_buffer(results.into_buffer());
+    }
+}
+
+impl<E: ServerEnv> Gathering<E> {
+    /// Answers a command of RESP, which has one reply for all its keys.
+    fn answer_command(&self) {
+        match self.failed.take() {
+            None => self.core.answer(&self.ticket, |out| reply::simple(out, "OK")),
+            Some(mut refusal) => {
+                let applied = |result: &OperationResult| !matches!(result, OperationResult::Failed { .. });
+                let some = self.results.borrow().iter().any(applied);
+                if some {
+                    refusal.outcome = Outcome::Unknown;
+                }
+                self.core.refuse(&self.ticket, &refusal);
+            }
+        }
     }
 }
 

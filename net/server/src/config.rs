@@ -6,9 +6,10 @@
 
 use std::path::PathBuf;
 
-use pinion_engine::Options;
+use pinion_engine::{DEFAULT_NAMESPACE, Durability, Options};
 
 use crate::error::{Error, Result};
+use crate::resp::CURSOR_PLACES_MAX;
 
 /// Where the engine's sizes come from.
 #[derive(Debug, Clone)]
@@ -66,6 +67,9 @@ pub struct Limits {
     pub pooled_buffer_bytes_max: u32,
     /// Send buffers that a core keeps for reuse.
     pub pooled_buffers_max: u32,
+    /// Scans of RESP connections that a core remembers between two pages, at most 4,096; the one that
+    /// was not heard of for longest makes room.
+    pub resp_cursors_max: u32,
 }
 
 impl Default for Limits {
@@ -89,7 +93,25 @@ impl Default for Limits {
             turn_requests_max: 256,
             pooled_buffer_bytes_max: 256 << 10,
             pooled_buffers_max: 256,
+            resp_cursors_max: CURSOR_PLACES_MAX,
         }
+    }
+}
+
+/// What RESP connections work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RespConfig {
+    /// The name of their namespace. Commands are refused as long as there is none of that name.
+    pub namespace: String,
+    /// When their writes are acknowledged.
+    pub durability: Durability,
+    /// Whether KEYS and FLUSHALL are allowed, which work on every key.
+    pub sweeping: bool,
+}
+
+impl Default for RespConfig {
+    fn default() -> Self {
+        Self { namespace: DEFAULT_NAMESPACE.to_owned(), durability: Durability::Sync, sweeping: false }
     }
 }
 
@@ -106,12 +128,15 @@ pub struct ServerConfig {
     pub engine: EngineSizes,
     /// Bounds of the server.
     pub limits: Limits,
+    /// What RESP connections work on.
+    pub resp: RespConfig,
 }
 
 impl ServerConfig {
     /// A configuration with default limits.
     pub fn new(data: impl Into<PathBuf>, engine: EngineSizes) -> Self {
-        Self { data: data.into(), shards: None, partitions: 1_024, engine, limits: Limits::default() }
+        let (limits, resp) = (Limits::default(), RespConfig::default());
+        Self { data: data.into(), shards: None, partitions: 1_024, engine, limits, resp }
     }
 
     /// Checks that the limits fit each other.
@@ -133,6 +158,7 @@ impl ServerConfig {
             ("hello_ms_max", limits.hello_ms_max, 1),
             ("turn_chunks_max", limits.turn_chunks_max, 1),
             ("turn_requests_max", limits.turn_requests_max, 1),
+            ("resp_cursors_max", limits.resp_cursors_max, 1),
         ];
         for (name, value, least) in at_least {
             if value < least {
@@ -143,6 +169,12 @@ impl ServerConfig {
             return Err(Error::BadConfig(format!(
                 "core_out_bytes_max of {} is below connection_out_bytes_max of {}",
                 limits.core_out_bytes_max, limits.connection_out_bytes_max
+            )));
+        }
+        if limits.resp_cursors_max > CURSOR_PLACES_MAX {
+            return Err(Error::BadConfig(format!(
+                "resp_cursors_max of {} is above {CURSOR_PLACES_MAX}",
+                limits.resp_cursors_max
             )));
         }
         if !self.partitions.is_power_of_two()

@@ -5,13 +5,14 @@
 //! has gathered meanwhile at once. A slot's generation changes when the connection ends, so that
 //! late answers find nobody.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
 use pinion_env::Monotonic;
 
 use crate::counters::OperationClass;
+use crate::resp::Replies;
 
 /// Capacity for requests of different receipts that a connection keeps between sends.
 const FINISHED_KEPT_MAX: usize = 256;
@@ -64,6 +65,8 @@ pub(crate) struct Connection {
     pub(crate) gathering_since: Cell<Monotonic>,
     /// Its incomplete frame has to go.
     evicted: Cell<bool>,
+    /// Of a RESP connection: the order of its answers.
+    pub(crate) replies: OnceCell<Box<RefCell<Replies>>>,
 }
 
 impl Connection {
@@ -110,7 +113,8 @@ impl Connection {
         }
     }
 
-    /// The task is about to wait. `sending`: a send is in flight and its end will run the task.
+    /// The task is about to wait. `sending`: a send is in flight and its end will run the task, which
+    /// has no use for answers before.
     pub(crate) fn rest(&self, sending: bool) {
         self.awake.set(sending);
     }
@@ -125,7 +129,8 @@ impl Connection {
 
     /// Bytes of answers that wait or are being sent.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.out.borrow().len() + self.sending_bytes.get()
+        let before_their_turn = self.replies.get().map_or(0, |replies| replies.borrow().held_bytes());
+        self.out.borrow().len() + self.sending_bytes.get() + before_their_turn
     }
 
     /// Its incomplete frame has to go: the connection's task is to say so and to end.
@@ -192,6 +197,7 @@ impl Connections {
             gathered_bytes: Cell::new(0),
             gathering_since: Cell::default(),
             evicted: Cell::new(false),
+            replies: OnceCell::new(),
         });
         entry.connection = Some(Rc::clone(&connection));
         self.open.set(self.open.get() + 1);

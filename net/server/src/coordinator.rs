@@ -54,13 +54,7 @@ pub(crate) enum Place<'a, E: ServerEnv> {
 pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_, E>) {
     let Arrival { ticket, header, body, now, get } = arrival;
     core.begin();
-    if core.phase.get() != Phase::Serving {
-        return core.refuse(ticket, &Refusal::SHUTTING_DOWN);
-    }
-    if core.requests() > core.limits().core_requests_max {
-        return core.refuse_overloaded(ticket, "too many requests are under way");
-    }
-    if core.refuse_late(ticket, *now) || core.refuse_full(ticket) {
+    if !admit(core, ticket, *now) {
         return;
     }
     if let Some(Get { shard, key, .. }) = get {
@@ -76,6 +70,19 @@ pub(crate) fn arrive<E: ServerEnv>(core: &Rc<Core<E>>, arrival: &Arrival<'_, E>)
         Ok(ref request) => submit(core, ticket, (header, body), request),
         Err(error) => core.refuse(ticket, &Refusal::protocol(&error)),
     }
+}
+
+/// Whether a request that has been counted in may go on; if not it has been answered.
+pub(crate) fn admit<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, now: Monotonic) -> bool {
+    if core.phase.get() != Phase::Serving {
+        core.refuse(ticket, &Refusal::SHUTTING_DOWN);
+        return false;
+    }
+    if core.requests() > core.limits().core_requests_max {
+        core.refuse_overloaded(ticket, "too many requests are under way");
+        return false;
+    }
+    !core.refuse_late(ticket, now) && !core.refuse_full(ticket)
 }
 
 fn submit<E: ServerEnv>(
@@ -117,7 +124,9 @@ fn submit<E: ServerEnv>(
                 write::update(core, *ticket, shard, &key, update, default_ttl_ms);
             }
         }
-        Request::MultiGet(ref request) => multi_get::multi_get(core, *ticket, request),
+        Request::MultiGet(ref request) => {
+            multi_get::gather(core, *ticket, request.namespace, request.keys.iter());
+        }
         Request::Batch(ref batch) => crate::batch::batch(core, *ticket, batch),
         Request::Scan(ref page) => {
             if let Some(owner) = scan::page(core, *ticket, (*header, body), page) {
@@ -187,19 +196,24 @@ impl<E: ServerEnv> Core<E> {
 
     /// A key of this database.
     #[inline]
-    fn key<'k>(&self, namespace: u32, user: &'k [u8]) -> Key<'k> {
+    pub(crate) fn key<'k>(&self, namespace: u32, user: &'k [u8]) -> Key<'k> {
         Key::new(NamespaceId(namespace), user, self.layout.partitions)
     }
 
     /// A key with its place; refuses the request if it is too short or too long.
     pub(crate) fn checked_key<'k>(&self, ticket: &Ticket, namespace: u32, user: &'k [u8]) -> Option<Key<'k>> {
+        (!self.refuse_bad_key(ticket, user)).then(|| self.key(namespace, user))
+    }
+
+    /// Whether a key is too short or too long; if so the request has been answered.
+    pub(crate) fn refuse_bad_key(&self, ticket: &Ticket, user: &[u8]) -> bool {
         if is_key(user) {
-            return Some(self.key(namespace, user));
+            return false;
         }
         let bytes = user.len() as u64;
         let error = pinion_engine::Error::TooLarge { what: "key", bytes, max: KEY_BYTES_MAX as u64 };
         self.refuse(ticket, &Refusal::engine(&error));
-        None
+        true
     }
 
     /// Whether there is a namespace of this id.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pinion_engine::{HybridTime, Identity, Options, Shard};
 use pinion_env::Monotonic;
+use pinion_protocol::resp::RespVersion;
 use pinion_protocol::{Header, Opcode, Response};
 
 use crate::config::{Limits, ServerConfig};
@@ -22,6 +23,7 @@ use crate::message::{Message, NodeFacts, ServerEnv, Token};
 use crate::namespaces::{CatalogueQueue, NamespaceTable};
 use crate::pressure::Pressure;
 use crate::refusal::{MAP_EPOCH, Refusal};
+use crate::resp::{self, RespCore};
 use crate::write::WriteWaiter;
 
 /// A shard as the server holds it.
@@ -41,14 +43,25 @@ pub(crate) enum ReplyTo {
     },
 }
 
+/// In which words a request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// A frame, in any order.
+    Native,
+    /// A reply of RESP, in the order of commands.
+    Resp(RespVersion),
+}
+
 /// What goes with a request until its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticket {
     pub(crate) reply: ReplyTo,
-    /// The opcode's number, known or not.
+    pub(crate) dialect: Dialect,
+    /// The opcode's number, known or not; of a command 0.
     pub(crate) opcode: u8,
     /// What it is counted under.
     pub(crate) class: OperationClass,
+    /// The client's; of a command its place in the order of its connection.
     pub(crate) request_id: u64,
     /// When its bytes were received.
     pub(crate) received: Monotonic,
@@ -67,7 +80,15 @@ impl Ticket {
     ) -> Self {
         let Header { opcode, request_id, .. } = *header;
         let class = Opcode::from_u8(opcode).map_or(OperationClass::Other, OperationClass::of);
-        Self { reply, opcode, class, request_id, received, deadline }
+        Self { reply, dialect: Dialect::Native, opcode, class, request_id, received, deadline }
+    }
+
+    /// The version of RESP to answer in, for answers that only commands have.
+    pub(crate) const fn resp_version(&self) -> RespVersion {
+        match self.dialect {
+            Dialect::Resp(version) => version,
+            Dialect::Native => RespVersion::Two,
+        }
     }
 }
 
@@ -114,6 +135,7 @@ pub(crate) struct Core<E: ServerEnv> {
     pub(crate) phase: Cell<Phase>,
     pub(crate) drained_cores: Cell<u16>,
     pub(crate) hello_watch: Cell<bool>,
+    pub(crate) resp: RespCore,
 }
 
 impl<E: ServerEnv> Core<E> {
@@ -151,6 +173,7 @@ impl<E: ServerEnv> Core<E> {
             phase: Cell::new(Phase::Serving),
             drained_cores: Cell::new(0),
             hello_watch: Cell::new(false),
+            resp: RespCore::new(&config.resp, &config.limits, &facts.namespaces, env.now()),
             env,
             config,
             options,
@@ -206,7 +229,8 @@ impl<E: ServerEnv> Core<E> {
         self.phase.get() == Phase::Serving && self.requests() < self.limits().core_requests_max
     }
 
-    /// Answers a request with what `encode` appends to the buffer it is given: one whole frame.
+    /// Answers a request with what `encode` appends to the buffer it is given: one whole frame, or
+    /// reply.
     pub(crate) fn answer(&self, ticket: &Ticket, encode: impl FnOnce(&mut Vec<u8>)) {
         self.end();
         match ticket.reply {
@@ -217,7 +241,10 @@ impl<E: ServerEnv> Core<E> {
                         if out.capacity() == 0 {
                             *out = self.take_buffer();
                         }
-                        encode(&mut out);
+                        match connection.replies.get() {
+                            None => encode(&mut out),
+                            Some(replies) => replies.borrow_mut().answer(ticket.request_id, &mut out, encode),
+                        }
                     }
                     self.count_out(connection);
                     connection.finish(ticket.class, ticket.received);
@@ -250,10 +277,13 @@ impl<E: ServerEnv> Core<E> {
     pub(crate) fn refuse(&self, ticket: &Ticket, refusal: &Refusal<'_>) {
         add(&self.counters.errors, 1);
         let stamp_seen = self.stamp_seen.get();
-        self.answer(ticket, |out| refusal.put(ticket.opcode, ticket.request_id, stamp_seen, out));
+        self.answer(ticket, |out| match ticket.dialect {
+            Dialect::Native => refusal.put(ticket.opcode, ticket.request_id, stamp_seen, out),
+            Dialect::Resp(_) => resp::put_refusal(refusal, out),
+        });
     }
 
-    /// Answers a request with a response; with an error if that does not fit a frame.
+    /// Answers a native request with a response; with an error if that does not fit a frame.
     pub(crate) fn answer_with(&self, ticket: &Ticket, response: &Response<'_>) {
         self.answer(ticket, |out| {
             if let Err(error) = response.encode(ticket.request_id, MAP_EPOCH, out) {

@@ -83,6 +83,8 @@ counters! {
     connections_handed_off,
     /// Connections taken over from other cores.
     connections_adopted,
+    /// Connections that began with RESP.
+    connections_resp,
     /// Connections that did not finish HELLO in time.
     hello_timeouts,
     /// Accepting failed (out of descriptors, for example).
@@ -105,6 +107,12 @@ counters! {
     gathers_evicted,
     /// Connections closed because their peers took nothing while too many answers waited.
     connections_stuck,
+    /// Commands of RESP connections received.
+    commands,
+    /// Commands of RESP connections that waited for an earlier one on their key.
+    commands_delayed,
+    /// RESP connections closed because what they sent was no command.
+    commands_bad,
     /// Answers given.
     answers,
     /// Answers that were errors.

@@ -2,8 +2,9 @@
 //! found a queue full.
 //!
 //! A forwarded request is the client's frame, copied; its answer is a whole frame too, which goes
-//! into the client's connection unchanged, because it carries the client's request id already.
-//! Parts of a request that spans cores come back to a function instead.
+//! into the client's connection unchanged, because it carries the client's request id already. So it is
+//! with commands of RESP and their replies, which the connection puts in order. Parts of a request that
+//! spans cores come back to a function instead.
 //!
 //! Bounds: at most `core_forwards_max` requests of a core are outstanding elsewhere. An outbox
 //! holds what a core's queue did not take; answers and control messages only, so it is bounded by
@@ -21,7 +22,8 @@ use crate::coordinator::{self, Arrival};
 use crate::core::{Core, ReplyTo, Ticket};
 use crate::counters::add;
 use crate::info::Reports;
-use crate::message::{CoreMessage, Forwarded, Message, ServerEnv, Token};
+use crate::message::{CoreMessage, Forwarded, ForwardedKind, Message, ServerEnv, Token};
+use crate::resp;
 
 /// How long a full queue is left alone before it is tried again.
 const OUTBOX_RETRY: Duration = Duration::from_micros(200);
@@ -96,7 +98,36 @@ impl<E: ServerEnv> Core<E> {
         let mut copy = self.take_buffer();
         copy.extend_from_slice(body);
         let times = (ticket.received, ticket.deadline);
-        self.forward_to(core, header, copy, times, Waiting::Whole(ticket));
+        self.forward_to(core, ForwardedKind::Frame(header), copy, times, Waiting::Whole(ticket));
+    }
+
+    /// Sends a command of RESP to the core that owns its key.
+    pub(crate) fn forward_command(&self, core: u16, ticket: Ticket, command: &[u8]) {
+        if self.awaited.count() >= self.limits().core_forwards_max {
+            self.refuse_overloaded(&ticket, "too many requests are being forwarded");
+            return;
+        }
+        let mut copy = self.take_buffer();
+        copy.extend_from_slice(command);
+        let times = (ticket.received, ticket.deadline);
+        let kind = ForwardedKind::Command(ticket.resp_version());
+        self.forward_to(core, kind, copy, times, Waiting::Whole(ticket));
+    }
+
+    /// Sends a command made for that core to it; `taker` gets the reply. The caller has made sure that
+    /// there is room.
+    pub(crate) fn forward_command_part(
+        &self,
+        core: u16,
+        ticket: &Ticket,
+        put: impl FnOnce(&mut Vec<u8>),
+        taker: PartTaker<E>,
+    ) {
+        let mut command = self.take_buffer();
+        put(&mut command);
+        let times = (ticket.received, ticket.deadline);
+        let kind = ForwardedKind::Command(ticket.resp_version());
+        self.forward_to(core, kind, command, times, Waiting::Part(taker));
     }
 
     /// Sends a part of a request, made for that core, to it; `taker` gets the answer. The caller
@@ -116,21 +147,21 @@ impl<E: ServerEnv> Core<E> {
         let header = Header::read(&frame)?.ok_or(ProtocolError::BadHeader("the frame is cut off"))?;
         frame.drain(..usize::from(header.header_bytes));
         let times = (ticket.received, ticket.deadline);
-        self.forward_to(core, header, frame, times, Waiting::Part(taker));
+        self.forward_to(core, ForwardedKind::Frame(header), frame, times, Waiting::Part(taker));
         Ok(())
     }
 
     fn forward_to(
         &self,
         core: u16,
-        header: Header,
+        kind: ForwardedKind,
         body: Vec<u8>,
         (received, deadline): (Monotonic, Option<Monotonic>),
         waiting: Waiting<E>,
     ) {
         add(&self.counters.forwarded, 1);
         let token = self.awaited.insert(waiting);
-        let request = Forwarded { core: self.index, token, header, body, received, deadline };
+        let request = Forwarded { core: self.index, token, kind, body, received, deadline };
         self.post(core, Message::Request(request));
     }
 
@@ -149,11 +180,18 @@ impl<E: ServerEnv> Core<E> {
     pub(crate) fn on_forwarded(self: &Rc<Self>, request: Forwarded) {
         add(&self.counters.forwarded_here, 1);
         let reply = ReplyTo::Core { core: request.core, token: request.token };
-        let Forwarded { header, received, deadline, .. } = request;
-        let ticket = Ticket::new(reply, &header, received, deadline);
-        let arrival = Arrival { ticket, header, body: &request.body, now: self.env.now(), get: None };
-        coordinator::arrive(self, &arrival);
-        self.give_buffer(request.body);
+        let Forwarded { kind, body, received, deadline, .. } = request;
+        match kind {
+            ForwardedKind::Frame(header) => {
+                let ticket = Ticket::new(reply, &header, received, deadline);
+                let arrival = Arrival { ticket, header, body: &body, now: self.env.now(), get: None };
+                coordinator::arrive(self, &arrival);
+            }
+            ForwardedKind::Command(version) => {
+                resp::arrive(self, reply, version, &body, (received, deadline));
+            }
+        }
+        self.give_buffer(body);
     }
 }
 

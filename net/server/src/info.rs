@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use hdrhistogram::Histogram;
 use pinion_engine::{QuarantinedTable, ShardStats};
+use pinion_protocol::resp::reply;
 use pinion_protocol::{ErrorCode, Response, VERSION_HIGHEST, VERSION_LOWEST};
 
 use crate::core::{Core, Ticket};
@@ -17,14 +18,25 @@ use crate::forward::Waiting;
 use crate::json::JsonWriter;
 use crate::message::{CoreReport, Message, ServerEnv, Token};
 use crate::refusal::Refusal;
+use crate::resp::{self, Sections};
 
 /// Percentiles that are reported, with their names.
 const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99)];
 
-/// A SERVER_INFO whose reports are coming in.
+/// What the reports of all cores become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    /// The text of SERVER_INFO.
+    Json,
+    /// Sections of RESP's INFO.
+    Info(Sections),
+}
+
+/// A SERVER_INFO or INFO whose reports are coming in.
 pub(crate) struct Reports {
     ticket: Ticket,
+    wanted: Wanted,
     reports: RefCell<Vec<CoreReport>>,
     missing: Cell<u16>,
 }
@@ -35,11 +47,16 @@ pub(crate) fn gather<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, section: 
         let message = "this server has no such section of its information";
         return core.refuse(&ticket, &Refusal::new(ErrorCode::Unsupported, message.into()));
     }
+    gather_for(core, ticket, Wanted::Json);
+}
+
+/// Asks all cores for their reports, and answers when they are there.
+pub(crate) fn gather_for<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, wanted: Wanted) {
     let cores = core.layout.cores;
     if core.awaited.count() + u32::from(cores) > core.limits().core_forwards_max.max(u32::from(cores)) {
         return core.refuse_overloaded(&ticket, "too many requests are being forwarded");
     }
-    let reports = Rc::new(Reports { ticket, reports: RefCell::default(), missing: Cell::new(cores) });
+    let reports = Rc::new(Reports { ticket, wanted, reports: RefCell::default(), missing: Cell::new(cores) });
     for other in (0..cores).filter(|other| *other != core.index) {
         let token = core.awaited.insert(Waiting::Report(Rc::clone(&reports)));
         core.post(other, Message::ReportWanted { core: core.index, token });
@@ -54,7 +71,15 @@ impl Reports {
         if self.missing.get() == 0 {
             let mut reports = self.reports.take();
             reports.sort_by_key(|report| report.core);
-            core.answer_with(&self.ticket, &Response::ServerInfo(&text(core, &reports)));
+            match self.wanted {
+                Wanted::Json => core.answer_with(&self.ticket, &Response::ServerInfo(&text(core, &reports))),
+                Wanted::Info(sections) => {
+                    let text = resp::info_text(core, &reports, sections);
+                    core.answer(&self.ticket, |out| {
+                        reply::verbatim(out, &text, self.ticket.resp_version());
+                    });
+                }
+            }
         }
     }
 }
@@ -118,6 +143,7 @@ fn numbers(stats: &ShardStats) -> Vec<(&'static str, u64)> {
         ("compaction_debt_bytes", stats.compaction_debt_bytes),
         ("pending_operations", stats.pending_operations),
         ("memtable_bytes", stats.memtable_bytes),
+        ("memtable_records", stats.memtable_records),
         ("index_bytes", stats.index_bytes),
         ("block_cache_bytes", stats.block_cache_bytes),
         ("row_cache_bytes", stats.row_cache_bytes),
@@ -263,7 +289,7 @@ fn put_latency(json: &mut JsonWriter, name: &str, histogram: &Histogram<u64>) {
     json.end_object();
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

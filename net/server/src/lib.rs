@@ -9,7 +9,8 @@
 //! who must see it; `read`, `multi_get`, `write`, `batch`, `scan`, `namespaces` and `info` carry it
 //! out on the engine; `forward` takes it to another core and its answer back;
 //! `core` puts the answer into the connection's out buffer, and the session sends it with all
-//! others of the turn.
+//! others of the turn. A connection that begins with RESP takes the same way, with `resp` in the place
+//! of frames: other words for the same operations.
 //!
 //! Bounds are in [`Limits`] and in the engine's options; each has a defined answer when reached.
 
@@ -34,11 +35,12 @@ mod opening;
 mod pressure;
 mod read;
 mod refusal;
+mod resp;
 mod scan;
 mod session;
 mod write;
 
-pub use config::{EngineSizes, Limits, ServerConfig};
+pub use config::{EngineSizes, Limits, RespConfig, ServerConfig};
 pub use error::{Error, Result};
 pub use message::{CoreMessage, ServerEnv};
 pub use node::{NodeSummary, serve_core};

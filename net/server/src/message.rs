@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use pinion_engine::{DataDir, Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
 use pinion_protocol::Header;
+use pinion_protocol::resp::RespVersion;
 
 use crate::namespaces::NamespaceTable;
 
@@ -99,13 +100,22 @@ pub(crate) struct Forwarded {
     /// Where the answer goes.
     pub(crate) core: u16,
     pub(crate) token: Token,
-    /// The client's header, request id included.
-    pub(crate) header: Header,
+    pub(crate) kind: ForwardedKind,
+    /// The body of the frame, or the command.
     pub(crate) body: Vec<u8>,
     /// When its bytes were received.
     pub(crate) received: Monotonic,
     /// When it is too late.
     pub(crate) deadline: Option<Monotonic>,
+}
+
+/// In which words a forwarded request is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ForwardedKind {
+    /// A frame with the client's header, request id included.
+    Frame(Header),
+    /// A command of RESP, to be answered in this version.
+    Command(RespVersion),
 }
 
 /// What one core has counted.

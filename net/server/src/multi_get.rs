@@ -12,12 +12,13 @@ use std::rc::Rc;
 
 use pinion_engine::RecordView;
 use pinion_env::TaskClass;
+use pinion_protocol::resp::{RespVersion, reply};
 use pinion_protocol::{
     Header, Keys, ListBuf, MultiGet, MultiGetReply, Request, Response, Value, ValueItem, Values, Version,
 };
 
 use crate::coordinator::Place;
-use crate::core::{Core, CoreShard, Ticket};
+use crate::core::{Core, CoreShard, Dialect, Ticket};
 use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::pressure::AnswerBytes;
@@ -52,6 +53,8 @@ struct Gathering<E: ServerEnv> {
     values: RefCell<Vec<u8>>,
     /// Bytes of values that the answer may have.
     values_bytes_max: usize,
+    /// A value was left out because it would be more.
+    too_large: Cell<bool>,
     /// What `values` holds counts as waiting answers.
     held: AnswerBytes<E>,
     /// Parts under way, and one while the request is being taken apart.
@@ -62,12 +65,17 @@ struct Gathering<E: ServerEnv> {
     to_read: RefCell<Vec<(u32, CoreShard<E>, OwnedKey)>>,
 }
 
-/// Answers a MULTI_GET.
-pub(crate) fn multi_get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, request: &MultiGet<'_>) {
-    if core.checked_namespace(&ticket, request.namespace).is_none() {
+/// Answers a MULTI_GET of these keys, or an MGET.
+pub(crate) fn gather<'k, E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: Ticket,
+    namespace: u32,
+    keys: impl ExactSizeIterator<Item = &'k [u8]>,
+) {
+    if core.checked_namespace(&ticket, namespace).is_none() {
         return;
     }
-    let count = request.keys.len() as usize;
+    let count = keys.len();
     if count > core.options.batch_ops_max as usize {
         return core.refuse(&ticket, &Refusal::too_large("multi-get", count, core.options.batch_ops_max));
     }
@@ -79,14 +87,15 @@ pub(crate) fn multi_get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, reques
         values: RefCell::new(core.take_buffer()),
         held: AnswerBytes::new(core),
         values_bytes_max: (core.limits().frame_bytes_max as usize).saturating_sub(around),
+        too_large: Cell::new(false),
         waiting: Cell::new(1),
         failed: RefCell::default(),
         to_read: RefCell::default(),
     });
     let mut elsewhere: Vec<(u16, Vec<u32>, ListBuf<Keys>)> = Vec::new();
-    for (index, user) in (0..).zip(&request.keys) {
+    for (index, user) in (0..).zip(keys) {
         // A bad key refuses, and thereby answers, the request; nothing is under way yet.
-        let Some(key) = core.checked_key(&ticket, request.namespace, user) else { return };
+        let Some(key) = core.checked_key(&ticket, namespace, user) else { return };
         match core.place(key.partition) {
             Place::Here(shard) => {
                 if shard.get_now(&key, |record| gathering.found(index, record)).is_ok() {
@@ -108,7 +117,7 @@ pub(crate) fn multi_get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, reques
         }
     }
     for (owner, indexes, keys) in elsewhere {
-        gathering.ask(owner, indexes, &keys, request.namespace);
+        gathering.ask(owner, indexes, &keys, namespace);
     }
     gathering.start_readers();
     gathering.part_done();
@@ -130,7 +139,10 @@ impl<E: ServerEnv> Gathering<E> {
     fn keep(&self, index: u32, version: Version, expiry_ms: u64, value: &[u8]) {
         let mut values = self.values.borrow_mut();
         let start = values.len();
-        if start + value.len() > self.values_bytes_max || !self.held.grow(value.len()) {
+        if start + value.len() > self.values_bytes_max {
+            return self.too_large.set(true);
+        }
+        if !self.held.grow(value.len()) {
             return;
         }
         values.extend_from_slice(value);
@@ -244,6 +256,9 @@ impl<E: ServerEnv> Gathering<E> {
                 .core
                 .refuse_overloaded(&self.ticket, "too many reads, or bytes of answers, are under way");
         }
+        if let Dialect::Resp(version) = self.ticket.dialect {
+            return self.answer_command(&items, values, version);
+        }
         let mut list = ListBuf::<Values>::with_buffer(self.core.take_buffer());
         for item in items {
             let entry = match item {
@@ -261,6 +276,28 @@ impl<E: ServerEnv> Gathering<E> {
         let reply = Response::MultiGet(MultiGetReply { values: list.list(), stamp_seen });
         self.core.answer_with(&self.ticket, &reply);
         self.core.give_buffer(list.into_buffer());
+        self.core.give_buffer(values);
+    }
+
+    /// Answers an MGET, whose reply has all values or is an error.
+    fn answer_command(&self, items: &[Item], values: Vec<u8>, version: RespVersion) {
+        if items.iter().any(|item| matches!(item, Item::NotRead)) {
+            if self.too_large.get() {
+                let what = "the values are more bytes than one reply may have: ask for fewer keys";
+                return self.core.refuse(&self.ticket, &Refusal::bad_request(what));
+            }
+            let what = "too many reads, or bytes of answers, are under way";
+            return self.core.refuse_overloaded(&self.ticket, what);
+        }
+        self.core.answer(&self.ticket, |out| {
+            reply::array(out, items.len());
+            for item in items {
+                match item {
+                    Item::Found { value, .. } => reply::bulk(out, &values[value.clone()]),
+                    Item::Missing | Item::NotRead => reply::null(out, version),
+                }
+            }
+        });
         self.core.give_buffer(values);
     }
 }

@@ -68,6 +68,11 @@ impl NamespaceTable {
         Some(entry.default_ttl_ms)
     }
 
+    /// The id of the live namespace of a name.
+    pub(crate) fn id_of(&self, name: &str) -> Option<u32> {
+        self.live.iter().find(|entry| entry.name == name).map(|entry| entry.id)
+    }
+
     /// The live namespaces, by id.
     pub(crate) fn live(&self) -> &[Namespace] {
         &self.live
@@ -252,6 +257,7 @@ impl<E: ServerEnv> Core<E> {
         for (_, shard) in self.shards() {
             shard.set_live_namespaces(table.ids().clone());
         }
+        self.resp.obey(&self.config.resp, &table);
         *self.namespaces.borrow_mut() = table;
     }
 }

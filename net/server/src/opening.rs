@@ -1,4 +1,8 @@
-//! How a connection opens: preface, HELLO, and the way to the core that HELLO names.
+//! How a connection opens: preface, HELLO, and the way to the core that HELLO names; or RESP.
+//!
+//! The first byte tells: native frames begin with one that no text begins with, and RESP with `*` or
+//! text. A RESP connection stays where it was accepted, if that core has room, since its commands go to
+//! the cores that own their keys.
 //!
 //! What is received is asked for chunk by chunk until HELLO is whole, so that nothing is in flight
 //! then and the socket can move to the wanted core, which answers. If that core does not keep up
@@ -8,8 +12,8 @@
 //! Limits: HELLO has a deadline and a longest frame; connections beyond the limit are told so after
 //! their HELLO, and beyond [`REFUSALS_MAX`] of those dropped unheard.
 //!
-//! Failure: what does not begin with the preface is dropped without an answer; everything else gets
-//! an error before the connection ends.
+//! Failure: what begins with neither is dropped without an answer; everything else gets an error before
+//! the connection ends.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -95,6 +99,29 @@ pub(crate) struct Opening {
     bytes: usize,
 }
 
+/// What a connection has begun with.
+#[derive(Debug, PartialEq, Eq)]
+enum Begun {
+    /// Preface and HELLO.
+    Native(Opening),
+    /// A command, or the front of one.
+    Resp,
+}
+
+/// Whether RESP begins with this byte: an array of strings, or a line as a person types it.
+const fn begins_resp(byte: u8) -> bool {
+    byte.is_ascii_graphic() || byte.is_ascii_whitespace()
+}
+
+/// Looks at the front of what was received; `None` = more is needed. The error comes with the request
+/// id to answer to.
+fn begun(received: &[u8]) -> Result<Option<Begun>, (ProtocolError, u64)> {
+    if received.first().is_some_and(|byte| begins_resp(*byte)) {
+        return Ok(Some(Begun::Resp));
+    }
+    Ok(read_opening(received)?.map(Begun::Native))
+}
+
 /// Reads preface and HELLO from the front of what was received; `None` = more is needed. The
 /// error comes with the request id to answer to.
 fn read_opening(received: &[u8]) -> Result<Option<Opening>, (ProtocolError, u64)> {
@@ -144,8 +171,8 @@ async fn open<E: ServerEnv>(
     let adopted = handed.is_some();
     let (mut received, passed) = handed.unwrap_or_default();
     let opening = loop {
-        match read_opening(&received) {
-            Ok(Some(opening)) => break Ok(opening),
+        match begun(&received) {
+            Ok(Some(begun)) => break Ok(begun),
             Ok(None) => {}
             Err((ProtocolError::BadPreface, _)) => {
                 add(&core.counters.frames_bad, 1);
@@ -168,7 +195,8 @@ async fn open<E: ServerEnv>(
         received.extend_from_slice(&chunk);
     };
     let opening = match opening {
-        Ok(opening) => opening,
+        Ok(Begun::Native(opening)) => opening,
+        Ok(Begun::Resp) => return open_resp(core, connection, socket, received, passed),
         Err((error, request_id)) => {
             add(&core.counters.frames_bad, 1);
             return Some(Session::refusing(core, connection, socket, request_id, &Refusal::protocol(&error)));
@@ -213,6 +241,34 @@ async fn open<E: ServerEnv>(
     }
     *connection.out.borrow_mut() = answer;
     Some(Session::streaming(core, connection, socket, &received[opening.bytes..]))
+}
+
+/// Takes a RESP connection in, or gives it to the next core if this one is full.
+fn open_resp<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    connection: &Rc<Connection>,
+    mut socket: E::Socket,
+    received: Vec<u8>,
+    passed: u16,
+) -> Option<Session<E>> {
+    connection.hello_done();
+    let refusing = |socket, text| Some(Session::refusing_commands(core, connection, socket, text));
+    if core.phase.get() != Phase::Serving {
+        return refusing(socket, "STOPPING the node is stopping (not applied)");
+    }
+    if core.connections.open() > core.connections_max() {
+        let cores = core.layout.cores;
+        if passed + 1 < cores {
+            match hand_off(core, socket, (core.index + 1) % cores, received, passed + 1) {
+                Ok(()) => return None,
+                Err((back, _)) => socket = back,
+            }
+        }
+        add(&core.counters.connections_refused, 1);
+        return refusing(socket, "ERR max number of clients reached");
+    }
+    add(&core.counters.connections_resp, 1);
+    Some(Session::of_commands(core, connection, socket, &received))
 }
 
 /// Gives the socket to another core; gives everything back if that core's queue is full.
@@ -267,7 +323,10 @@ mod tests {
 
     #[test]
     fn what_is_no_opening_is_refused_early() {
-        assert_eq!(read_opening(b"GET / HTTP/1.1\r\n").unwrap_err().0, ProtocolError::BadPreface);
+        for first in [0, 1, 0x16, 0x7F, 0x80, 0xB0, 0xB2, 0xFF] {
+            assert_eq!(begun(&[first, b'P']).unwrap_err().0, ProtocolError::BadPreface, "{first}");
+        }
+        assert_eq!(begun(&[0xB1, b'P', b'X']).unwrap_err().0, ProtocolError::BadPreface);
         let future = opening(Preface { lowest: 900, highest: 901 }, None);
         let (error, request_id) = read_opening(&future).unwrap_err();
         assert!(matches!(error, ProtocolError::NoCommonVersion { .. }));
@@ -282,5 +341,18 @@ mod tests {
         huge[PREFACE_BYTES..PREFACE_BYTES + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         let error = read_opening(&huge[..PREFACE_BYTES + HEADER_BYTES]).unwrap_err().0;
         assert!(matches!(error, ProtocolError::FrameTooLarge { .. }));
+    }
+
+    #[test]
+    fn the_first_byte_tells_resp_from_frames() {
+        assert_eq!(begun(b""), Ok(None));
+        for bytes in
+            [&b"*"[..], b"*1\r\n$4\r\nPING\r\n", b"PING\r\n", b"\r\n", b" ping", b"GET / HTTP/1.1\r\n"]
+        {
+            assert_eq!(begun(bytes), Ok(Some(Begun::Resp)));
+        }
+        let bytes = opening(Preface::OURS, Some(1));
+        assert_eq!(begun(&bytes[..1]), Ok(None));
+        assert!(matches!(begun(&bytes), Ok(Some(Begun::Native(_)))));
     }
 }

@@ -102,7 +102,13 @@ impl<E: ServerEnv> Core<E> {
     pub(crate) fn refuse_full(&self, ticket: &Ticket) -> bool {
         let reads =
             matches!(ticket.class, OperationClass::Read | OperationClass::MultiRead | OperationClass::Scan);
-        let refused = reads && self.is_out_full();
+        reads && self.refuse_if_full(ticket)
+    }
+
+    /// Whether a request that will be answered with a value must be refused because too many answers
+    /// wait; if so it has been answered.
+    pub(crate) fn refuse_if_full(&self, ticket: &Ticket) -> bool {
+        let refused = self.is_out_full();
         if refused {
             self.close_stuck();
             self.refuse_overloaded(ticket, "too many bytes of answers wait to be sent");
@@ -191,13 +197,18 @@ impl<E: ServerEnv> AnswerBytes<E> {
 
     /// Counts more bytes; false if there is no room for any.
     pub(crate) fn grow(&self, bytes: usize) -> bool {
-        if self.core.is_out_full() {
-            return false;
+        let has_room = !self.core.is_out_full();
+        if has_room {
+            self.count(bytes);
         }
+        has_room
+    }
+
+    /// Counts more bytes, room or not.
+    pub(crate) fn count(&self, bytes: usize) {
         let sum = &self.core.pressure.out_bytes;
         sum.set(sum.get() + bytes as u64);
         self.bytes.set(self.bytes.get() + bytes as u64);
-        true
     }
 }
 

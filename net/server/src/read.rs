@@ -36,7 +36,7 @@ pub(crate) fn get_from_tables<E: ServerEnv>(
 }
 
 /// Looks a key up, in memory if possible, and answers with `answer`.
-fn look_up<E: ServerEnv>(
+pub(crate) fn look_up<E: ServerEnv>(
     core: &Rc<Core<E>>,
     ticket: &Ticket,
     shard: &CoreShard<E>,

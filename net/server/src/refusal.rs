@@ -119,6 +119,11 @@ impl<'a> Refusal<'a> {
         }
     }
 
+    /// What to tell people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same without borrowing.
     pub(crate) fn into_owned(self) -> Refusal<'static> {
         Refusal { message: Cow::Owned(self.message.into_owned()), ..self }

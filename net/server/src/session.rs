@@ -15,11 +15,15 @@
 //!
 //! Failure: bytes that are no frame are answered with an error and the connection ends, because
 //! the next frame cannot be found. A body that makes no sense costs only its own request.
+//!
+//! A connection that began with RESP differs in what is read: commands, of which one may have to wait
+//! for those before it; then the connection is left unread until an answer has been given (see `resp`).
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use pinion_env::{Monotonic, Socket};
+use pinion_protocol::resp::reply;
 use pinion_protocol::{Frame, Frames, Opcode};
 
 use crate::connection::Connection;
@@ -29,6 +33,7 @@ use crate::counters::add;
 use crate::group::{Get, Group, Moment};
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
+use crate::resp::{Intake, Taken};
 
 /// A connection after HELLO.
 pub(crate) struct Session<E: ServerEnv> {
@@ -39,6 +44,8 @@ pub(crate) struct Session<E: ServerEnv> {
     /// Frames that [`Session::frames`] had gathered when its bytes were last counted: another number
     /// means that another frame is incomplete now.
     gathered_frames: u64,
+    /// Of a RESP connection: what reads its commands.
+    resp: Option<Box<Intake>>,
     /// Received, but not dealt with: too much was outstanding, or it is put off to the next turn.
     stash: Vec<u8>,
     stash_received: Monotonic,
@@ -72,6 +79,7 @@ impl<E: ServerEnv> Session<E> {
             socket,
             frames: Frames::new(core.limits().frame_bytes_max),
             gathered_frames: 0,
+            resp: None,
             stash: Vec::new(),
             stash_received: Monotonic::default(),
             reading: true,
@@ -92,6 +100,32 @@ impl<E: ServerEnv> Session<E> {
         let mut session = Self::new(core, connection, socket);
         session.stash.extend_from_slice(received);
         session.stash_received = core.env.now();
+        session
+    }
+
+    /// A session that takes commands of RESP from now on; `received` is what came so far.
+    pub(crate) fn of_commands(
+        core: &Rc<Core<E>>,
+        connection: &Rc<Connection>,
+        socket: E::Socket,
+        received: &[u8],
+    ) -> Self {
+        let intake = Intake::new(core, connection, socket.peer());
+        let mut session = Self::streaming(core, connection, socket, received);
+        session.resp = Some(Box::new(intake));
+        session
+    }
+
+    /// A session that only says why there is none, to a RESP connection.
+    pub(crate) fn refusing_commands(
+        core: &Rc<Core<E>>,
+        connection: &Rc<Connection>,
+        socket: E::Socket,
+        text: &str,
+    ) -> Self {
+        let mut session = Self::new(core, connection, socket);
+        session.reading = false;
+        reply::error(&mut connection.out.borrow_mut(), text.as_bytes());
         session
     }
 
@@ -143,7 +177,8 @@ impl<E: ServerEnv> Session<E> {
         if self.is_finished() {
             return Poll::Ready(());
         }
-        self.connection.rest(self.sending);
+        // A send that is stuck does not keep a command waiting.
+        self.connection.rest(self.sending && !self.waits());
         Poll::Pending
     }
 
@@ -163,12 +198,17 @@ impl<E: ServerEnv> Session<E> {
                 context.waker().wake_by_ref();
                 return true;
             }
-            if !self.stash.is_empty() {
+            // A command that waits may have been gathered from chunks that are gone.
+            if !self.stash.is_empty() || self.waits() {
                 let mut stash = std::mem::take(&mut self.stash);
                 turn.now.get_or_insert_with(|| self.core.env.now());
                 let used = self.consume(&stash, self.stash_received, turn);
                 stash.drain(..used);
                 self.stash = stash;
+                if self.waits() {
+                    // The answer that it waits for runs this task.
+                    return !self.connection.is_doomed();
+                }
                 continue;
             }
             turn.chunks_left -= 1;
@@ -187,6 +227,9 @@ impl<E: ServerEnv> Session<E> {
                     if used < chunk.len() {
                         self.stash(&chunk[used..], received);
                     }
+                    if self.waits() {
+                        return !self.connection.is_doomed();
+                    }
                 }
                 Poll::Ready(Ok(None)) => self.reading = false,
                 Poll::Ready(Err(_)) => return false,
@@ -199,6 +242,9 @@ impl<E: ServerEnv> Session<E> {
 
     /// Asks for the memory that the request in `bytes` will read, if it is one GET and nothing else.
     fn look_ahead_alone(&self, bytes: &[u8]) -> bool {
+        if self.resp.is_some() {
+            return false;
+        }
         let mut rest = bytes;
         let frame = self.frames.next_in_place(&mut rest).filter(|_| rest.is_empty());
         let get = frame.and_then(|frame| coordinator::get_here(&self.core, &frame));
@@ -216,6 +262,9 @@ impl<E: ServerEnv> Session<E> {
     /// Hands the frames in `bytes` to the coordinator until too much is outstanding or the turn is
     /// over. Returns how many bytes were used.
     fn consume(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
+        if self.resp.is_some() {
+            return self.consume_commands(bytes, received, turn);
+        }
         let mut rest = bytes;
         while self.takes_requests(turn) {
             if self.consume_group(&mut rest, received, turn) {
@@ -235,6 +284,34 @@ impl<E: ServerEnv> Session<E> {
         }
         self.count_gathered(received);
         if self.reading { bytes.len() - rest.len() } else { bytes.len() }
+    }
+
+    /// As [`Session::consume`] for commands of RESP, until one must wait.
+    fn consume_commands(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
+        let mut rest = bytes;
+        if let Some(intake) = &mut self.resp {
+            intake.begin();
+        }
+        while self.takes_requests(turn) {
+            let moment = Moment { received, now: turn.now.unwrap_or(received) };
+            let Some(intake) = &mut self.resp else { break };
+            match intake.take(&self.core, &self.connection, &mut rest, moment) {
+                Taken::Command => turn.requests_left -= 1,
+                Taken::Waits | Taken::Nothing => break,
+                Taken::End => self.reading = false,
+                Taken::Close => {
+                    self.reading = false;
+                    self.connection.doom();
+                }
+            }
+        }
+        self.count_gathered(received);
+        if self.reading { bytes.len() - rest.len() } else { bytes.len() }
+    }
+
+    /// Whether the next command must wait for one that is under way.
+    fn waits(&self) -> bool {
+        self.reading && self.resp.as_ref().is_some_and(|intake| intake.waits())
     }
 
     /// As [`Session::consume`] for some frames that lie whole in `rest`. False if there is none.
@@ -280,8 +357,10 @@ impl<E: ServerEnv> Session<E> {
     /// Keeps the core's sum of bytes in incomplete frames. Somebody's frame has to go when it is over
     /// the bound: perhaps this one.
     fn count_gathered(&mut self, received: Monotonic) {
-        let gathered = self.frames.waiting_bytes();
-        let frames = self.frames.gathered_frames();
+        let (gathered, frames) = match &self.resp {
+            None => (self.frames.waiting_bytes(), self.frames.gathered_frames()),
+            Some(intake) => (intake.waiting_bytes(), intake.gathered_commands()),
+        };
         let another = self.connection.gathered_bytes.get() == 0 || frames != self.gathered_frames;
         self.gathered_frames = frames;
         if gathered != self.connection.gathered_bytes.get() {
@@ -294,12 +373,15 @@ impl<E: ServerEnv> Session<E> {
 
     /// The incomplete frame has to go: says so to whoever sent it, if its header has come.
     fn give_up_gathering(&mut self) {
+        self.stash = Vec::new();
+        self.reading = false;
+        if let Some(intake) = &mut self.resp {
+            return intake.give_up(&self.core, &self.connection);
+        }
         let header = self.frames.waiting_header();
         let (opcode, request_id) = header.map_or((0, 0), |header| (header.opcode, header.request_id));
         add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
         self.frames = Frames::new(self.core.limits().frame_bytes_max);
-        self.stash = Vec::new();
-        self.reading = false;
         add(&self.core.counters.overloaded, 1);
         let retry_ms = self.core.limits().overload_retry_ms;
         let refusal = Refusal::overloaded("too many bytes of incomplete frames", retry_ms);

@@ -8,8 +8,8 @@
 use std::rc::Rc;
 
 use pinion_engine::{
-    Condition, Durability, Effect, Error, Key, Lifetime, Operation, Origin, Result, Stamp, Update, Waiter,
-    WriteOptions, Written,
+    Condition, Durability, Effect, Error, Key, Lifetime, Operation, Origin, RecordView, Result, Stamp,
+    Teller, Update, Waiter, WriteOptions, Written,
 };
 use pinion_protocol::{Opcode, UpdateOperation, WriteOutcome, encode_written};
 
@@ -18,6 +18,7 @@ use crate::core::{Core, CoreShard, Ticket};
 use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::refusal::{MAP_EPOCH, Refusal, stamp_of, version_of};
+use crate::resp::{CountPart, RespWrite};
 
 /// Answers when a write has ended.
 pub(crate) enum WriteWaiter<E: ServerEnv> {
@@ -30,13 +31,28 @@ pub(crate) enum WriteWaiter<E: ServerEnv> {
     },
     /// The operations of a batch that belong to one shard.
     Part(BatchPart<E>),
+    /// A command of RESP.
+    Resp(RespWrite<E>),
+    /// One key of a command of RESP that counts.
+    Count(CountPart<E>),
+    /// A batch of a task that waits for it.
+    Told(Teller),
 }
 
 impl<E: ServerEnv> Waiter for WriteWaiter<E> {
+    fn decided(&mut self, present: Option<&RecordView<'_>>) {
+        if let Self::Resp(write) = self {
+            write.decided(present);
+        }
+    }
+
     fn complete(self, result: Result<Written>) {
         match self {
             Self::Single { core, ticket } => answer(&core, &ticket, result),
             Self::Part(part) => part.complete(result),
+            Self::Resp(write) => write.complete(result),
+            Self::Count(part) => part.complete(result),
+            Self::Told(teller) => teller.complete(result),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinion_engine::{Options, PARTITIONS_MIN};
+use pinion_protocol::resp::append_command;
 use pinion_protocol::{
     Direction, HEADER_BYTES, Header, Hello, KeyRequest, Preface, Put, Request, Response, Scan, ScanKind, Ttl,
     Write,
@@ -50,12 +51,36 @@ pub enum Ask {
     Scan(u32),
 }
 
-/// Runs `test` with a new node that neither flushes nor starts a log segment during a few thousand
-/// writes. Links cut nothing.
+/// What is asked for over RESP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// A value.
+    Get,
+    /// A synced write.
+    Set,
+}
+
+/// As [`with_connection`], for one that speaks frames and has said HELLO.
 ///
 /// # Panics
 /// When the node does not start, and with whatever the test panics.
 pub fn with_server<M: Meter>(meter: &M, test: impl AsyncFn(&mut Rig<'_>)) {
+    with_connection(meter, async |rig| {
+        rig.frames.extend_from_slice(&Preface::OURS.to_bytes());
+        let hello = Hello { wanted_core: Some(0), features: 0, client_name: "test" };
+        rig.encode(&Request::Hello(hello));
+        rig.send().await;
+        rig.answer().await;
+        test(rig).await;
+    });
+}
+
+/// Runs `test` with a new connection to a new node that neither flushes nor starts a log segment during a few thousand
+/// writes. Links cut nothing.
+///
+/// # Panics
+/// When the node does not start, and with whatever the test panics.
+pub fn with_connection<M: Meter>(meter: &M, test: impl AsyncFn(&mut Rig<'_>)) {
     let options = Options {
         log_segment_bytes: 8 << 20,
         log_block_bytes_max: 128 << 10,
@@ -89,11 +114,6 @@ pub fn with_server<M: Meter>(meter: &M, test: impl AsyncFn(&mut Rig<'_>)) {
         };
         let stream = ByteStream::new(socket);
         let mut rig = Rig { world: &world, stream, frames: Vec::new(), next: 0 };
-        rig.frames.extend_from_slice(&Preface::OURS.to_bytes());
-        let hello = Hello { wanted_core: Some(0), features: 0, client_name: "test" };
-        rig.encode(&Request::Hello(hello));
-        rig.send().await;
-        rig.answer().await;
         test(&mut rig).await;
     });
 }
@@ -126,6 +146,34 @@ impl Rig<'_> {
             self.send().await;
             for _ in 0..depth {
                 self.answer().await;
+            }
+        }
+    }
+
+    /// As [`Rig::ask`], over RESP.
+    ///
+    /// # Panics
+    /// When a reply is not what was asked for.
+    pub async fn command(&mut self, command: Command, rounds: u64, depth: u64, keys: u64) {
+        let reply = match command {
+            Command::Set => b"+OK\r\n".to_vec(),
+            Command::Get => [&b"$512\r\n"[..], &VALUE, b"\r\n"].concat(),
+        };
+        for _ in 0..rounds {
+            self.frames.clear();
+            for _ in 0..depth {
+                let key = format!("{:032}", self.next % keys);
+                self.next += 1;
+                let args = [&b"SET"[..], key.as_bytes(), &VALUE];
+                match command {
+                    Command::Set => append_command(&mut self.frames, args.into_iter()),
+                    Command::Get => append_command(&mut self.frames, [b"GET", args[1]].into_iter()),
+                }
+            }
+            self.send().await;
+            for _ in 0..depth {
+                let replied = self.stream.read_exact(reply.len()).await.expect("the node answers");
+                assert_eq!(replied, reply);
             }
         }
     }

@@ -59,6 +59,7 @@ pub const PATCHES: &[Patch] = &[
     patch!("block-checksum-not-checked", "bit-flips", 80, "were written"),
     patch!("namespace-answered-too-soon", "server-histories", 500, "namespace 1 "),
     patch!("multi-get-mixes-up-cores", "server-histories", 10, "no order explains what was answered"),
+    patch!("resp-reads-before-a-write-is-there", "resp-pipelines", 400, "in answer to "),
     patch!("batch-loses-the-refusal-of-a-core", "server-histories", 20, "was written as Version("),
     patch!("get-hashes-its-key-twice", "counts", 1, "server: get in 16: instructions: "),
     patch!("value-copied-on-its-way-out", "counts", 1, "server: get in 16: bytes copied: "),

@@ -204,6 +204,11 @@ pub fn temporary_directory() -> TempDir {
         .expect("the build's directory can be written")
 }
 
+/// A directory of this name that stays from one run of the tests to the next, for what takes long to get.
+pub fn scratch(name: &str) -> PathBuf {
+    target_directory().join("tmp").join(name)
+}
+
 /// As many CPUs as cores are wanted; the same ones again if there are too few.
 fn cpu_list(cores: usize) -> String {
     let online = online_cpus();

@@ -1,7 +1,7 @@
 //! The list of classes: what there is to run, and in which sizes.
 
 use super::Class;
-use crate::{counts, fuzz, model, overload, planted, rig, server_histories, storage};
+use crate::{counts, fuzz, model, overload, planted, resp, rig, server_histories, storage};
 
 /// Every class, in the order of the guarantees table in README.md.
 pub const CLASSES: &[Class] = &[
@@ -22,8 +22,10 @@ pub const CLASSES: &[Class] = &[
     overload::SOAK,
     // Servers in the world.
     server_histories::SERVER_HISTORIES,
+    resp::RESP_PIPELINES,
     // Bytes from outside, and from a disk.
     fuzz::FUZZ_FRAMES,
+    fuzz::FUZZ_COMMANDS,
     fuzz::BIT_FLIPS,
     fuzz::FUZZ_FILES,
     // What a request costs.

@@ -23,6 +23,14 @@ fn no_frame_breaks_a_decoder_or_a_server() {
 }
 
 #[test]
+fn no_command_breaks_its_reader() {
+    let counts = Class::submit("fuzz-commands");
+    let share = |name: &str| counts.get(name) * 1000 / counts.get("commands");
+    assert!(share("intact") > 200 && share("read") > 200 && share("refused") > 20, "{counts}");
+    assert!(counts.get("kept inputs replayed") > 0, "{counts}");
+}
+
+#[test]
 fn no_damage_of_one_place_makes_an_answer_wrong() {
     let counts = Class::submit("bit-flips");
     for name in ["flips of the sweep", "flips anywhere", "misdirected blocks", "stale blocks"] {

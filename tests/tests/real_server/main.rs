@@ -16,6 +16,7 @@ mod log_file;
 mod power;
 mod python;
 mod refusals;
+mod resp;
 mod restart;
 mod stop;
 mod stopped;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
 use super::cores::Cores;
+use super::settings::Acknowledged;
 use crate::size::ByteSize;
 
 /// Largest configuration file in bytes.
@@ -32,6 +33,9 @@ pub(crate) struct FileSettings {
     pub(crate) partitions: Option<u32>,
     pub(crate) value_bytes_max: Option<Amount<u32>>,
     pub(crate) insecure: Option<bool>,
+    pub(crate) resp_namespace: Option<String>,
+    pub(crate) resp_durability: Option<Acknowledged>,
+    pub(crate) resp_sweeping: Option<bool>,
     pub(crate) engine: EngineSettings,
     pub(crate) limits: LimitSettings,
 }
@@ -115,6 +119,7 @@ settings! {
         hello_ms_max: u32,
         drain_ms_max: u32,
         overload_retry_ms: u32,
+        resp_cursors_max: u32,
     }
 }
 

@@ -6,8 +6,8 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use pinion_engine::{Meta, Options, PARTITIONS_MIN};
-use pinion_server::{EngineSizes, Limits, ServerConfig};
+use pinion_engine::{DEFAULT_NAMESPACE, Durability, Meta, Options, PARTITIONS_MIN};
+use pinion_server::{EngineSizes, Limits, RespConfig, ServerConfig};
 
 use super::cores::Cores;
 use super::file::{Amount, EngineSettings, FileSettings};
@@ -51,6 +51,22 @@ pub(crate) struct ServeArgs {
     /// Largest value, up to 16MiB [default: 1MiB]
     #[arg(long, env = "PINION_VALUE_BYTES_MAX", value_name = "SIZE")]
     pub(crate) value_bytes_max: Option<ByteSize>,
+    /// Namespace of connections that speak RESP (redis-cli) [default: default]
+    #[arg(long, env = "PINION_RESP_NAMESPACE", value_name = "NAME")]
+    pub(crate) resp_namespace: Option<String>,
+    /// When writes over RESP are acknowledged [default: sync]
+    #[arg(long, env = "PINION_RESP_DURABILITY", value_name = "WHEN")]
+    pub(crate) resp_durability: Option<Acknowledged>,
+    /// Allow KEYS and FLUSHALL over RESP, which work on every key [default: false]
+    #[arg(
+        long,
+        env = "PINION_RESP_SWEEPING",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) resp_sweeping: Option<bool>,
     /// Configuration file (TOML)
     #[arg(long, env = "PINION_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -64,6 +80,16 @@ pub(crate) struct ServeArgs {
         default_missing_value = "true"
     )]
     pub(crate) insecure: Option<bool>,
+}
+
+/// When a write is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Acknowledged {
+    /// When its bytes are on disk
+    Sync,
+    /// When it is queued: a crash may lose it
+    Buffered,
 }
 
 /// What a node is started with.
@@ -82,6 +108,7 @@ pub(crate) struct Settings {
     value_bytes_max: Option<u32>,
     engine: EngineSettings,
     pub(crate) limits: Limits,
+    resp: RespConfig,
 }
 
 impl Settings {
@@ -101,6 +128,13 @@ impl Settings {
         };
         let mut limits = Limits::default();
         file.limits.apply(&mut limits);
+        let namespace = args.resp_namespace.or(file.resp_namespace);
+        let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        let durability = match args.resp_durability.or(file.resp_durability) {
+            None | Some(Acknowledged::Sync) => Durability::Sync,
+            Some(Acknowledged::Buffered) => Durability::Buffered,
+        };
+        let sweeping = args.resp_sweeping.or(file.resp_sweeping).unwrap_or(false);
         Ok(Self {
             data: args.data.or(file.data).unwrap_or_else(|| DATA_DEFAULT.into()),
             listen: address(&listen)?,
@@ -113,6 +147,7 @@ impl Settings {
             value_bytes_max,
             engine: file.engine,
             limits,
+            resp: RespConfig { namespace, durability, sweeping },
         })
     }
 
@@ -167,6 +202,7 @@ impl Settings {
         config.shards = Some(shards);
         config.partitions = self.partitions;
         config.limits = self.limits;
+        config.resp = self.resp.clone();
         config
     }
 }
@@ -228,6 +264,19 @@ mod tests {
         let settings = Settings::gather(args).unwrap();
         assert_eq!((settings.memory, settings.partitions), (ByteSize(128 << 20), 64));
         assert_eq!(settings.options(1).unwrap().value_bytes_max, 2 << 20);
+        let resp = settings.server_config(1, settings.options(1).unwrap()).resp;
+        assert_eq!(resp, RespConfig::default());
+        std::fs::write(file.path(), "resp_namespace = \"n\"\nresp_durability = \"buffered\"\n").unwrap();
+        let args = ServeArgs {
+            config: Some(file.path().to_owned()),
+            memory: Some(ByteSize(128 << 20)),
+            resp_sweeping: Some(true),
+            resp_namespace: Some("other".into()),
+            ..ServeArgs::default()
+        };
+        let resp = Settings::gather(args).unwrap().resp;
+        let (namespace, durability) = ("other".to_owned(), Durability::Buffered);
+        assert_eq!(resp, RespConfig { namespace, durability, sweeping: true });
         let missing = ServeArgs { config: Some("/nonexistent.toml".into()), ..ServeArgs::default() };
         assert!(Settings::gather(missing).unwrap_err().contains("/nonexistent.toml"));
     }

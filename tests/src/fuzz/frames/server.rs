@@ -3,8 +3,8 @@
 //! One node of two cores with storage. Hostile connections open properly or not at all, send
 //! streams of mutated frames in pieces of the network's choosing, and close or vanish. Beside them a
 //! well-behaved client must be served and find its records untouched; every answer to a hostile
-//! connection must be a frame that decodes; and when the last of them has gone, the node must hold
-//! no connection and no request of theirs, and stop when it is told to.
+//! connection must be a frame that decodes, or a reply of RESP to what may be that; and when the last of
+//! them has gone, the node must hold no connection and no request of theirs, and stop when it is told to.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -25,6 +25,8 @@ use pinion_server::{CoreMessage, EngineSizes, ServerConfig, serve_core};
 
 use super::streams::Streams;
 use super::{Blame, kept_frames};
+use crate::fuzz::commands;
+use crate::resp::{self, Draws};
 use crate::trials::Counts;
 use crate::world::{ByteStream, NodeConfig, NodeId, Outside, Random, SimEnv, SimHandoff, SimSocket, World};
 
@@ -139,6 +141,12 @@ fn opening(wanted_core: Option<u16>) -> Vec<u8> {
 
 /// What one hostile connection sends: mostly a good opening, and streams.
 fn hostile_bytes(random: &mut Random, streams: &mut Streams) -> Vec<u8> {
+    if random.one_in(4) {
+        let mut draws = Draws::new(random.word(), 5);
+        return (0..1 + random.below(STREAMS_MAX))
+            .flat_map(|_| commands::stream(random, &mut draws))
+            .collect();
+    }
     let mut bytes = match random.below(4) {
         0 => Vec::new(),
         core => opening(Some(core as u16)),
@@ -182,6 +190,10 @@ async fn hostile(outside: &Outside, node: NodeId, bytes: &[u8], vanishes: bool) 
     .await;
     drop(socket);
     let (received, mut answers) = (received.take(), 0);
+    // What begins as text does is taken for RESP, and answered so.
+    if bytes.first().is_some_and(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        return resp::walk(&received).0;
+    }
     let (mut frames, mut rest) = (Frames::new(u32::MAX), received.as_slice());
     while let Some(frame) = frames.next_frame(&mut rest).expect("a server answers with frames") {
         Response::decode(&frame.header, frame.body).expect("a server answers what the protocol says");

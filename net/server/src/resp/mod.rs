@@ -1,0 +1,111 @@
+//! RESP on the data port: what a Redis client asks, on the same core as native frames.
+//!
+//! `intake` reads commands from a connection and keeps their order (`replies`). What is about the
+//! connection or the node is answered there (`connection`, `info`, `config`, `docs`); what has keys is
+//! sent where they live by `route`: carried out here, or forwarded whole to the core that owns the key,
+//! whose reply comes back as bytes for the connection. Each family of commands is a file (`strings`,
+//! `expiry`, `numbers`, `many`, `keys`), and each command is an operation that native frames have too:
+//! a look-up of `read`, a write of the engine with the waiter of `outcome`, `multi_get`, `batch`, a page
+//! of a scan. `ahead` asks for the memory of GETs that come together. Admission, forwarding, counting and the bounds on answers are those of frames.
+//!
+//! What commands mean, and where that differs from Redis, is in `net/protocol/RESP.md`.
+
+mod ahead;
+mod config;
+mod connection;
+mod cursors;
+mod docs;
+mod expiry;
+mod failure;
+mod glob;
+mod info;
+mod intake;
+mod keys;
+mod many;
+mod numbers;
+mod outcome;
+mod replies;
+mod route;
+mod strings;
+mod table;
+
+pub(crate) use cursors::PLACES_MAX as CURSOR_PLACES_MAX;
+pub(crate) use failure::put_refusal;
+pub(crate) use info::{Sections, text as info_text};
+pub(crate) use intake::{Intake, Taken};
+pub(crate) use many::CountPart;
+pub(crate) use outcome::RespWrite;
+pub(crate) use replies::Replies;
+pub(crate) use route::arrive;
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use pinion_env::Monotonic;
+use pinion_protocol::resp::Commands;
+
+use crate::config::{Limits, RespConfig};
+use crate::core::Core;
+use crate::message::ServerEnv;
+use crate::namespaces::NamespaceTable;
+use cursors::Cursors;
+
+/// How often a core logs that somebody talks HTTP to it.
+const HTTP_WARNING_EVERY: Duration = Duration::from_secs(10);
+
+/// What a core knows of RESP beside its connections.
+#[derive(Debug)]
+pub(crate) struct RespCore {
+    /// The namespace of the listener's name, if there is one now.
+    namespace: Cell<Option<u32>>,
+    /// Reads commands that other cores forward; `None` while one is carried out.
+    parser: RefCell<Option<Commands>>,
+    cursors: RefCell<Cursors>,
+    /// Connections so far.
+    clients: Cell<u64>,
+    /// When HTTP was logged last.
+    warned: Cell<Option<Monotonic>>,
+    started: Monotonic,
+}
+
+impl RespCore {
+    pub(crate) fn new(config: &RespConfig, limits: &Limits, table: &NamespaceTable, now: Monotonic) -> Self {
+        Self {
+            namespace: Cell::new(table.id_of(&config.namespace)),
+            parser: RefCell::new(None),
+            cursors: RefCell::new(Cursors::new(limits.resp_cursors_max)),
+            clients: Cell::new(0),
+            warned: Cell::new(None),
+            started: now,
+        }
+    }
+
+    /// Goes by a new table of namespaces.
+    pub(crate) fn obey(&self, config: &RespConfig, table: &NamespaceTable) {
+        self.namespace.set(table.id_of(&config.namespace));
+    }
+}
+
+impl<E: ServerEnv> Core<E> {
+    /// The next number of a client: unique within the node, counted by each core for itself.
+    fn next_client(&self) -> u64 {
+        let number = self.resp.clients.get();
+        self.resp.clients.set(number + 1);
+        number * u64::from(self.layout.cores) + u64::from(self.index) + 1
+    }
+
+    /// Logs that a connection was closed because it talks HTTP; now and then.
+    fn warn_of_http(&self, peer: &str) {
+        let now = self.env.now();
+        if self.resp.warned.get().is_some_and(|last| now < last.after(HTTP_WARNING_EVERY)) {
+            return;
+        }
+        self.resp.warned.set(Some(now));
+        tracing::warn!(
+            core = self.index,
+            peer,
+            "closed a connection that sends POST or Host: to the data port: somebody may be using a browser \
+             to reach it, or means another port"
+        );
+    }
+}
