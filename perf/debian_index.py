@@ -55,7 +55,10 @@ class Server:
         self.log = open(os.path.join(WORK, "server.log"), "ab")
         data = os.path.join(WORK, "data")
         command = [BINARY, "serve", "--data", data, "--listen", Server.address, "--memory", MEMORY]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        environment = {**os.environ, "PINION_HTTP": "none"}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
+        )
         for line in self.process.stdout:
             if line.startswith("listening on "):
                 Server.address = line.split()[-1]

@@ -96,7 +96,7 @@ else
     what="$work, depth $depth"
     name=$work-$depth
     : > "$scratch/serve.out"
-    taskset -c 0 "$pinion" serve --listen 127.0.0.1:0 --cores 1 --data "$scratch/data" \
+    PINION_HTTP=none taskset -c 0 "$pinion" serve --listen 127.0.0.1:0 --cores 1 --data "$scratch/data" \
         > "$scratch/serve.out" 2> "$scratch/serve.err" &
     server=$!
     pid=$server

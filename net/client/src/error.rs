@@ -132,8 +132,8 @@ impl Error {
         }
     }
 
-    /// How long the server asks to wait before another try.
-    pub(crate) fn retry_after(&self) -> Duration {
+    /// How long the server asks to wait before another try; zero if it does not say.
+    pub fn retry_after(&self) -> Duration {
         match self {
             Self::Server { retry_after, .. } => *retry_after,
             _ => Duration::ZERO,

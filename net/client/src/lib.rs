@@ -64,6 +64,7 @@ mod scan;
 
 pub use pinion_protocol::{Condition, Durability, ErrorCode, Version};
 
+pub use self::core::map::Limits;
 pub use batch::{BatchResults, WriteBatch};
 pub use builder::{ADDRESS_DEFAULT, Builder, NAMESPACE_DEFAULT};
 pub use client::{Client, ScanStream};

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::str::FromStr;
 
 use crate::error::ProtocolError;
 
-/// The version of a record as clients see it: 16 opaque bytes, compared only for equality.
+/// The version of a record as clients see it: 16 bytes, compared only for equality. When it was written
+/// can be read from it; which of two is newer cannot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Version(pub [u8; 16]);
 
@@ -16,6 +18,27 @@ impl Version {
     /// Whether it says that there is no record.
     pub fn is_absent(&self) -> bool {
         *self == Self::ABSENT
+    }
+
+    /// When the record was written, in milliseconds since 1970 by the clock of whoever chose its stamp.
+    /// For people: stamps of equal milliseconds differ.
+    pub fn written_ms(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 16
+    }
+}
+
+/// From the 32 hexadecimal digits that it is shown as.
+impl FromStr for Version {
+    type Err = ProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, ProtocolError> {
+        let bad = ProtocolError::BadBody("a version is written as 32 hexadecimal digits");
+        // The parser of numbers takes a sign.
+        if text.len() != 32 || text.starts_with('+') {
+            return Err(bad);
+        }
+        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| bad)
     }
 }
 
@@ -229,6 +252,21 @@ impl NamespaceState {
             1 => Ok(Self::Live),
             2 => Ok(Self::Dropped),
             _ => Err(ProtocolError::Unsupported("namespace state")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_they_are_shown() {
+        let version = Version([1, 0, 0xd4, 0xe2, 0xad, 0xf8, 0xa1, 0x01, 0xdc, 0xe2, 0xe0, 0xe5, 0, 0, 0, 0]);
+        assert_eq!(version.to_string().parse(), Ok(version));
+        assert_eq!(version.written_ms(), 0x01a1_f8ad_e2d4);
+        for bad in ["", "0100d4e2adf8a101dce2e0e50000000", "+100d4e2adf8a101dce2e0e500000000", "g"] {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
         }
     }
 }

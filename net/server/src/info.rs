@@ -12,6 +12,7 @@ use pinion_engine::{QuarantinedTable, ShardStats};
 use pinion_protocol::resp::reply;
 use pinion_protocol::{ErrorCode, Response, VERSION_HIGHEST, VERSION_LOWEST};
 
+use crate::buckets;
 use crate::core::{Core, Ticket};
 use crate::counters::{OperationClass, empty_histogram};
 use crate::forward::Waiting;
@@ -181,15 +182,25 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
         put_quarantined(&mut json, *shard, table);
     }
     json.end_array();
+    let sums: Vec<_> = OperationClass::ALL
+        .into_iter()
+        .enumerate()
+        .map(|(index, class)| {
+            let mut sum = empty_histogram();
+            for report in reports {
+                // All have the same bounds, so this cannot fail; a report too few is no tragedy.
+                let _ = sum.add(&report.latencies[index]);
+            }
+            (class.name(), sum)
+        })
+        .collect();
     json.begin_object(Some("latency_ns"));
-    for (index, class) in OperationClass::ALL.into_iter().enumerate() {
-        let mut sum = empty_histogram();
-        for report in reports {
-            // All have the same bounds, so this cannot fail; a report too few is no tragedy.
-            let _ = sum.add(&report.latencies[index]);
-        }
-        put_latency(&mut json, class.name(), &sum);
-    }
+    sums.iter().for_each(|(name, sum)| put_latency(&mut json, name, sum));
+    json.end_object();
+    // The same histograms for programs: how many requests took up to each bound and longer than the one before.
+    json.begin_object(Some("latency_buckets"));
+    json.numbers("bounds_ns", &buckets::BOUNDS_NS);
+    sums.iter().for_each(|(name, sum)| json.numbers(name, &buckets::counts(sum)));
     json.end_object();
     json.begin_array("per_core");
     for report in reports {

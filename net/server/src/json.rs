@@ -38,6 +38,14 @@ impl JsonWriter {
         write!(self.text, "{}", value.into()).expect("writing to a string never fails");
     }
 
+    /// A member that is a list of numbers.
+    pub(crate) fn numbers(&mut self, name: &str, values: &[u64]) {
+        self.begin_array(name);
+        let values: Vec<String> = values.iter().map(u64::to_string).collect();
+        self.text.push_str(&values.join(","));
+        self.end_array();
+    }
+
     pub(crate) fn string(&mut self, name: &str, value: &str) {
         self.lead(Some(name));
         self.quoted(value);
@@ -87,7 +95,11 @@ mod tests {
         json.number("yes", 1_u16);
         json.end_object();
         json.end_array();
+        json.numbers("m", &[1, 2]);
         json.end_object();
-        assert_eq!(json.finish(), "{\"a\\\"b\":\"c\\\\d\\u000a\",\"n\":7,\"list\":[{},{\"yes\":1}]}");
+        assert_eq!(
+            json.finish(),
+            "{\"a\\\"b\":\"c\\\\d\\u000a\",\"n\":7,\"list\":[{},{\"yes\":1}],\"m\":[1,2]}"
+        );
     }
 }

@@ -15,6 +15,7 @@
 //! Bounds are in [`Limits`] and in the engine's options; each has a defined answer when reached.
 
 mod batch;
+mod buckets;
 mod config;
 mod connection;
 mod coordinator;

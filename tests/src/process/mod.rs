@@ -182,7 +182,8 @@ impl Default for Rig {
     }
 }
 
-/// A command of the binary, in an environment without our variables.
+/// A command of the binary, in an environment without our variables but one: many servers run at once, and
+/// the port for HTTP is one, so that there is none unless a flag says so.
 pub fn pinion(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
@@ -190,7 +191,7 @@ pub fn pinion(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(arguments).stdin(Stdio::null());
+    command.env("PINION_HTTP", "none").args(arguments).stdin(Stdio::null());
     command
 }
 

@@ -91,6 +91,16 @@ impl Server {
         &self.address
     }
 
+    /// The rest of the line of its start-up that begins so.
+    ///
+    /// # Panics
+    /// When there is no such line.
+    pub fn start_line(&self, begin: &str) -> String {
+        let text = self.process.out.text();
+        let found = text.lines().find_map(|line| line.strip_prefix(begin));
+        found.unwrap_or_else(|| panic!("no {begin:?} in: {text}")).to_owned()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.child.id()

@@ -76,8 +76,7 @@ pub(super) fn open_files(connections_max: u32) -> Check {
 }
 
 /// Whether the address is free. `ours`: a node runs on the data directory and may be who listens.
-pub(super) fn port(address: SocketAddr, ours: bool) -> Check {
-    let subject = "address";
+pub(super) fn port(subject: &'static str, flag: &str, address: SocketAddr, ours: bool) -> Check {
     match TcpListener::bind(address) {
         Ok(_) => Check::ok(subject, format!("{address} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && ours => {
@@ -87,7 +86,7 @@ pub(super) fn port(address: SocketAddr, ours: bool) -> Check {
             subject,
             format!(
                 "{address} is in use by another process: stop it (`ss -ltnp` names it) or choose another port \
-                 with --listen"
+                 with {flag}"
             ),
         ),
         Err(error) => Check::fail(subject, format!("cannot listen on {address}: {error}")),
@@ -111,8 +110,8 @@ mod tests {
     fn a_busy_port_is_named() {
         let busy = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = busy.local_addr().unwrap();
-        assert_eq!(port(address, false).level, Level::Fail);
-        assert!(port(address, false).text.contains(&address.port().to_string()));
-        assert_eq!(port(address, true).level, Level::Warn);
+        assert_eq!(port("address", "--listen", address, false).level, Level::Fail);
+        assert!(port("address", "--listen", address, false).text.contains(&address.port().to_string()));
+        assert_eq!(port("address", "--listen", address, true).level, Level::Warn);
     }
 }

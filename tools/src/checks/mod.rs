@@ -84,10 +84,13 @@ pub(crate) fn all(settings: &Settings) -> Vec<Check> {
         Err(error) => checks.push(Check::fail("memory per shard", error.to_string())),
     }
     checks.extend(contents);
-    checks.push(match settings.check_listen() {
-        Ok(()) => machine::port(settings.listen, locked),
-        Err(text) => Check::fail("address", text),
-    });
+    match settings.check_listen() {
+        Ok(()) => {
+            checks.push(machine::port("address", "--listen", settings.listen, locked));
+            checks.extend(settings.http.map(|http| machine::port("address of HTTP", "--http", http, locked)));
+        }
+        Err(text) => checks.push(Check::fail("address", text)),
+    }
     checks
 }
 

@@ -9,6 +9,7 @@ mod duration;
 mod export;
 mod failure;
 mod format;
+mod gateway;
 mod get;
 mod import;
 mod namespace;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run a node
     Serve(ServeArgs),
+    /// Serve HTTP (REST, metrics, a page to look at) before a node that runs elsewhere
+    Gateway(gateway::Arguments),
     /// Look for what may stand in the way of `serve` with the same options
     Doctor(ServeArgs),
     /// Print the value of a key; exit 1 if there is none
@@ -132,6 +135,7 @@ impl Cli {
             Command::Serve(arguments) => return Ok(serve::run(arguments)),
             Command::Doctor(arguments) => return Ok(doctor::run(arguments)),
             Command::Bench(arguments) => return bench(*arguments),
+            Command::Gateway(arguments) => gateway::run(server, arguments),
             Command::Get(arguments) => get::run(server, &arguments),
             Command::Put(arguments) => put::run(server, &arguments),
             Command::Delete(arguments) => delete::run(server, &arguments),

@@ -35,8 +35,8 @@ pub(super) fn run(server: &ServerOptions, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Sections that say nothing about how the server is doing.
-const LEFT_OUT: &[&str] = &["limits"];
+/// Sections that say nothing about how the server is doing, or say it to programs.
+const LEFT_OUT: &[&str] = &["limits", "latency_buckets"];
 /// A list with more columns than this is turned on its side.
 const COLUMNS_MAX: usize = 9;
 /// The end of the names of times in nanoseconds.

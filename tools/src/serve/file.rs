@@ -27,6 +27,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct FileSettings {
     pub(crate) data: Option<PathBuf>,
     pub(crate) listen: Option<String>,
+    pub(crate) http: Option<String>,
+    pub(crate) http_hosts: Option<Vec<String>>,
     pub(crate) cores: Option<Cores>,
     pub(crate) memory: Option<Amount<u64>>,
     pub(crate) shards: Option<u16>,

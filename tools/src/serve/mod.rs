@@ -14,11 +14,10 @@ mod signals;
 mod startup;
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pinion_engine::Options;
+use pinion_gateway::Gateway;
 use pinion_runtime::{Runtime, RuntimeConfig, SocketHandoff};
 use pinion_server::{CoreMessage, Error, ServerConfig, serve_core};
 use tracing_subscriber::EnvFilter;
@@ -26,7 +25,8 @@ use tracing_subscriber::EnvFilter;
 use crate::checks::{self, Level};
 
 pub(crate) use self::memory::allowed_bytes;
-pub(crate) use self::settings::{ServeArgs, Settings};
+pub(crate) use self::settings::{ServeArgs, Settings, address};
+pub(crate) use self::signals::wait_for_stop;
 use self::startup::Banner;
 
 /// The environment variable that chooses what is logged: `warn`, `pinion_server=debug`, ...
@@ -56,7 +56,7 @@ fn fail(text: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -88,20 +88,26 @@ fn start(settings: &Settings) -> Result<(), String> {
     runtime.listen = Some(settings.listen);
     let runtime = Runtime::new(runtime).map_err(|error| error.to_string())?;
     let address = runtime.local_addr().unwrap_or(settings.listen);
-    signals::watch(runtime.remote()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    // Before the cores run, and on a thread that is pinned to none of them.
+    let gateway = match settings.gateway(address).map(Gateway::start).transpose() {
+        Ok(gateway) => gateway.map(Arc::new),
+        Err(error) => return Err(error.to_string()),
+    };
+    signals::watch(runtime.remote(), gateway.clone())
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let config = settings.server_config(shards, options.clone());
-    serve(runtime, config, settings, &options, address)
+    let http = gateway.as_ref().map(|gateway| gateway.address());
+    let banner = Banner::new(settings, &options, address, http);
+    serve(runtime, config, banner)
 }
 
 /// Runs the cores until all have ended.
 fn serve(
     runtime: Runtime<CoreMessage<SocketHandoff>>,
     config: ServerConfig,
-    settings: &Settings,
-    options: &Options,
-    address: SocketAddr,
+    banner: Banner,
 ) -> Result<(), String> {
-    let banner = Arc::new(Banner::new(settings, options, address));
+    let banner = Arc::new(banner);
     banner.starting();
     let config = Arc::new(config);
     let failures = Arc::new(Mutex::new(Vec::new()));

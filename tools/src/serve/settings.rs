@@ -3,10 +3,11 @@
 //! Flags win over the environment (`PINION_...`), the environment over the file, the file over the
 //! defaults. clap joins the first two; [`Settings::gather`] adds the others.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use pinion_engine::{DEFAULT_NAMESPACE, Durability, Meta, Options, PARTITIONS_MIN};
+use pinion_gateway::Config as GatewayConfig;
 use pinion_server::{EngineSizes, Limits, RespConfig, ServerConfig};
 
 use super::cores::Cores;
@@ -18,6 +19,8 @@ use crate::size::ByteSize;
 const DATA_DEFAULT: &str = "./pinion-data";
 /// Where a node listens unless told otherwise.
 const LISTEN_DEFAULT: &str = "127.0.0.1:7600";
+/// The address that stands for serving no HTTP.
+const NO_HTTP: &str = "none";
 /// Partitions of a new directory unless told otherwise.
 const PARTITIONS_DEFAULT: u32 = 1_024;
 /// Partitions that a shard has at least.
@@ -34,6 +37,13 @@ pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 lets the system choose [default: 127.0.0.1:7600]
     #[arg(long, env = "PINION_LISTEN", value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
+    /// Address to serve HTTP on (REST, metrics, a page to look at), or none; port 0 lets the system choose
+    /// [default: 127.0.0.1:7601]
+    #[arg(long, env = "PINION_HTTP", value_name = "HOST:PORT|none")]
+    pub(crate) http: Option<String>,
+    /// Names that HTTP requests may be sent to, beside localhost and addresses in numbers; * = any
+    #[arg(long, env = "PINION_HTTP_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) http_hosts: Option<Vec<String>>,
     /// How many cores, or which CPUs (0,2-5) [default: every CPU]
     #[arg(long, env = "PINION_CORES", value_name = "N|LIST")]
     pub(crate) cores: Option<Cores>,
@@ -97,6 +107,9 @@ pub(crate) enum Acknowledged {
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
+    /// Where HTTP is served, if it is.
+    pub(crate) http: Option<SocketAddr>,
+    http_hosts: Vec<String>,
     pub(crate) insecure: bool,
     /// The CPU of each core.
     pub(crate) cpus: Vec<usize>,
@@ -119,6 +132,7 @@ impl Settings {
     pub(crate) fn gather(args: ServeArgs) -> Result<Self, String> {
         let file = args.config.as_deref().map(FileSettings::read).transpose()?.unwrap_or_default();
         let listen = args.listen.or(file.listen).unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
+        let http = args.http.or(file.http).unwrap_or_else(|| pinion_gateway::LISTEN_DEFAULT.to_owned());
         let memory = args.memory.or(file.memory.map(|Amount(bytes)| ByteSize(bytes)));
         let value_bytes_max = match args.value_bytes_max {
             Some(ByteSize(bytes)) => Some(u32::try_from(bytes).map_err(|_| {
@@ -138,6 +152,8 @@ impl Settings {
         Ok(Self {
             data: args.data.or(file.data).unwrap_or_else(|| DATA_DEFAULT.into()),
             listen: address(&listen)?,
+            http: if http == NO_HTTP { None } else { Some(address(&http)?) },
+            http_hosts: args.http_hosts.or(file.http_hosts).unwrap_or_default(),
             insecure: args.insecure.or(file.insecure).unwrap_or(false),
             cpus: Cores::cpus(args.cores.or(file.cores).as_ref())?,
             memory: memory.unwrap_or_else(|| ByteSize(memory::allowed_bytes() / MEMORY_PART)),
@@ -156,6 +172,9 @@ impl Settings {
     /// # Errors
     /// What to do instead.
     pub(crate) fn check_listen(&self) -> Result<(), String> {
+        if let Some(gateway) = self.gateway(self.listen) {
+            gateway.check().map_err(|error| error.to_string())?;
+        }
         if self.insecure || self.listen.ip().is_loopback() {
             return Ok(());
         }
@@ -165,6 +184,20 @@ impl Settings {
              need be), or say --insecure if the network keeps strangers out",
             self.listen
         ))
+    }
+
+    /// The gateway beside the cores, which listen on `node`; `None` = no HTTP.
+    pub(crate) fn gateway(&self, node: SocketAddr) -> Option<GatewayConfig> {
+        // A node that listens on every address listens on loopback.
+        let ip = match node.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        let mut config = GatewayConfig::new(self.http?, SocketAddr::new(ip, node.port()).to_string());
+        config.insecure = self.insecure;
+        config.hosts.clone_from(&self.http_hosts);
+        Some(config)
     }
 
     /// How many shards the node has: those of the directory, or those it will be formatted with.
@@ -207,7 +240,7 @@ impl Settings {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let bad =
         |why: &str| format!("cannot listen on `{text}`: {why}; write HOST:PORT, 127.0.0.1:7600 for example");
     let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
@@ -240,6 +273,34 @@ mod tests {
             settings.check_listen().unwrap();
         }
         assert!(address("7600").is_err());
+    }
+
+    #[test]
+    fn http_is_served_on_loopback_unless_told_otherwise() {
+        let gateway = |http: Option<&str>, listen: &str| {
+            let mut settings = gather(listen);
+            if let Some(http) = http {
+                let args = ServeArgs {
+                    http: Some(http.into()),
+                    insecure: Some(true),
+                    cores: Some(Cores::Count(1)),
+                    ..ServeArgs::default()
+                };
+                settings = Settings::gather(args).unwrap();
+                settings.listen = address(listen).unwrap();
+            }
+            settings.gateway(settings.listen)
+        };
+        let config = gateway(None, "127.0.0.1:7600").unwrap();
+        assert_eq!(config.listen.to_string(), pinion_gateway::LISTEN_DEFAULT);
+        assert_eq!(config.seeds, ["127.0.0.1:7600"]);
+        assert!(gateway(Some("none"), "127.0.0.1:7600").is_none());
+        let open = gateway(Some("0.0.0.0:80"), "0.0.0.0:1").unwrap();
+        assert_eq!((open.insecure, &open.seeds[0][..]), (true, "127.0.0.1:1"));
+        assert_eq!(gateway(Some("[::1]:80"), "[::]:1").unwrap().seeds, ["[::1]:1"]);
+        let mut settings = gather("127.0.0.1:0");
+        settings.http = Some("192.0.2.1:7601".parse().unwrap());
+        assert!(settings.check_listen().unwrap_err().contains("--insecure"));
     }
 
     #[test]

@@ -21,16 +21,23 @@ pub(crate) struct Banner {
     memory: ByteSize,
     options: Options,
     address: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 impl Banner {
-    pub(crate) fn new(settings: &Settings, options: &Options, address: SocketAddr) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        options: &Options,
+        address: SocketAddr,
+        http: Option<SocketAddr>,
+    ) -> Self {
         Self {
             data: settings.data.clone(),
             cpus: settings.cpus.clone(),
             memory: settings.memory,
             options: options.clone(),
             address,
+            http,
         }
     }
 
@@ -55,11 +62,12 @@ impl Banner {
         let memtables = all(MEMTABLES * self.options.memtable_bytes);
         let blocks = all(self.options.block_cache_bytes);
         let rows = all(self.options.row_cache_bytes);
+        let http = self.http.map_or_else(String::new, |http| format!("  http    http://{http}/\n"));
         let rest = ByteSize(self.memory.0.saturating_sub(memtables.0 + blocks.0 + rows.0));
         format!(
             "  layout  {shards} shards, {partitions} partitions, {namespaces} namespaces, start number {incarnation}\n\
              \x20 cores   {cores} on CPUs {}{surplus}\n\
-             \x20 memory  {}: memtables {memtables}, block cache {blocks}, row cache {rows}, index and buffers {rest}\n\
+             \x20 memory  {}: memtables {memtables}, block cache {blocks}, row cache {rows}, index and buffers {rest}\n{http}\
              listening on {}\n",
             cpus.join(","),
             self.memory,
@@ -86,6 +94,7 @@ mod tests {
             memory: ByteSize(256 << 20),
             options: Options::for_memory(128 << 20).unwrap(),
             address: "127.0.0.1:7600".parse().unwrap(),
+            http: Some("127.0.0.1:7601".parse().unwrap()),
         };
         let summary = NodeSummary {
             cores: 2,
@@ -96,7 +105,7 @@ mod tests {
             namespaces: 1,
         };
         let text = banner.text(&summary);
-        assert!(text.ends_with("\nlistening on 127.0.0.1:7600\n"));
+        assert!(text.ends_with("\n  http    http://127.0.0.1:7601/\nlistening on 127.0.0.1:7600\n"));
         assert!(text.contains("2 shards") && text.contains("CPUs 0,1") && text.contains("256 MiB"));
         assert!(!text.contains("carry no data"));
     }

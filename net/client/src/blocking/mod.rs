@@ -29,7 +29,7 @@ use crate::batch::{BatchResults, WriteBatch};
 use crate::builder::{Builder, Config, NamespaceCell, Shared};
 use crate::core::call::{Call, Step};
 use crate::core::fanout::{BatchParts, ManyReads, ReadPart};
-use crate::core::operation::{Operation, Reply, Update, Write};
+use crate::core::operation::{Operation, Reply, Route, Update, Write};
 use crate::error::{Error, Outcome, Result};
 use crate::record::{Entry, Namespace, PutOptions, Stat, Ttl, Written, millis};
 use crate::scan::ScanRange;
@@ -69,7 +69,7 @@ impl Client {
         let shared = Shared::new(config)?;
         let first = Arc::new(Line::new(Arc::clone(&shared), None));
         let deadline = Instant::now() + shared.config.connect_timeout;
-        first.wait(&first.send(Operation::Ping { bytes: Bytes::new() }, deadline)?)?;
+        first.wait(&first.send(Operation::ping(Route::Any), deadline)?)?;
         let home = usize::from(shared.session().home);
         let mut lines = vec![None; home];
         lines.push(Some(first));
@@ -271,7 +271,7 @@ impl Client {
     /// Asks the server for an answer, and returns how long it took.
     pub fn ping(&self) -> Result<Duration> {
         let sent = Instant::now();
-        self.call(Operation::Ping { bytes: Bytes::new() })?.pong()?;
+        self.call(Operation::ping(Route::Any))?.pong()?;
         Ok(sent.elapsed())
     }
 

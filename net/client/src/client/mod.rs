@@ -20,7 +20,8 @@ use crate::batch::{BatchResults, WriteBatch};
 use crate::builder::{Builder, Config, NamespaceCell, Shared};
 use crate::core::call::{Call, Step};
 use crate::core::fanout::{BatchParts, ManyReads, ReadPart};
-use crate::core::operation::{Operation, Reply, Update, Write};
+use crate::core::map::Limits;
+use crate::core::operation::{Operation, Reply, Route, Update, Write};
 use crate::error::{Error, Outcome, Result};
 use crate::record::{Entry, Namespace, PutOptions, Stat, Ttl, Written, millis};
 use crate::scan::ScanRange;
@@ -63,7 +64,7 @@ impl Client {
         let shared = Shared::new(config)?;
         let first = line::start(Arc::clone(&shared), None);
         let deadline = Instant::now() + shared.config.connect_timeout;
-        send(&first, Operation::Ping { bytes: Bytes::new() }, deadline).await?;
+        send(&first, Operation::ping(Route::Any), deadline).await?;
         let home = usize::from(shared.session().home);
         let mut lines = vec![None; home];
         lines.push(Some(first));
@@ -282,8 +283,26 @@ impl Client {
     /// Asks the server for an answer, and returns how long it took.
     pub async fn ping(&self) -> Result<Duration> {
         let sent = Instant::now();
-        self.call(Operation::Ping { bytes: Bytes::new() }).await?.pong()?;
+        self.call(Operation::ping(Route::Any)).await?.pong()?;
         Ok(sent.elapsed())
+    }
+
+    /// Asks one core of the server for an answer, over the connection to that core, and returns how
+    /// long it took. A number that no core has goes to any core.
+    pub async fn ping_core(&self, core: u16) -> Result<Duration> {
+        let sent = Instant::now();
+        self.call(Operation::ping(Route::Core(core))).await?.pong()?;
+        Ok(sent.elapsed())
+    }
+
+    /// How many cores the server has, as it told at the newest HELLO.
+    pub fn cores(&self) -> Result<u16> {
+        Ok(self.inner.shared.map()?.cores)
+    }
+
+    /// The largest sizes that the server takes, as it told them at the newest HELLO.
+    pub fn limits(&self) -> Result<Limits> {
+        Ok(self.inner.shared.map()?.limits)
     }
 
     async fn update(&self, key: impl AsRef<[u8]>, update: Update) -> Result<Reply> {

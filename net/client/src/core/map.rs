@@ -18,14 +18,19 @@ pub(crate) struct ServerMap {
     pub(crate) retry_window: Duration,
 }
 
-/// Largest sizes that the server takes.
+/// Largest sizes that the server takes, as it told them at the newest HELLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) key_bytes_max: usize,
-    pub(crate) value_bytes_max: usize,
-    pub(crate) batch_operations_max: usize,
-    pub(crate) batch_bytes_max: usize,
-    pub(crate) frame_bytes_max: usize,
+pub struct Limits {
+    /// Bytes of a key.
+    pub key_bytes_max: usize,
+    /// Bytes of a value.
+    pub value_bytes_max: usize,
+    /// Operations of a batch.
+    pub batch_operations_max: usize,
+    /// Bytes of a batch.
+    pub batch_bytes_max: usize,
+    /// Bytes of a frame.
+    pub frame_bytes_max: usize,
 }
 
 impl ServerMap {

@@ -78,6 +78,7 @@ pub(crate) enum Operation {
     },
     Ping {
         bytes: Bytes,
+        route: Route,
     },
 }
 
@@ -172,6 +173,11 @@ pub(crate) struct Page {
 }
 
 impl Operation {
+    /// An empty PING.
+    pub(crate) fn ping(route: Route) -> Self {
+        Self::Ping { bytes: Bytes::new(), route }
+    }
+
     /// When it may be sent again.
     pub(crate) fn repeat(&self) -> Repeat {
         match self {
@@ -208,7 +214,8 @@ impl Operation {
             | Self::Update { write, .. } => map.core_of(&write.key),
             Self::GetMany { route, .. }
             | Self::Batch { route, .. }
-            | Self::Scan(PageRequest { route, .. }) => match route {
+            | Self::Scan(PageRequest { route, .. })
+            | Self::Ping { route, .. } => match route {
                 Route::Any => home,
                 Route::Core(core) => *core,
                 Route::Shard(shard) => map.core_of_shard(*shard),
@@ -218,8 +225,7 @@ impl Operation {
             | Self::NamespaceSet { .. }
             | Self::NamespaceDrop { .. }
             | Self::NamespaceList
-            | Self::ServerInfo { .. }
-            | Self::Ping { .. } => home,
+            | Self::ServerInfo { .. } => home,
         };
         if core < map.cores { core } else { home }
     }

@@ -107,7 +107,7 @@ pub(crate) fn encode(
         Operation::NamespaceDrop { name } => send(Request::NamespaceDrop(name), out),
         Operation::NamespaceList => send(Request::NamespaceList, out),
         Operation::ServerInfo { section } => send(Request::ServerInfo { section: *section }, out),
-        Operation::Ping { bytes } => send(Request::Ping(bytes), out),
+        Operation::Ping { bytes, .. } => send(Request::Ping(bytes), out),
     };
     sent.map_err(|error| invalid(&error))
 }

@@ -13,6 +13,7 @@ use super::*;
 use crate::batch::WriteBatch;
 use crate::core::call::{Call, Step};
 use crate::core::fanout::{BatchParts, ManyReads};
+use crate::core::operation::Route;
 use crate::core::scan::ScanState;
 use crate::scan::ScanRange;
 
@@ -32,7 +33,7 @@ fn operations(reads: &mut ManyReads, scan: &mut ScanState) -> Vec<Operation> {
     let map = map();
     let parts = BatchParts::new(batch(), None, &map).expect("a small batch fits");
     let mut all = vec![get("k"), put("k"), Operation::NamespaceList, Operation::ServerInfo { section: 0 }];
-    all.push(Operation::Ping { bytes: Bytes::from_static(b"ping") });
+    all.push(Operation::Ping { bytes: Bytes::from_static(b"ping"), route: Route::Any });
     all.push(Operation::Stat { namespace: 0, key: Bytes::from_static(b"k") });
     all.push(Operation::NamespaceDrop { name: "n".into() });
     all.extend(parts.parts.into_iter().map(|(_, operation)| operation));

@@ -1,0 +1,212 @@
+//! Keys, values and items of batches as JSON.
+//!
+//! Bytes that are not UTF-8 travel as base64, under the names `key_b64` and `value_b64`, as in the files
+//! of `pinion export`. A member that is not known is an error.
+
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use pinion_client::{Ttl, Version};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::ttl;
+
+/// A value to be put: `{"value": "text"}` or `{"value_b64": "..."}`, with `"ttl"` if it has one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValueDocument {
+    value: Option<String>,
+    value_b64: Option<String>,
+    ttl: Option<Time>,
+}
+
+/// One operation of a batch.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ItemDocument {
+    op: Op,
+    key: Option<String>,
+    key_b64: Option<String>,
+    value: Option<String>,
+    value_b64: Option<String>,
+    ttl: Option<Time>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchDocument {
+    items: Vec<ItemDocument>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Op {
+    Get,
+    Put,
+    Delete,
+}
+
+/// Seconds, or a text like `"30s"`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Time {
+    Seconds(f64),
+    Text(String),
+}
+
+/// One operation of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) key: Bytes,
+    pub(crate) action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    Get,
+    Put { value: Bytes, ttl: Ttl },
+    Delete,
+}
+
+/// The value and TTL of a PUT's JSON body.
+pub(crate) fn value(text: &[u8]) -> Result<(Bytes, Ttl), String> {
+    let document: ValueDocument = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let value = one("value", document.value, document.value_b64)?.ok_or("has no value")?;
+    Ok((value, time(document.ttl)?))
+}
+
+/// The items of a batch in one JSON document: `{"items": [...]}`.
+pub(crate) fn items(text: &[u8], items_max: usize) -> Result<Vec<Item>, String> {
+    let document: BatchDocument = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    check_count(document.items.len(), items_max)?;
+    let items = document.items.into_iter().enumerate();
+    items.map(|(index, document)| item(document).map_err(|why| format!("item {index}: {why}"))).collect()
+}
+
+/// The items of a batch, one per line; blank lines are skipped.
+pub(crate) fn lines(text: &[u8], items_max: usize) -> Result<Vec<Item>, String> {
+    let mut items = Vec::new();
+    for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        check_count(items.len() + 1, items_max)?;
+        let in_line = |why: String| format!("line {number}: {why}");
+        let document = serde_json::from_slice(line).map_err(|error| in_line(error.to_string()))?;
+        items.push(item(document).map_err(in_line)?);
+    }
+    Ok(items)
+}
+
+fn check_count(items: usize, items_max: usize) -> Result<(), String> {
+    if items > items_max { Err(format!("a batch has at most {items_max} items")) } else { Ok(()) }
+}
+
+fn item(document: ItemDocument) -> Result<Item, String> {
+    let key = one("key", document.key, document.key_b64)?.ok_or("has no key")?;
+    let value = one("value", document.value, document.value_b64)?;
+    let action = match (document.op, value) {
+        (Op::Put, Some(value)) => Action::Put { value, ttl: time(document.ttl)? },
+        (Op::Put, None) => return Err("a put has a value".into()),
+        (_, Some(_)) => return Err("only a put has a value".into()),
+        (_, None) if document.ttl.is_some() => return Err("only a put has a ttl".into()),
+        (Op::Get, None) => Action::Get,
+        (Op::Delete, None) => Action::Delete,
+    };
+    Ok(Item { key, action })
+}
+
+/// A member that stands as text or as base64.
+fn one(name: &str, text: Option<String>, base64: Option<String>) -> Result<Option<Bytes>, String> {
+    match (text, base64) {
+        (Some(_), Some(_)) => Err(format!("has both {name} and {name}_b64")),
+        (Some(text), None) => Ok(Some(text.into())),
+        (None, Some(base64)) => {
+            let bytes = STANDARD.decode(base64).map_err(|error| format!("{name}_b64: {error}"))?;
+            Ok(Some(bytes.into()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn time(time: Option<Time>) -> Result<Ttl, String> {
+    match time {
+        None => Ok(Ttl::Default),
+        Some(Time::Seconds(seconds)) => {
+            ttl::seconds(seconds).ok_or_else(|| "ttl is more than zero seconds".into())
+        }
+        Some(Time::Text(text)) => ttl::parse(&text).map_err(|why| format!("ttl {why}")),
+    }
+}
+
+/// Bytes under their name, or under that of their base64.
+pub(crate) fn insert_bytes(members: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => members.insert(name.into(), json!(text)),
+        Err(_) => members.insert(format!("{name}_b64"), json!(STANDARD.encode(bytes))),
+    };
+}
+
+/// A version, and what is left of a life in seconds if it ends.
+pub(crate) fn insert_version(members: &mut Map<String, Value>, version: Version, expiry: Option<SystemTime>) {
+    members.insert("version".into(), json!(version.to_string()));
+    if let Some(expiry) = expiry {
+        members.insert("ttl".into(), json!(ttl::left(expiry)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn values_are_text_or_base64() {
+        let after = Ttl::After(Duration::from_millis(1_500));
+        assert_eq!(value(br#"{"value":"v"}"#), Ok((Bytes::from("v"), Ttl::Default)));
+        assert_eq!(value(br#"{"value_b64":"/w==","ttl":1.5}"#), Ok((Bytes::from_static(b"\xff"), after)));
+        assert_eq!(value(br#"{"value":"","ttl":"1500ms"}"#), Ok((Bytes::new(), after)));
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            "\"v\"",
+            r#"{"value":1}"#,
+            r#"{"value":"v","value_b64":""}"#,
+            r#"{"value":"v","tll":1}"#,
+            r#"{"value_b64":"?"}"#,
+            r#"{"value":"v","ttl":0}"#,
+            r#"{"value":"v","ttl":-1}"#,
+            r#"{"value":"v","ttl":"soon"}"#,
+            r#"{"value":"v","ttl":1e400}"#,
+        ] {
+            assert!(value(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn items_are_named_by_their_place() {
+        let text = "{\"op\":\"put\",\"key\":\"a\",\"value\":\"1\"}\n\n{\"op\":\"get\",\"key_b64\":\"/w==\"}\r\n\
+            {\"op\":\"delete\",\"key\":\"b\"}";
+        let found = lines(text.as_bytes(), 3).unwrap();
+        assert_eq!(found.len(), 3);
+        assert_eq!((&found[1].key[..], &found[1].action), (&b"\xff"[..], &Action::Get));
+        assert!(lines(text.as_bytes(), 2).unwrap_err().contains("at most 2"));
+        let list = format!("{{\"items\":[{}]}}", text.replace("\n\n", ",").replace("\r\n", ","));
+        assert_eq!(items(list.as_bytes(), 3).unwrap(), found);
+        for (bad, place) in [
+            ("{\"op\":\"get\",\"key\":\"a\"}\n{\"op\":\"put\",\"key\":\"a\"}", "line 2"),
+            ("{\"op\":\"get\",\"key\":\"a\",\"value\":\"x\"}", "only a put"),
+            ("{\"op\":\"get\",\"key\":\"a\",\"ttl\":1}", "only a put"),
+            ("{\"op\":\"take\",\"key\":\"a\"}", "line 1"),
+            ("\n\nx", "line 3"),
+        ] {
+            assert!(lines(bad.as_bytes(), 9).unwrap_err().contains(place), "{bad}");
+        }
+        assert!(items(b"{\"items\":[{\"op\":\"get\"}]}", 9).unwrap_err().contains("item 0"));
+    }
+}

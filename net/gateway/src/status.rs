@@ -1,0 +1,39 @@
+//! `/admin/v1/status`: what the node and the gateway say about themselves; the console reads it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::json;
+
+use crate::handle::App;
+use crate::problem::Problem;
+use crate::request::JSON;
+
+/// The node's information with the time when it was asked, and the gateway's own numbers.
+pub(crate) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let node = app.node.info().await?;
+    let [open, accepted, refused] = app.traffic.connections();
+    let (requests, errors) = app.traffic.totals();
+    let time = node.taken.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let document = json!({
+        "time_ms": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        "gateway": {
+            "version": env!("CARGO_PKG_VERSION"),
+            "connections": open,
+            "connections_accepted": accepted,
+            "connections_refused": refused,
+            "requests": requests,
+            "server_errors": errors,
+        },
+        "node": node.value,
+    });
+    let text = app.budget.pay(Bytes::from(document.to_string()))?;
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    Ok(response)
+}
