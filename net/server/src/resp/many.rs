@@ -69,7 +69,7 @@ pub(super) fn carry_out<E: ServerEnv>(
 ) -> bool {
     let keys = command.args_from(1);
     match spec.is {
-        Name::MSet if command.len() % 2 == 0 => core.fail(&ticket, failure::arity(spec.name)),
+        Name::MSet if command.len().is_multiple_of(2) => core.fail(&ticket, failure::arity(spec.name)),
         Name::MSet => set(core, ticket, command, namespace),
         Name::MGet => multi_get::gather(core, ticket, namespace, keys),
         _ => return count(core, ticket, spec, keys, namespace),
