@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use client::{Client, TestNode, get, opcode, put, write};
+use client::{Client, PARTITIONS, TestNode, get, opcode, put, write};
 use pinion_protocol::{
     Batch, BatchOperation, Condition, Direction, Durability, ErrorCode, HEADER_BYTES, KeyRequest, Keys,
     ListBuf, MultiGet, Opcode, OperationResult, Operations, Outcome, Put, Request, Response, Scan, ScanKind,
-    Ttl, Update, UpdateOperation, ValueItem, Version, WriteOutcome,
+    Ttl, Update, UpdateOperation, ValueItem, Version, WriteOutcome, placement,
 };
 
 const SEEDS: u64 = 8;
