@@ -25,7 +25,7 @@ impl Site {
 
     pub(crate) fn with(rig: Rig, change: impl FnOnce(&mut Config)) -> Self {
         let server = rig.start();
-        let mut config = Config::new("127.0.0.1:0".parse().unwrap(), server.address());
+        let mut config = Config::new("127.0.0.1:0".parse().expect("an address"), server.address());
         change(&mut config);
         let site = Self { gateway: Gateway::start(config).expect("a gateway"), server, rig };
         while site.get("/readyz").status != 200 {
