@@ -201,7 +201,7 @@ fn set_info<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, command: &Command<'_>
     };
     match check_name(command.arg(3), what) {
         Ok(()) => {
-            client.library[place] = command.arg(3).to_vec();
+            client.driver[place] = command.arg(3).to_vec();
             core.answer(ticket, ok);
         }
         Err(text) => core.fail(ticket, text),
@@ -229,7 +229,7 @@ fn line(client: &Client, age_s: u64) -> String {
         client.id,
         client.peer,
         text(&client.name),
-        text(&client.library[0]),
-        text(&client.library[1]),
+        text(&client.driver[0]),
+        text(&client.driver[1]),
     )
 }

@@ -30,7 +30,7 @@ pub(super) struct Client {
     pub(super) name: Vec<u8>,
     pub(super) since: Monotonic,
     /// Its name and that of its version, as told by CLIENT SETINFO.
-    pub(super) library: [Vec<u8>; 2],
+    pub(super) driver: [Vec<u8>; 2],
 }
 
 /// The side of a connection that reads.
@@ -68,7 +68,7 @@ impl Intake {
         let (id, version) = (core.next_client(), RespVersion::Two);
         Self {
             commands: Commands::new(core.limits().frame_bytes_max),
-            client: Client { id, peer, version, name: Vec::new(), since, library: Default::default() },
+            client: Client { id, peer, version, name: Vec::new(), since, driver: Default::default() },
             waits: false,
             unseen: usize::MAX,
         }
