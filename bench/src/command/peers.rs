@@ -26,7 +26,7 @@ pub(super) struct PeersArgs {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of load that are measured, in each round.
-    #[arg(long, default_value = "4", value_parser = seconds)]
+    #[arg(long, default_value = "3", value_parser = seconds)]
     seconds: Duration,
     /// Seconds of load before they are measured.
     #[arg(long, default_value = "1", value_parser = seconds)]
@@ -133,7 +133,7 @@ mod tests {
     fn options_have_their_defaults_and_limits() {
         let parse = |line: &str| Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.args);
         let args = parse("peers").unwrap();
-        assert_eq!((args.rounds, args.seconds, args.keys), (5, Duration::from_secs(4), 100_000));
+        assert_eq!((args.rounds, args.seconds, args.keys), (5, Duration::from_secs(3), 100_000));
         assert_eq!((args.engine_keys, args.memory_mib, args.steady), (500_000, None, false));
         assert_eq!((args.server_cpu, args.generator_cpu), (0, 1));
         let args =

@@ -25,7 +25,7 @@ pub(super) fn plan() -> PeersPlan {
         value_bytes: 512,
         seed: 1,
         warmup: Duration::from_secs(1),
-        measure: Duration::from_secs(4),
+        measure: Duration::from_secs(3),
         settle: Duration::from_secs(10),
         server_cpu: 0,
         generator_cpu: 1,

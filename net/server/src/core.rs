@@ -23,7 +23,7 @@ use crate::message::{Message, NodeFacts, ServerEnv, Token};
 use crate::namespaces::{CatalogueQueue, NamespaceTable};
 use crate::pressure::Pressure;
 use crate::refusal::{MAP_EPOCH, Refusal};
-use crate::resp::{self, RespCore};
+use crate::resp::{self, RespCore, Then};
 use crate::write::WriteWaiter;
 
 /// A shard as the server holds it.
@@ -48,8 +48,8 @@ pub(crate) enum ReplyTo {
 pub(crate) enum Dialect {
     /// A frame, in any order.
     Native,
-    /// A reply of RESP, in the order of commands.
-    Resp(RespVersion),
+    /// A reply of RESP, in the order of commands; a write's says this of it.
+    Resp(RespVersion, Then),
 }
 
 /// What goes with a request until its answer.
@@ -86,7 +86,7 @@ impl Ticket {
     /// The version of RESP to answer in, for answers that only commands have.
     pub(crate) const fn resp_version(&self) -> RespVersion {
         match self.dialect {
-            Dialect::Resp(version) => version,
+            Dialect::Resp(version, _) => version,
             Dialect::Native => RespVersion::Two,
         }
     }
@@ -279,7 +279,7 @@ impl<E: ServerEnv> Core<E> {
         let stamp_seen = self.stamp_seen.get();
         self.answer(ticket, |out| match ticket.dialect {
             Dialect::Native => refusal.put(ticket.opcode, ticket.request_id, stamp_seen, out),
-            Dialect::Resp(_) => resp::put_refusal(refusal, out),
+            Dialect::Resp(..) => resp::put_refusal(refusal, out),
         });
     }
 

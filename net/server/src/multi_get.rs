@@ -256,7 +256,7 @@ impl<E: ServerEnv> Gathering<E> {
                 .core
                 .refuse_overloaded(&self.ticket, "too many reads, or bytes of answers, are under way");
         }
-        if let Dialect::Resp(version) = self.ticket.dialect {
+        if let Dialect::Resp(version, _) = self.ticket.dialect {
             return self.answer_command(&items, values, version);
         }
         let mut list = ListBuf::<Values>::with_buffer(self.core.take_buffer());

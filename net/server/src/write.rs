@@ -14,11 +14,11 @@ use pinion_engine::{
 use pinion_protocol::{Opcode, UpdateOperation, WriteOutcome, encode_written};
 
 use crate::batch::BatchPart;
-use crate::core::{Core, CoreShard, Ticket};
+use crate::core::{Core, CoreShard, Dialect, Ticket};
 use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::refusal::{MAP_EPOCH, Refusal, stamp_of, version_of};
-use crate::resp::{CountPart, RespWrite};
+use crate::resp::{CountPart, RespWrite, answer_write};
 
 /// Answers when a write has ended.
 pub(crate) enum WriteWaiter<E: ServerEnv> {
@@ -31,8 +31,9 @@ pub(crate) enum WriteWaiter<E: ServerEnv> {
     },
     /// The operations of a batch that belong to one shard.
     Part(BatchPart<E>),
-    /// A command of RESP.
-    Resp(RespWrite<E>),
+    /// A command of RESP that tells of the value that stood there. Apart, for every write carries as
+    /// much as the largest waiter has.
+    Resp(Box<RespWrite<E>>),
     /// One key of a command of RESP that counts.
     Count(CountPart<E>),
     /// A batch of a task that waits for it.
@@ -48,7 +49,10 @@ impl<E: ServerEnv> Waiter for WriteWaiter<E> {
 
     fn complete(self, result: Result<Written>) {
         match self {
-            Self::Single { core, ticket } => answer(&core, &ticket, result),
+            Self::Single { core, ticket } => match ticket.dialect {
+                Dialect::Native => answer(&core, &ticket, result),
+                Dialect::Resp(version, then) => answer_write(&core, &ticket, version, then, result),
+            },
             Self::Part(part) => part.complete(result),
             Self::Resp(write) => write.complete(result),
             Self::Count(part) => part.complete(result),

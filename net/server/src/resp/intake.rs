@@ -16,6 +16,7 @@ use crate::core::{Core, Dialect, ReplyTo, Ticket};
 use crate::counters::{OperationClass, add};
 use crate::group::Moment;
 use crate::message::ServerEnv;
+use crate::resp::outcome::Then;
 use crate::resp::replies::{Access, Replies, Touches};
 use crate::resp::table::{self, Name, Scope, Spec};
 use crate::resp::{ahead, connection, failure, route, strings};
@@ -186,7 +187,7 @@ fn begin<E: ServerEnv>(
     connection.requests.set(connection.requests.get() + 1);
     Ticket {
         reply: ReplyTo::Connection(connection.id),
-        dialect: Dialect::Resp(version),
+        dialect: Dialect::Resp(version, Then::Ok),
         opcode: 0,
         class,
         request_id: replies.borrow_mut().push(),

@@ -34,7 +34,7 @@ pub(crate) use failure::put_refusal;
 pub(crate) use info::{Sections, text as info_text};
 pub(crate) use intake::{Intake, Taken};
 pub(crate) use many::CountPart;
-pub(crate) use outcome::RespWrite;
+pub(crate) use outcome::{RespWrite, Then, answer_write};
 pub(crate) use replies::Replies;
 pub(crate) use route::arrive;
 

@@ -15,6 +15,7 @@ use crate::core::{Core, CoreShard, Dialect, ReplyTo, Ticket};
 use crate::counters::OperationClass;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
+use crate::resp::outcome::Then;
 use crate::resp::replies::Access;
 use crate::resp::table::{self, Name, Scope, Spec};
 use crate::resp::{expiry, failure, keys, many, numbers, strings};
@@ -129,7 +130,7 @@ pub(crate) fn arrive<E: ServerEnv>(
     let class = spec.map_or(OperationClass::Other, |spec| spec.class);
     let ticket = Ticket {
         reply,
-        dialect: Dialect::Resp(version),
+        dialect: Dialect::Resp(version, Then::Ok),
         opcode: 0,
         class,
         request_id: 0,

@@ -8,7 +8,7 @@ use crate::message::ServerEnv;
 use crate::read::look_up;
 use crate::resp::expiry::{Clock, Unit, moment};
 use crate::resp::failure;
-use crate::resp::outcome::Then;
+use crate::resp::outcome::{Tell, Then};
 use crate::resp::route::Call;
 use crate::resp::table::{Name, Spec};
 
@@ -136,11 +136,13 @@ pub(super) fn write<E: ServerEnv>(spec: &Spec, call: &Call<'_, E>) -> bool {
             Operation::PutIf { condition: Condition::Absent, value, lifetime: call.default_lifetime },
             Then::OneOrZero,
         ),
-        Name::GetSet => call.write(
+        Name::GetSet => call.write_and_tell(
             Operation::PutIf { condition: Condition::Always, value, lifetime: call.default_lifetime },
-            Then::Replaced,
+            Tell::Value,
         ),
-        Name::GetDel => call.write(Operation::DeleteIf { condition: Condition::Present }, Then::Replaced),
+        Name::GetDel => {
+            call.write_and_tell(Operation::DeleteIf { condition: Condition::Present }, Tell::Value)
+        }
         Name::SetEx | Name::PSetEx => {
             let unit = if spec.is == Name::SetEx { Unit::Seconds } else { Unit::Millis };
             match moment(call, spec.name, unit, Clock::FromNow, command.arg(2)) {
@@ -168,13 +170,11 @@ fn set<E: ServerEnv>(spec: &Spec, call: &Call<'_, E>) -> bool {
         None if options.keep_ttl => Lifetime::Keep,
         None => lifetime,
     };
-    let then = if options.get { Then::Replaced } else { Then::Ok };
-    match options.condition {
-        Condition::Always if !options.get && !options.keep_ttl => {
-            call.write(Operation::Put { value, lifetime }, then)
-        }
-        condition => call.write(Operation::PutIf { condition, value, lifetime }, then),
-    }
+    let operation = match options.condition {
+        Condition::Always if !options.get && !options.keep_ttl => Operation::Put { value, lifetime },
+        condition => Operation::PutIf { condition, value, lifetime },
+    };
+    if options.get { call.write_and_tell(operation, Tell::Value) } else { call.write(operation, Then::Ok) }
 }
 
 fn get_ex<E: ServerEnv>(spec: &Spec, call: &Call<'_, E>) -> bool {
@@ -182,7 +182,7 @@ fn get_ex<E: ServerEnv>(spec: &Spec, call: &Call<'_, E>) -> bool {
     let Some(options) = Options::read(command, 2, false) else { return call.fail(failure::SYNTAX) };
     let update = |condition, lifetime| {
         let update = Update::SetExpiry(lifetime);
-        call.write(Operation::UpdateIf { condition, update }, Then::Replaced)
+        call.write_and_tell(Operation::UpdateIf { condition, update }, Tell::Value)
     };
     match options.expiry {
         Some((unit, clock, number)) => match moment(call, spec.name, unit, clock, number) {
@@ -191,7 +191,7 @@ fn get_ex<E: ServerEnv>(spec: &Spec, call: &Call<'_, E>) -> bool {
                 // No value expires in no set of moments: this only looks.
                 let nothing = Expiring { from_ms: 1, to_ms: 0, never: false };
                 let operation = Operation::DeleteIf { condition: Condition::Expires(nothing) };
-                call.write(operation, Then::BadTime(bad))
+                call.write_and_tell(operation, Tell::BadTime(bad))
             }
         },
         None if options.persist => update(Condition::Expires(MORTAL), Lifetime::Forever),

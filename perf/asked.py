@@ -1,0 +1,254 @@
+"""The work of asked.sh: see there. Called with the binary, a directory for files, the name of the results
+without its ending, and the rows that are wanted.
+
+Every row is a ratio of two numbers that are taken in turn, three times where that takes seconds, once where it
+takes minutes; the median counts. The server or engine is on cpu 0 (of two cores: on both), the load on cpu 1."""
+
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+BINARY, BASE, RESULT = sys.argv[1:4]
+WANTED = sys.argv[4:]
+ROUNDS = 3
+KEY_BYTES, VALUE_BYTES = 32, 512
+RECORD_BYTES = KEY_BYTES + VALUE_BYTES
+MEMORY_MIB = 128
+# Ten times the memory.
+COLD_RECORDS = 10 * MEMORY_MIB * (1 << 20) // RECORD_BYTES
+WORK = os.path.join(BASE, f"asked-{os.getpid()}")
+READS = ["-p", "readproportion=1", "-p", "updateproportion=0"]
+WRITES = ["-p", "readproportion=0", "-p", "updateproportion=1"]
+rows = []
+
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def row(name, what, measured, against, ratio, asked, met):
+    rows.append(
+        {"row": name, "what": what, "measured": measured, "against": against, "ratio": ratio, "asked": asked, "met": met}
+    )
+    note(f"{what}: {measured}; {against}: {ratio} (asked: {asked})")
+
+
+def bench(phase, target, *arguments):
+    """The report of one run of the load tool."""
+    report = os.path.join(WORK, "report.json")
+    command = [BINARY, "bench", phase, "-w", "small", "--target", target, "--json", report, *map(str, arguments)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ran.returncode != 0:
+        sys.exit(f"asked.py: {' '.join(command)} failed:\n{ran.stdout}")
+    with open(report) as file:
+        return json.load(file)
+
+
+def roofs(*arguments):
+    """What the machine can do, as `pinion bench roofs` saves it."""
+    report = os.path.join(WORK, "roofs.json")
+    subprocess.run(
+        [BINARY, "bench", "roofs", "--dir", WORK, "--json", report, *map(str, arguments)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    with open(report) as file:
+        return json.load(file)
+
+
+def counter(report, name):
+    """How much a counter of the engine rose, and where it ended."""
+    return next((after - before, after) for found, before, after in report["target_counters"] if found == name)
+
+
+class Serve:
+    """A node on cpu 0."""
+
+    def __init__(self, data, *arguments):
+        self.began = time.monotonic()
+        command = [BINARY, "serve", "--cores", "1", "--data", data, "--listen", "127.0.0.1:0", "--http", "none"]
+        self.process = subprocess.Popen(
+            ["taskset", "-c", "0", *command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for line in self.process.stdout:
+            found = re.search(r"127\.0\.0\.1:\d+", line)
+            if found:
+                self.target = "pinion://" + found.group()
+                self.started_s = time.monotonic() - self.began
+                return
+        sys.exit(f"asked.py: the server ended with {self.process.wait()}")
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self, by=signal.SIGTERM):
+        self.process.send_signal(by)
+        self.process.wait()
+
+
+def fresh(name):
+    path = os.path.join(WORK, name)
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def put_bytes(report):
+    return counter(report, "storage.bytes_ingested")[0]
+
+
+def cold():
+    """Everything that takes data ten times the memory."""
+    data, sized = fresh("cold"), ["-p", f"recordcount={COLD_RECORDS}", "-p", f"memorymib={MEMORY_MIB}"]
+    engine = ["--threads", 1, "--cpus", 0]
+    load = bench("load", f"engine:{data}", *sized, *engine, "--depth", 64, "-p", "durability=buffered")
+    seconds = load["operations"] / load["ops_per_second"]
+    loaded = put_bytes(load) / seconds / 1e6
+    roof = roofs("--file-mib", 1280)["log"][-1]["mb_per_second"]
+    row(
+        "load", f"bulk load, {COLD_RECORDS:,} records, buffered", f"{loaded:.0f} MB/s",
+        f"log writes of 1 MiB, {roof:.0f} MB/s", round(loaded / roof, 2), ">= 0.3",
+        loaded / roof >= 0.3,
+    )
+    over = bench(
+        "run", f"engine:{data}", *sized, *engine, "--depth", 64, *WRITES, "-p", "durability=buffered",
+        "-p", f"operationcount={COLD_RECORDS}", "-p", "requestdistribution=uniform", "--warmup", 0,
+    )
+    written = counter(over, "process.write_bytes")[0] / put_bytes(over)
+    row("amplification", "write amplification, uniform overwrites, log included", f"{written:.1f} bytes per byte put",
+        "see peers.sh --steady for RocksDB's", None, "<= 0.7 of it", None)
+    reads, raws, per_hit = [], [], None
+    for _ in range(ROUNDS):
+        run = bench(
+            "run", f"engine:{data}", *sized, *engine, "--depth", 32, *READS, "-p", "requestdistribution=uniform",
+            "--warmup", 5, "--seconds", 10,
+        )
+        reads.append(run["ops_per_second"])
+        raws.append(next(read["ops_per_second"] for read in roofs("--file-mib", 1280)["reads"] if read["depth"] == 32))
+        found, read = counter(run, "storage.gets_found")[0], counter(run, "storage.blocks_read")[0]
+        per_hit = read / found
+        records = counter(run, "storage.table_bytes")[1] / RECORD_BYTES
+        index = counter(run, "storage.index_bytes")[1]
+    ratio = statistics.median(ours / raw for ours, raw in zip(reads, raws))
+    row("cold", "GET cold, data ten times memory, depth 32, in process",
+        f"{statistics.median(reads):,.0f}/s, {per_hit:.3f} blocks read per hit",
+        f"random reads of 4 KiB, 32 at a time, {statistics.median(raws):,.0f}/s", round(ratio, 2), ">= 0.8, <= 1.01 per hit",
+        ratio >= 0.8 and per_hit <= 1.01)
+    row("memory", "memory for each key outside caches", f"{index / records:.2f} bytes",
+        f"indexes and filters of {records:,.0f} records", None, "<= 5", index / records <= 5)
+
+
+def cores():
+    """Two cores beside one."""
+    data, sized = fresh("cores"), ["-p", "recordcount=400000", "-p", "memorymib=1024"]
+    bench("load", f"engine:{data}", *sized, "--threads", 2, "--depth", 64, "-p", "durability=buffered")
+    ratios = {}
+    for name, mix, durable in (("GET", READS, "sync"), ("buffered PUT", WRITES, "buffered")):
+        ratios[name] = []
+        for _ in range(ROUNDS):
+            one, two = (
+                bench(
+                    "run", f"engine:{data}", *sized, *mix, "-p", f"durability={durable}", "-p", "requestdistribution=uniform",
+                    "--threads", threads, "--depth", 64, "--cpus", cpus, "--warmup", 2, "--seconds", 5,
+                )["ops_per_second"]
+                for threads, cpus in ((1, "0"), (2, "0,1"))
+            )
+            ratios[name].append((two / one, one, two))
+        ratio, one, two = sorted(ratios[name])[ROUNDS // 2]
+        row("cores", f"two cores, {name}, in process, a generator on each", f"{two:,.0f}/s", f"one core, {one:,.0f}/s",
+            round(ratio, 2), ">= 1.9", ratio >= 1.9)
+
+
+def recovery():
+    """Start after a kill -9 beside reading what is replayed."""
+    ratios = []
+    for _ in range(ROUNDS):
+        data = fresh("recovery")
+        server = Serve(data, "--memory", "4GiB")
+        bench("load", server.target, "-p", "recordcount=400000", "--cpus", 1, "--connections", 64, "--depth", 16)
+        server.end(signal.SIGKILL)
+        logs = glob.glob(f"{data}/shard-*/wal/*")
+        log_bytes = sum(os.path.getsize(path) for path in logs)
+        began = time.monotonic()
+        for path in logs:
+            subprocess.run(["taskset", "-c", "0", "dd", f"if={path}", "of=/dev/null", "bs=1M", "iflag=direct", "status=none"], check=True)
+        read_s = time.monotonic() - began
+        again = Serve(data, "--memory", "4GiB")
+        ratios.append((read_s / again.started_s, again.started_s, read_s, log_bytes))
+        again.end()
+    ratio, start, read_s, log_bytes = sorted(ratios)[ROUNDS // 2]
+    row("recovery", "start after kill -9, until it serves", f"{start:.2f} s", f"dd of its log of {log_bytes >> 20} MiB, {read_s:.2f} s",
+        round(ratio, 2), ">= 0.5", ratio >= 0.5)
+
+
+def rate():
+    """100,000 reads and 10,000 synced writes a second on one core, compaction running."""
+    data, rounds = fresh("rate"), []
+    server = Serve(data, "--memory", "512MiB")
+    sized = ["-p", "recordcount=1000000", "--cpus", 1, "--connections", 64]
+    bench("load", server.target, *sized, "--depth", 16, "-p", "durability=buffered")
+    for _ in range(ROUNDS):
+        run = bench(
+            "run", server.target, *sized, "--depth", 16, "--rate", 110000, "-p", "readproportion=0.909090909",
+            "-p", "updateproportion=0.090909091", "-p", "requestdistribution=zipfian", "--warmup", 5, "--seconds", 20,
+        )
+        by_kind = {kind["name"]: dict(kind["latency"]["percentiles"]) for kind in run["kinds"]}
+        rounds.append((run["ops_per_second"], by_kind))
+    server.end()
+    for kind in ("READ", "UPDATE"):
+        tails = [[by_kind[kind][p] / 1000 for p in wanted_percentiles(by_kind[kind])] for _, by_kind in rounds]
+        p50, p99, p999 = (statistics.median(column) for column in zip(*tails))
+        row("rate", f"{kind} of 100,000 reads/s and 10,000 synced writes/s, open loop",
+            f"p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f} ms", f"{statistics.median(r for r, _ in rounds):,.0f}/s reached", None,
+            "p99 < 1 ms, p99.9 < 3 ms", p99 < 1 and p999 < 3)
+
+
+def wanted_percentiles(percentiles):
+    return [min(percentiles, key=lambda p: abs(float(p) - wanted)) for wanted in (50, 99, 99.9)]
+
+
+def idle():
+    """An idle node."""
+    server = Serve(fresh("idle"))
+    time.sleep(2)
+    before = server.cpu_seconds()
+    time.sleep(20)
+    percent = (server.cpu_seconds() - before) / 20 * 100
+    server.end()
+    row("idle", "idle node", f"{percent:.2f} % of a core", "20 s", None, "< 1 %", percent < 1)
+
+
+def markdown():
+    lines = ["| row | measured | against | ratio | asked | met |", "|---|---|---|---|---|---|"]
+    for found in rows:
+        met = {True: "yes", False: "no", None: ""}[found["met"]]
+        ratio = "" if found["ratio"] is None else found["ratio"]
+        lines.append(f"| {found['what']} | {found['measured']} | {found['against']} | {ratio} | {found['asked']} | {met} |")
+    return "\n".join(lines) + "\n"
+
+
+ALL = {"idle": idle, "cores": cores, "recovery": recovery, "rate": rate, "cold": cold}
+unknown = [name for name in WANTED if name not in ALL]
+if unknown:
+    sys.exit(f"asked.py: there is no row {unknown[0]}; choose from {', '.join(ALL)}")
+os.makedirs(WORK)
+try:
+    for name, measure in ALL.items():
+        if not WANTED or name in WANTED:
+            measure()
+finally:
+    shutil.rmtree(WORK, ignore_errors=True)
+with open(RESULT + ".json", "w") as file:
+    json.dump(rows, file, indent=1)
+    file.write("\n")
+with open(RESULT + ".md", "w") as file:
+    file.write(markdown())
+print(markdown(), end="")
