@@ -66,31 +66,34 @@ pub(crate) struct Moment {
 }
 
 impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
-    /// The frames that lie whole at the front of `bytes`; `None` if there is none.
-    pub(crate) fn of(core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) -> Option<Self> {
-        let mut group = Self { frames: [&[]; GROUP_MAX], gets: [const { None }; GROUP_MAX], count: 0 };
+    /// No frames yet. To be filled where it lies: it is of some 2 KiB.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        // A constant would be copied as a whole, what is made here is marked as empty.
+        Self { frames: [&[]; GROUP_MAX], gets: std::array::from_fn(|_| None), count: 0 }
+    }
+
+    /// Takes the frames that lie whole at the front of `bytes`. False if there is none.
+    pub(crate) fn fill(&mut self, core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) -> bool {
         let mut rest = bytes;
-        while group.count < GROUP_MAX {
+        while self.count < GROUP_MAX {
             let front = rest;
             let Some(frame) = frames.next_in_place(&mut rest) else { break };
             let get = get_here(core, &frame);
             if let Some(get) = &get {
                 get.shard.look_ahead(get.key.hash);
             }
-            group.gets[group.count] = get;
-            group.frames[group.count] = &front[..frame.header.frame_bytes as usize];
-            group.count += 1;
+            self.gets[self.count] = get;
+            self.frames[self.count] = &front[..frame.header.frame_bytes as usize];
+            self.count += 1;
         }
-        if group.count == 0 {
-            return None;
-        }
-        if group.count > 1 {
+        if self.count > 1 {
             for (_, shard) in core.shards() {
-                let gets = group.gets.iter_mut().flatten().filter(|get| std::ptr::eq(get.shard, shard));
+                let gets = self.gets.iter_mut().flatten().filter(|get| std::ptr::eq(get.shard, shard));
                 shard.look_ahead_headers(gets.map(|get| (get.key.hash, &mut get.ahead)));
             }
         }
-        Some(group)
+        self.count > 0
     }
 
     /// The bytes of the frames.

@@ -316,7 +316,10 @@ impl<E: ServerEnv> Session<E> {
 
     /// As [`Session::consume`] for some frames that lie whole in `rest`. False if there is none.
     fn consume_group(&self, rest: &mut &[u8], received: Monotonic, turn: &mut Turn) -> bool {
-        let Some(group) = Group::of(&self.core, &self.frames, rest) else { return false };
+        let mut group = Group::new();
+        if !group.fill(&self.core, &self.frames, rest) {
+            return false;
+        }
         let moment = Moment { received, now: turn.now.unwrap_or(received) };
         let frames = group.frames();
         let mut done = 0;
