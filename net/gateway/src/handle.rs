@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::Service;
 use hyper::{Request, StatusCode};
@@ -22,6 +21,7 @@ use crate::config::Config;
 use crate::health::Health;
 use crate::hosts::Hosts;
 use crate::node::Node;
+use crate::places::Asked;
 use crate::problem::Problem;
 use crate::routes;
 use crate::traffic::{Line, Traffic};
@@ -113,8 +113,13 @@ impl Front {
         Self { app, router, requests: AtomicU64::new(0), start }
     }
 
+    /// Whether a request is by somebody who looks after the node: see [`crate::places`].
+    pub(crate) fn is_overseer<B>(&self, request: &Request<B>) -> bool {
+        routes::is_overseers(routes::name_of_route(request.uri().path()))
+    }
+
     /// Answers a request.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Body>, asked: Asked) -> Response {
         let begun = Instant::now();
         let (head, body) = request.into_parts();
         let id = self.id_of(&head.headers);
@@ -123,7 +128,11 @@ impl Front {
         let trace = trace_parent(&head.headers);
         let mut response = match self.app.hosts.check(&head) {
             Err(problem) => problem.into_response(),
-            Ok(()) => match self.router.call(Request::from_parts(head, Body::new(body))).await {
+            Ok(()) if asked == Asked::Refused => {
+                let detail = "too many requests are under way";
+                Problem::unavailable("too_many_connections", detail).into_response()
+            }
+            Ok(()) => match self.router.call(Request::from_parts(head, body)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             },

@@ -74,6 +74,11 @@ pub(crate) fn name_of_route(path: &str) -> &'static str {
     ROUTES.into_iter().find(|route| *route == pattern).unwrap_or(NO_ROUTE)
 }
 
+/// Whether an address is for those who look after the node.
+pub(crate) fn is_overseers(route: &str) -> bool {
+    matches!(route, "/healthz" | "/livez" | "/readyz" | "/metrics") || route.starts_with("/admin/")
+}
+
 /// The method, for counting.
 pub(crate) fn name_of_method(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"];
@@ -101,6 +106,10 @@ mod tests {
             ("", NO_ROUTE),
         ] {
             assert_eq!(name_of_route(path), route, "{path}");
+            assert_eq!(is_overseers(route), route == "/admin/v1/status", "{path}");
+        }
+        for path in ["/healthz", "/livez", "/readyz", "/metrics"] {
+            assert!(is_overseers(name_of_route(path)), "{path}");
         }
         assert_eq!(name_of_method(&Method::PATCH), "other");
     }

@@ -17,7 +17,7 @@ use crate::request::JSON;
 /// The node's information with the time when it was asked, and the gateway's own numbers.
 pub(crate) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let node = app.node.info().await?;
-    let [open, accepted, refused] = app.traffic.connections();
+    let [open, accepted, refused, gave_way] = app.traffic.connections();
     let (requests, errors) = app.traffic.totals();
     let time = node.taken.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let document = json!({
@@ -27,6 +27,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem
             "connections": open,
             "connections_accepted": accepted,
             "connections_refused": refused,
+            "connections_gave_way": gave_way,
             "requests": requests,
             "server_errors": errors,
         },
