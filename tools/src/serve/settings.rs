@@ -13,6 +13,7 @@ use pinion_server::{EngineSizes, Limits, RespConfig, ServerConfig};
 use super::cores::Cores;
 use super::file::{Amount, EngineSettings, FileSettings};
 use super::memory;
+use crate::logs::{LogFormat, REPEATS_DEFAULT};
 use crate::size::ByteSize;
 
 /// Where data lives unless told otherwise.
@@ -77,6 +78,13 @@ pub(crate) struct ServeArgs {
         default_missing_value = "true"
     )]
     pub(crate) resp_sweeping: Option<bool>,
+    /// What a line of the logs on standard error looks like [default: text]
+    #[arg(long, env = "PINION_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Lines that one place in the code may log in ten seconds; more are counted and left out; 0 = all are
+    /// written [default: 50]
+    #[arg(long, env = "PINION_LOG_REPEATS", value_name = "N")]
+    pub(crate) log_repeats: Option<u32>,
     /// Configuration file (TOML)
     #[arg(long, env = "PINION_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -122,6 +130,8 @@ pub(crate) struct Settings {
     engine: EngineSettings,
     pub(crate) limits: Limits,
     resp: RespConfig,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_repeats: u32,
 }
 
 impl Settings {
@@ -164,6 +174,8 @@ impl Settings {
             engine: file.engine,
             limits,
             resp: RespConfig { namespace, durability, sweeping },
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            log_repeats: args.log_repeats.or(file.log_repeats).unwrap_or(REPEATS_DEFAULT),
         })
     }
 
@@ -315,8 +327,11 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\n")
-            .unwrap();
+        std::fs::write(
+            file.path(),
+            "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\nlog_format = \"json\"\n",
+        )
+        .unwrap();
         let args = ServeArgs {
             config: Some(file.path().to_owned()),
             memory: Some(ByteSize(128 << 20)),
@@ -324,6 +339,7 @@ mod tests {
         };
         let settings = Settings::gather(args).unwrap();
         assert_eq!((settings.memory, settings.partitions), (ByteSize(128 << 20), 64));
+        assert_eq!((settings.log_format, settings.log_repeats), (LogFormat::Json, REPEATS_DEFAULT));
         assert_eq!(settings.options(1).unwrap().value_bytes_max, 2 << 20);
         let resp = settings.server_config(1, settings.options(1).unwrap()).resp;
         assert_eq!(resp, RespConfig::default());
