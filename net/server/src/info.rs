@@ -1,4 +1,4 @@
-//! SERVER_INFO: what the cores of a node have counted, as JSON text.
+//! SERVER_INFO: what the cores of a node have counted and seen, as JSON text.
 //!
 //! The core that is asked sends every core a message, adds up what comes back, and writes the
 //! text. Names and structure are for people and diagnosis; they may grow, and latencies are in
@@ -10,16 +10,17 @@ use std::rc::Rc;
 use hdrhistogram::Histogram;
 use pinion_engine::{QuarantinedTable, ShardStats};
 use pinion_protocol::resp::reply;
-use pinion_protocol::{ErrorCode, Response, VERSION_HIGHEST, VERSION_LOWEST};
+use pinion_protocol::{ErrorCode, Response, Section, VERSION_HIGHEST, VERSION_LOWEST};
 
 use crate::buckets;
 use crate::core::{Core, Ticket};
 use crate::counters::{OperationClass, empty_histogram};
 use crate::forward::Waiting;
 use crate::json::JsonWriter;
-use crate::message::{CoreReport, Message, ServerEnv, Token};
+use crate::message::{About, CoreReport, Message, Report, ServerEnv, Token};
 use crate::refusal::Refusal;
-use crate::resp::{self, Sections};
+use crate::resp::{self, Sections, SlowLogAsked};
+use crate::watch::{self, ClientsReport, HotReport, SlowReport};
 
 /// Percentiles that are reported, with their names.
 const PERCENTILES: [(&str, f64); 5] =
@@ -28,27 +29,53 @@ const PERCENTILES: [(&str, f64); 5] =
 /// What the reports of all cores become.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted {
-    /// The text of SERVER_INFO.
-    Json,
+    /// A section of SERVER_INFO.
+    Json(Section),
     /// Sections of RESP's INFO.
     Info(Sections),
+    /// RESP's SLOWLOG.
+    SlowLog(SlowLogAsked),
+    /// RESP's CLIENT LIST.
+    ClientList,
 }
 
-/// A SERVER_INFO or INFO whose reports are coming in.
+impl Wanted {
+    /// What the cores are asked.
+    const fn about(self) -> About {
+        match self {
+            Self::Json(Section::All) | Self::Info(_) => About::Counts,
+            Self::SlowLog(SlowLogAsked::Reset) => About::ForgottenSlow,
+            Self::Json(Section::SlowOperations) | Self::SlowLog(_) => About::SlowOperations,
+            Self::Json(Section::HotKeys) => About::HotKeys,
+            Self::Json(Section::Clients) | Self::ClientList => About::Clients,
+        }
+    }
+}
+
+/// The reports of all cores, by core; only the kind that was asked for.
+#[derive(Default)]
+struct Gathered {
+    counts: Vec<CoreReport>,
+    slow: Vec<SlowReport>,
+    hot: Vec<HotReport>,
+    clients: Vec<ClientsReport>,
+}
+
+/// A SERVER_INFO or the like whose reports are coming in.
 pub(crate) struct Reports {
     ticket: Ticket,
     wanted: Wanted,
-    reports: RefCell<Vec<CoreReport>>,
+    gathered: RefCell<Gathered>,
     missing: Cell<u16>,
 }
 
-/// Answers SERVER_INFO; `section` 0 is everything and all there is.
+/// Answers SERVER_INFO; `section` is a [`Section`]'s number.
 pub(crate) fn gather<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, section: u8) {
-    if section != 0 {
+    let Some(section) = Section::from_u8(section) else {
         let message = "this server has no such section of its information";
         return core.refuse(&ticket, &Refusal::new(ErrorCode::Unsupported, message.into()));
-    }
-    gather_for(core, ticket, Wanted::Json);
+    };
+    gather_for(core, ticket, Wanted::Json(section));
 }
 
 /// Asks all cores for their reports, and answers when they are there.
@@ -57,29 +84,47 @@ pub(crate) fn gather_for<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, wante
     if core.awaited.count() + u32::from(cores) > core.limits().core_forwards_max.max(u32::from(cores)) {
         return core.refuse_overloaded(&ticket, "too many requests are being forwarded");
     }
-    let reports = Rc::new(Reports { ticket, wanted, reports: RefCell::default(), missing: Cell::new(cores) });
+    let about = wanted.about();
+    let reports =
+        Rc::new(Reports { ticket, wanted, gathered: RefCell::default(), missing: Cell::new(cores) });
     for other in (0..cores).filter(|other| *other != core.index) {
         let token = core.awaited.insert(Waiting::Report(Rc::clone(&reports)));
-        core.post(other, Message::ReportWanted { core: core.index, token });
+        core.post(other, Message::ReportWanted { core: core.index, token, about });
     }
-    reports.take(core, core.report());
+    reports.take(core, core.report(about));
 }
 
 impl Reports {
-    fn take<E: ServerEnv>(&self, core: &Core<E>, report: CoreReport) {
-        self.reports.borrow_mut().push(report);
+    fn take<E: ServerEnv>(&self, core: &Core<E>, report: Report) {
+        let mut gathered = self.gathered.borrow_mut();
+        match report {
+            Report::Counts(report) => gathered.counts.push(*report),
+            Report::Slow(report) => gathered.slow.push(report),
+            Report::Hot(report) => gathered.hot.push(report),
+            Report::Clients(report) => gathered.clients.push(report),
+        }
         self.missing.set(self.missing.get() - 1);
         if self.missing.get() == 0 {
-            let mut reports = self.reports.take();
-            reports.sort_by_key(|report| report.core);
-            match self.wanted {
-                Wanted::Json => core.answer_with(&self.ticket, &Response::ServerInfo(&text(core, &reports))),
-                Wanted::Info(sections) => {
-                    let text = resp::info_text(core, &reports, sections);
-                    core.answer(&self.ticket, |out| {
-                        reply::verbatim(out, &text, self.ticket.resp_version());
-                    });
-                }
+            gathered.counts.sort_by_key(|report| report.core);
+            gathered.clients.sort_by_key(|report| report.core);
+            self.answer(core, &gathered);
+        }
+    }
+
+    fn answer<E: ServerEnv>(&self, core: &Core<E>, gathered: &Gathered) {
+        let Gathered { counts, slow, hot, clients } = gathered;
+        let (ticket, version) = (&self.ticket, self.ticket.resp_version());
+        let json = |text: String| core.answer_with(ticket, &Response::ServerInfo(&text));
+        let lines = |text: String| core.answer(ticket, |out| reply::verbatim(out, &text, version));
+        match self.wanted {
+            Wanted::Json(Section::All) => json(text(core, counts)),
+            Wanted::Json(Section::SlowOperations) => json(watch::slow_text(core, slow)),
+            Wanted::Json(Section::HotKeys) => json(watch::hot_text(core, hot)),
+            Wanted::Json(Section::Clients) => json(watch::clients_text(core, clients)),
+            Wanted::Info(sections) => lines(resp::info_text(core, counts, sections)),
+            Wanted::ClientList => lines(resp::client_lines(clients)),
+            Wanted::SlowLog(asked) => {
+                core.answer(ticket, |out| resp::put_slow_log(out, asked, slow, core.layout.cores));
             }
         }
     }
@@ -87,14 +132,28 @@ impl Reports {
 
 impl<E: ServerEnv> Core<E> {
     /// Another core's report has come.
-    pub(crate) fn on_report(&self, token: Token, report: CoreReport) {
+    pub(crate) fn on_report(&self, token: Token, report: Report) {
         if let Some(Waiting::Report(reports)) = self.awaited.take(token) {
             reports.take(self, report);
         }
     }
 
+    /// What this core has to tell.
+    pub(crate) fn report(&self, about: About) -> Report {
+        match about {
+            About::Counts => Report::Counts(Box::new(self.counts())),
+            About::SlowOperations => Report::Slow(self.slow_report()),
+            About::ForgottenSlow => {
+                self.forget_slow();
+                Report::Slow(self.slow_report())
+            }
+            About::HotKeys => Report::Hot(self.hot_report()),
+            About::Clients => Report::Clients(self.clients_report()),
+        }
+    }
+
     /// What this core has counted.
-    pub(crate) fn report(&self) -> CoreReport {
+    fn counts(&self) -> CoreReport {
         let (mut shards, mut quarantine) = (Vec::new(), Vec::new());
         for (number, shard) in self.shards() {
             let stats = shard.stats();

@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 
 use pinion_env::{Monotonic, Socket};
 use pinion_protocol::resp::reply;
-use pinion_protocol::{Frame, Frames, Opcode};
+use pinion_protocol::{Extension, Frame, Frames, Opcode, ProtocolError};
 
 use crate::connection::Connection;
 use crate::coordinator::{self, Arrival};
@@ -110,7 +110,7 @@ impl<E: ServerEnv> Session<E> {
         socket: E::Socket,
         received: &[u8],
     ) -> Self {
-        let intake = Intake::new(core, connection, socket.peer());
+        let intake = Intake::new(core, connection);
         let mut session = Self::streaming(core, connection, socket, received);
         session.resp = Some(Box::new(intake));
         session
@@ -201,7 +201,7 @@ impl<E: ServerEnv> Session<E> {
             // A command that waits may have been gathered from chunks that are gone.
             if !self.stash.is_empty() || self.waits() {
                 let mut stash = std::mem::take(&mut self.stash);
-                turn.now.get_or_insert_with(|| self.core.env.now());
+                turn.now.get_or_insert_with(|| self.core.tick());
                 let used = self.consume(&stash, self.stash_received, turn);
                 stash.drain(..used);
                 self.stash = stash;
@@ -217,7 +217,8 @@ impl<E: ServerEnv> Session<E> {
                     add(&self.core.counters.received_chunks, 1);
                     add(&self.core.counters.received_bytes, chunk.len() as u64);
                     let begins = turn.now.is_none();
-                    let received = *turn.now.get_or_insert_with(|| self.core.env.now());
+                    let received = *turn.now.get_or_insert_with(|| self.core.tick());
+                    self.connection.heard.set(received);
                     if begins && self.look_ahead_alone(&chunk) {
                         self.stash(&chunk, received);
                         context.waker().wake_by_ref();
@@ -407,9 +408,9 @@ impl<E: ServerEnv> Session<E> {
 
     fn start_send(&mut self) {
         let out = self.connection.out.take();
-        let now = self.core.env.now();
-        self.connection.take_finished(|class, received, count| {
-            self.core.latencies.record(class, now.since(received), u64::from(count));
+        let now = self.core.tick();
+        self.connection.take_finished(|run| {
+            self.core.latencies.record(run.class, now.since(run.received), u64::from(run.count));
         });
         add(&self.core.counters.sends, 1);
         self.sending = true;
@@ -451,9 +452,23 @@ fn arrive<E: ServerEnv>(
     turn.requests_left -= 1;
     add(&core.counters.frames, 1);
     connection.requests.set(connection.requests.get() + 1);
-    let Frame { header, body } = *frame;
-    let Moment { received, now } = moment;
-    let deadline = core.deadline(received, header.deadline_us);
-    let ticket = Ticket::new(ReplyTo::Connection(connection.id), &header, received, deadline);
-    coordinator::arrive(core, &Arrival { ticket, header, body, now, get });
+    let Frame { header, extension, body } = *frame;
+    let deadline = core.deadline(moment.received, header.deadline_us);
+    let ticket = Ticket::new(ReplyTo::Connection(connection.id), (&header, body), moment, deadline);
+    if header.is_extended()
+        && let Err(error) = keep_trace(connection, header.request_id, extension)
+    {
+        core.begin();
+        return core.refuse(&ticket, &Refusal::protocol(&error));
+    }
+    coordinator::arrive(core, &Arrival { ticket, header, body, now: moment.now, get });
+}
+
+/// Remembers the trace that a request's header names, if it does.
+#[cold]
+fn keep_trace(connection: &Connection, request_id: u64, extension: &[u8]) -> Result<(), ProtocolError> {
+    if let Some(trace) = Extension::read(extension)?.trace {
+        connection.keep_trace(request_id, trace);
+    }
+    Ok(())
 }

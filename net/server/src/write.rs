@@ -39,7 +39,32 @@ pub(crate) enum WriteWaiter<E: ServerEnv> {
     Told(Teller),
 }
 
+impl<E: ServerEnv> WriteWaiter<E> {
+    /// Whose write it is.
+    fn about(&self) -> Option<(&Core<E>, &Ticket)> {
+        match self {
+            Self::Single { core, ticket } => Some((core, ticket)),
+            Self::Part(part) => Some(part.about()),
+            Self::Resp(write) => Some(write.about()),
+            Self::Count(part) => Some(part.about()),
+            Self::Told(_) => None,
+        }
+    }
+}
+
 impl<E: ServerEnv> Waiter for WriteWaiter<E> {
+    fn first_of_many(&self) {
+        if let Some((core, _)) = self.about() {
+            core.tick();
+        }
+    }
+
+    fn published(&self, key: &Key<'_>) {
+        if let Some((core, ticket)) = self.about() {
+            core.trail(ticket, key);
+        }
+    }
+
     fn decided(&mut self, present: Option<&RecordView<'_>>) {
         if let Self::Resp(write) = self {
             write.decided(present);
@@ -47,6 +72,10 @@ impl<E: ServerEnv> Waiter for WriteWaiter<E> {
     }
 
     fn complete(self, result: Result<Written>) {
+        // What changes nothing does not come with others.
+        if !matches!(&result, Ok(Written { effect: Effect::Applied, .. })) {
+            self.first_of_many();
+        }
         match self {
             Self::Single { core, ticket } => answer(&core, &ticket, result),
             Self::Part(part) => part.complete(result),
@@ -152,6 +181,8 @@ fn start<E: ServerEnv>(
     write: &pinion_protocol::Write<'_>,
     created: Lifetime,
 ) {
+    core.access(key);
+    core.trail(&ticket, key);
     let options = WriteOptions { created, ..write_options(&ticket, write.durability, write.stamp) };
     shard.write(key, operation, options, WriteWaiter::Single { core: Rc::clone(core), ticket });
 }

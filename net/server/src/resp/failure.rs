@@ -10,6 +10,7 @@ use crate::core::{Core, Ticket};
 use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
+use crate::watch;
 
 pub(super) const SYNTAX: &str = "ERR syntax error";
 pub(super) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -26,7 +27,7 @@ impl<E: ServerEnv> Core<E> {
     /// Answers a command with an error.
     pub(crate) fn fail(&self, ticket: &Ticket, text: impl AsRef<[u8]>) {
         add(&self.counters.errors, 1);
-        self.answer(ticket, |out| reply::error(out, text.as_ref()));
+        self.answer_as(ticket, watch::ERR, |out| reply::error(out, text.as_ref()));
     }
 }
 

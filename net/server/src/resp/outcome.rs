@@ -73,6 +73,11 @@ impl<E: ServerEnv> Call<'_, E> {
 }
 
 impl<E: ServerEnv> RespWrite<E> {
+    /// Whose write it is.
+    pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
+        (&self.core, &self.ticket)
+    }
+
     /// Keeps the value that stands there, if it is to be answered.
     pub(crate) fn decided(&mut self, present: Option<&RecordView<'_>>) {
         self.was_there = present.is_some();
