@@ -35,6 +35,7 @@ mod problem;
 mod request;
 mod routes;
 mod run;
+mod sections;
 mod service;
 mod stall;
 mod status;

@@ -8,10 +8,10 @@ use hyper::{Method, StatusCode};
 
 use crate::handle::App;
 use crate::problem::Problem;
-use crate::{health, kv, metrics, namespaces, pages, status, version};
+use crate::{health, kv, metrics, namespaces, pages, sections, status, version};
 
 /// Every address, as it is counted and documented.
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 16] = [
     "/",
     "/kv",
     "/kv/{key}",
@@ -24,6 +24,9 @@ const ROUTES: [&str; 13] = [
     "/version",
     "/metrics",
     "/admin/v1/status",
+    "/admin/v1/slowlog",
+    "/admin/v1/hotkeys",
+    "/admin/v1/clients",
     "/openapi.json",
 ];
 /// For everything else.
@@ -45,6 +48,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/version", get(version::get))
         .route("/metrics", get(metrics::get))
         .route("/admin/v1/status", get(status::get))
+        .route("/admin/v1/slowlog", get(sections::slow_operations))
+        .route("/admin/v1/hotkeys", get(sections::hot_keys))
+        .route("/admin/v1/clients", get(sections::clients))
         .route("/openapi.json", get(pages::openapi))
         .route("/", get(pages::console))
         .fallback(no_route)

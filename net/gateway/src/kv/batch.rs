@@ -41,7 +41,7 @@ const READ_BYTES_MAX: usize = 16 << 20;
 pub(crate) async fn post(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query = Query::parse(head.uri.query(), &["ns", "durability"])?;
-    let client = app.node.namespace(query.namespace()?)?;
+    let client = app.client(&query, &head.extensions)?;
     let durability = query.durability()?;
     let limits = app.node.limits()?;
     let is_lines = has_type(&head.headers, NDJSON);

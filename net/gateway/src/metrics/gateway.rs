@@ -49,6 +49,6 @@ pub(super) fn write(traffic: &Traffic, out: &mut Exposition) {
     let bounds = BOUNDS_US.map(|bound| bound as f64 / 1e6);
     for ((route, method), numbers) in merged {
         let labels = [("route", route), ("method", method)];
-        out.histogram(name, &labels, &bounds, &numbers.buckets, numbers.nanos as f64 / 1e9);
+        out.histogram(name, &labels, &bounds, &numbers.buckets, Some(numbers.nanos as f64 / 1e9));
     }
 }
