@@ -39,6 +39,7 @@ pub(crate) struct FileSettings {
     pub(crate) resp_namespace: Option<String>,
     pub(crate) resp_durability: Option<Acknowledged>,
     pub(crate) resp_sweeping: Option<bool>,
+    pub(crate) slow_us: Option<u32>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) log_repeats: Option<u32>,
     pub(crate) engine: EngineSettings,

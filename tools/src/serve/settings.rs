@@ -78,6 +78,9 @@ pub(crate) struct ServeArgs {
         default_missing_value = "true"
     )]
     pub(crate) resp_sweeping: Option<bool>,
+    /// From how many microseconds on a request is remembered and logged as slow; 0 = none is [default: 10000]
+    #[arg(long, env = "PINION_SLOW_US", value_name = "MICROSECONDS")]
+    pub(crate) slow_us: Option<u32>,
     /// What a line of the logs on standard error looks like [default: text]
     #[arg(long, env = "PINION_LOG_FORMAT", value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -130,6 +133,7 @@ pub(crate) struct Settings {
     engine: EngineSettings,
     pub(crate) limits: Limits,
     resp: RespConfig,
+    slow_us: Option<u32>,
     pub(crate) log_format: LogFormat,
     pub(crate) log_repeats: u32,
 }
@@ -174,6 +178,7 @@ impl Settings {
             engine: file.engine,
             limits,
             resp: RespConfig { namespace, durability, sweeping },
+            slow_us: args.slow_us.or(file.slow_us),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_repeats: args.log_repeats.or(file.log_repeats).unwrap_or(REPEATS_DEFAULT),
         })
@@ -248,6 +253,9 @@ impl Settings {
         config.partitions = self.partitions;
         config.limits = self.limits;
         config.resp = self.resp.clone();
+        if let Some(slow_us) = self.slow_us {
+            config.slow_us = slow_us;
+        }
         config
     }
 }
@@ -329,7 +337,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
             file.path(),
-            "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\nlog_format = \"json\"\n",
+            "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\nlog_format = \"json\"\nslow_us = 7\n",
         )
         .unwrap();
         let args = ServeArgs {
@@ -340,6 +348,7 @@ mod tests {
         let settings = Settings::gather(args).unwrap();
         assert_eq!((settings.memory, settings.partitions), (ByteSize(128 << 20), 64));
         assert_eq!((settings.log_format, settings.log_repeats), (LogFormat::Json, REPEATS_DEFAULT));
+        assert_eq!(settings.server_config(1, settings.options(1).unwrap()).slow_us, 7);
         assert_eq!(settings.options(1).unwrap().value_bytes_max, 2 << 20);
         let resp = settings.server_config(1, settings.options(1).unwrap()).resp;
         assert_eq!(resp, RespConfig::default());
