@@ -11,6 +11,22 @@ pub const BROAD: &[u8] =
 /// Longest key that is drawn; a little more than the node takes.
 const KEY_BYTES_MAX: u64 = 4_200;
 
+/// Addresses without a part that varies.
+const FIXED: &[&str] = &[
+    "/",
+    "/version",
+    "/namespaces",
+    "/openapi.json",
+    "/metrics",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/admin/v1/status",
+    "/admin/v1/slowlog",
+    "/admin/v1/hotkeys",
+    "/admin/v1/clients",
+];
+
 /// Appends the text of a request.
 pub fn draw(random: &mut Random, out: &mut Vec<u8>) {
     let (method, path) = address(random);
@@ -39,13 +55,10 @@ fn address(random: &mut Random) -> (&'static str, String) {
             let name = one(random, &["n", "n%20", "default", "%6e", "", "N.1-_", "caf%c3%a9"]);
             (one(random, &["PUT", "DELETE", "GET"]), format!("/namespaces/{name}"))
         }
-        14 => {
-            let fixed = ["/", "/version", "/namespaces", "/openapi.json", "/metrics", "/healthz", "/livez"];
-            ("GET", one(random, &fixed).to_owned())
-        }
+        14 => ("GET", one(random, FIXED).to_owned()),
         _ => {
             let odd =
-                ["/kv/", "//kv", "/kv%2fk", "/admin/v1/status", "/readyz", "*", "http://[::1]:1/kv/k", "/KV"];
+                ["/kv/", "//kv", "/kv%2fk", "/admin/v1", "*", "http://[::1]:1/kv/k", "/KV", "/healthz/"];
             ("GET", one(random, &odd).to_owned())
         }
     };

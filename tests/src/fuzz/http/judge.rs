@@ -37,6 +37,9 @@ const CODES: &[(&str, u16)] = &[
     ("unknown_host", 421),
 ];
 
+/// The header that names a trace.
+const TRACE_PARENT: &str = "traceparent";
+
 /// Problems that any address may answer with: those found before it is looked at, and by it.
 const OF_ANY_ADDRESS: &[&str] = &["bad_host", "unknown_host", "no_such_address", "bad_method"];
 
@@ -54,6 +57,8 @@ pub(super) struct Asked {
     path: String,
     breaks: bool,
     body: Vec<u8>,
+    /// Of the trace that it says it belongs to.
+    traces: Vec<Vec<u8>>,
 }
 
 impl Asked {
@@ -63,6 +68,12 @@ impl Asked {
             path: request.uri().path().to_owned(),
             breaks: request.body().breaks(),
             body: request.body().bytes(),
+            traces: request
+                .headers()
+                .get_all(TRACE_PARENT)
+                .iter()
+                .map(|trace| trace.as_bytes().to_vec())
+                .collect(),
         }
     }
 
@@ -103,6 +114,12 @@ impl Judge {
         let listed = self.listed_for(asked);
         let is_head = asked.method == Method::HEAD;
         check_headers(answer, is_head);
+        if let Some(trace) = answer.headers().get(TRACE_PARENT) {
+            let [told] = &asked.traces[..] else { panic!("a trace of nothing: {answer:?}") };
+            let (told, trace) = (told.get(2..55), trace.as_bytes());
+            assert!(trace.len() == 55 && trace.starts_with(b"00-") && told == trace.get(2..), "{answer:?}");
+            counts.add("traces taken", 1);
+        }
         if status.is_client_error() {
             if is_head {
                 return counts.add("refused without a word", 1);
