@@ -22,6 +22,7 @@ const CODES: &[(&str, u16)] = &[
     ("bad_key", 400),
     ("bad_namespace", 400),
     ("bad_parameter", 400),
+    ("bad_request", 400),
     ("body_broken", 400),
     ("unknown_parameter", 400),
     ("invalid", 400),

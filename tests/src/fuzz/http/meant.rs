@@ -32,7 +32,13 @@ pub(super) fn round_trip(gate: &Gate, random: &mut Random, unique: u64) {
         gate.answer(request)
     };
 
-    let put = ask(Method::PUT, &format!("{target}?durability=buffered"), &[("if-none-match", "*")], &value);
+    // Others may have given the namespace a time after which values expire.
+    let put = ask(
+        Method::PUT,
+        &format!("{target}?durability=buffered&ttl=never"),
+        &[("if-none-match", "*")],
+        &value,
+    );
     assert_eq!(put.status(), StatusCode::CREATED, "{put:?}");
     let tag = put.headers()["etag"].to_str().expect("a tag").to_owned();
     let got = ask(Method::GET, &target, &[], b"");
