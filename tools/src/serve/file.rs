@@ -38,6 +38,7 @@ pub(crate) struct FileSettings {
     pub(crate) resp_namespace: Option<String>,
     pub(crate) resp_durability: Option<Acknowledged>,
     pub(crate) resp_sweeping: Option<bool>,
+    pub(crate) slow_us: Option<u32>,
     pub(crate) engine: EngineSettings,
     pub(crate) limits: LimitSettings,
 }
