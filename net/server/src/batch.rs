@@ -211,6 +211,7 @@ impl<E: ServerEnv> Gathering<E> {
 
 impl<E: ServerEnv> BatchPart<E> {
     /// Whose batch it is.
+    #[inline]
     pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
         (&self.gathering.core, &self.gathering.ticket)
     }

@@ -77,6 +77,14 @@ pub(crate) struct Finished {
     pub(crate) count: u32,
 }
 
+impl Finished {
+    /// Whether both are counted alike.
+    #[inline]
+    fn is_like(&self, other: &Self) -> bool {
+        self.received == other.received && self.class == other.class && self.namespace == other.namespace
+    }
+}
+
 /// The shared part of a connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -122,16 +130,18 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Notes an answered request, to be timed when the answer's send starts.
+    #[inline]
     pub(crate) fn finish(&self, class: OperationClass, namespace: u32, received: Monotonic) {
         self.requests.set(self.requests.get().saturating_sub(1));
         self.finish_at_once(Finished { class, namespace, received, count: 1 });
     }
 
     /// As [`Connection::finish`] for requests received together that were never outstanding.
+    #[inline]
     pub(crate) fn finish_at_once(&self, run: Finished) {
         let mut finished = self.finished.borrow_mut();
         match finished.last_mut() {
-            Some(last) if Finished { count: last.count, ..run } == *last => last.count += run.count,
+            Some(last) if last.is_like(&run) => last.count += run.count,
             _ => finished.push(run),
         }
     }

@@ -25,7 +25,7 @@ use crate::namespaces::{CatalogueQueue, NamespaceTable};
 use crate::pressure::Pressure;
 use crate::refusal::{MAP_EPOCH, Refusal};
 use crate::resp::{self, RespCore};
-use crate::watch::{self, Watch};
+use crate::watch::{self, Listener, Watch};
 use crate::write::WriteWaiter;
 
 /// The namespace of requests that are about none.
@@ -227,7 +227,7 @@ impl<E: ServerEnv> Core<E> {
             drained_cores: Cell::new(0),
             hello_watch: Cell::new(false),
             resp: RespCore::new(&config.resp, &config.limits, &facts.namespaces, env.now()),
-            watch: Watch::new(config.slow_us, facts.identity.seed() ^ u64::from(index) << 32, env.now()),
+            watch: Watch::new(&env, config.slow_us, facts.identity.seed() ^ u64::from(index) << 32),
             env,
             config,
             options,
@@ -347,7 +347,7 @@ impl<E: ServerEnv> Core<E> {
 
     /// Answers a request with an error.
     pub(crate) fn refuse(&self, ticket: &Ticket, refusal: &Refusal<'_>) {
-        add(&self.counters.errors, 1);
+        self.count_error(ticket);
         let stamp_seen = self.stamp_seen.get();
         self.answer_as(ticket, refusal.code.name(), |out| match ticket.dialect {
             Dialect::Native => refusal.put(ticket.opcode, ticket.request_id, stamp_seen, out),
@@ -359,11 +359,21 @@ impl<E: ServerEnv> Core<E> {
     pub(crate) fn answer_with(&self, ticket: &Ticket, response: &Response<'_>) {
         self.answer(ticket, |out| {
             if let Err(error) = response.encode(ticket.request_id, MAP_EPOCH, out) {
-                add(&self.counters.errors, 1);
+                self.count_error(ticket);
                 let refusal = Refusal::protocol(&error);
                 refusal.put(ticket.opcode, ticket.request_id, self.stamp_seen.get(), out);
             }
         });
+    }
+
+    /// Counts a request that is answered with an error.
+    pub(crate) fn count_error(&self, ticket: &Ticket) {
+        add(&self.counters.errors, 1);
+        let listener = match ticket.dialect {
+            Dialect::Native => Listener::Native,
+            Dialect::Resp(_) => Listener::Resp,
+        };
+        self.watch.usage.failed(listener, ticket.class, ticket.namespace, |id| self.is_live(id));
     }
 
     /// Answers a request with OVERLOADED.

@@ -20,7 +20,7 @@ use crate::json::JsonWriter;
 use crate::message::{About, CoreReport, Message, Report, ServerEnv, Token};
 use crate::refusal::Refusal;
 use crate::resp::{self, Sections, SlowLogAsked};
-use crate::watch::{self, ClientsReport, HotReport, SlowReport};
+use crate::watch::{self, ClientsReport, HotReport, Listener, SlowReport, UsageReport};
 
 /// Percentiles that are reported, with their names.
 const PERCENTILES: [(&str, f64); 5] =
@@ -160,6 +160,7 @@ impl<E: ServerEnv> Core<E> {
             shards.push((number, numbers(&stats)));
             quarantine.extend(stats.quarantine.into_iter().map(|table| (number, table)));
         }
+        let (busy_ns, idle_ns) = self.busy_and_idle_ns();
         CoreReport {
             core: self.index,
             connections: u64::from(self.connections.open()),
@@ -169,6 +170,9 @@ impl<E: ServerEnv> Core<E> {
             counters: self.counters.values(),
             runtime: self.env.counters(),
             latencies: self.latencies.copy(),
+            usage: self.watch.usage.report(),
+            busy_ns,
+            idle_ns,
             shards,
             quarantine,
         }
@@ -243,15 +247,7 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.end_array();
     let sums: Vec<_> = OperationClass::ALL
         .into_iter()
-        .enumerate()
-        .map(|(index, class)| {
-            let mut sum = empty_histogram();
-            for report in reports {
-                // All have the same bounds, so this cannot fail; a report too few is no tragedy.
-                let _ = sum.add(&report.latencies[index]);
-            }
-            (class.name(), sum)
-        })
+        .map(|class| (class.name(), sum_of(reports, |report| &report.latencies.classes[class as usize])))
         .collect();
     json.begin_object(Some("latency_ns"));
     sums.iter().for_each(|(name, sum)| put_latency(&mut json, name, sum));
@@ -261,6 +257,19 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.numbers("bounds_ns", &buckets::BOUNDS_NS);
     sums.iter().for_each(|(name, sum)| json.numbers(name, &buckets::counts(sum)));
     json.end_object();
+    let (queue_delay, stall) = (
+        sum_of(reports, |report| &report.latencies.queue_delay),
+        sum_of(reports, |report| &report.latencies.stall),
+    );
+    put_delays(&mut json, &queue_delay, &stall);
+    json.begin_object(Some("delay_buckets"));
+    json.numbers("bounds_ns", &buckets::BOUNDS_NS);
+    json.numbers("queue_delay", &buckets::counts(&queue_delay));
+    json.numbers("stall", &buckets::counts(&stall));
+    json.end_object();
+    let times = |of: fn(&CoreReport) -> u64| reports.iter().map(of).sum();
+    put_utilisation(&mut json, times(|report| report.busy_ns), times(|report| report.idle_ns));
+    put_usage(&mut json, core, &UsageReport::sum(reports.iter().map(|report| &report.usage)));
     json.begin_array("per_core");
     for report in reports {
         put_core(&mut json, report);
@@ -294,10 +303,12 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
     put_sums(json, "counters", std::iter::once(&report.counters));
     put_sums(json, "runtime", std::iter::once(&report.runtime));
     json.begin_object(Some("latency_ns"));
-    for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies) {
+    for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies.classes) {
         put_latency(json, class.name(), histogram);
     }
     json.end_object();
+    put_delays(json, &report.latencies.queue_delay, &report.latencies.stall);
+    put_utilisation(json, report.busy_ns, report.idle_ns);
     json.begin_array("shards");
     for (number, numbers) in &report.shards {
         json.begin_object(None);
@@ -309,6 +320,62 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
     }
     json.end_array();
     json.end_object();
+}
+
+/// A histogram of all cores together.
+fn sum_of(reports: &[CoreReport], of: impl Fn(&CoreReport) -> &Histogram<u64>) -> Histogram<u64> {
+    let mut sum = empty_histogram();
+    for report in reports {
+        // All have the same bounds, so this cannot fail; a report too few is no tragedy.
+        let _ = sum.add(of(report));
+    }
+    sum
+}
+
+/// How long requests waited to be dealt with, and turns of connections that held their core for long.
+fn put_delays(json: &mut JsonWriter, queue_delay: &Histogram<u64>, stall: &Histogram<u64>) {
+    put_latency(json, "queue_delay_ns", queue_delay);
+    put_latency(json, "stall_ns", stall);
+}
+
+fn put_utilisation(json: &mut JsonWriter, busy_ns: u64, idle_ns: u64) {
+    json.begin_object(Some("utilisation"));
+    json.number("busy_ns", busy_ns);
+    json.number("idle_ns", idle_ns);
+    json.end_object();
+}
+
+/// What each listener and each namespace was used for. The bounds of buckets are those of `latency_buckets`.
+fn put_usage<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, usage: &UsageReport) {
+    json.begin_object(Some("by_listener"));
+    for (listener, counts) in Listener::ALL.into_iter().zip(&usage.listeners) {
+        json.begin_object(Some(listener.name()));
+        json.number("requests", counts.requests());
+        json.number("errors", counts.errors);
+        json.begin_object(Some("latency_buckets"));
+        for (class, times) in OperationClass::ALL.into_iter().zip(&counts.times) {
+            json.numbers(class.name(), times.values());
+        }
+        json.end_object();
+        json.end_object();
+    }
+    json.end_object();
+    json.begin_array("by_namespace");
+    for counts in &usage.namespaces {
+        json.begin_object(None);
+        match counts.id {
+            Some(id) => json.string("name", &core.namespace_name(id)),
+            None => json.string("name", "other"),
+        }
+        json.number("reads", counts.reads.sum());
+        json.number("writes", counts.writes.sum());
+        json.number("scans", counts.scans);
+        json.number("errors", counts.errors);
+        json.numbers("read_ns_buckets", counts.reads.values());
+        json.numbers("write_ns_buckets", counts.writes.values());
+        json.end_object();
+    }
+    json.end_array();
 }
 
 fn put_limits<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>) {

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hdrhistogram::Histogram;
 use pinion_engine::{DataDir, Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
 use pinion_protocol::Header;
 use pinion_protocol::resp::RespVersion;
 
+use crate::counters::LatencyReport;
 use crate::namespaces::NamespaceTable;
-use crate::watch::{ClientsReport, Elsewhere, HotReport, SlowReport};
+use crate::watch::{ClientsReport, Elsewhere, HotReport, SlowReport, UsageReport};
 
 /// The environment that a server runs in: one whose cores exchange [`CoreMessage`]s.
 pub trait ServerEnv: NodeEnv<Message = CoreMessage<<Self as NodeEnv>::Handoff>> {}
@@ -152,7 +152,11 @@ pub(crate) struct CoreReport {
     pub(crate) counters: Vec<(&'static str, u64)>,
     /// What the world has counted for the core.
     pub(crate) runtime: Vec<(&'static str, u64)>,
-    pub(crate) latencies: Vec<Histogram<u64>>,
+    pub(crate) latencies: LatencyReport,
+    pub(crate) usage: UsageReport,
+    /// Time since the core's start that its thread ran, and that it did not, in nanoseconds.
+    pub(crate) busy_ns: u64,
+    pub(crate) idle_ns: u64,
     /// Shard number, and the engine's numbers by name.
     pub(crate) shards: Vec<(u16, Vec<(&'static str, u64)>)>,
     /// Shard number, and a table that compaction leaves alone.

@@ -34,6 +34,7 @@ use crate::group::{Get, Group, Moment};
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
 use crate::resp::{Intake, Taken};
+use crate::watch::Listener;
 
 /// A connection after HELLO.
 pub(crate) struct Session<E: ServerEnv> {
@@ -165,7 +166,7 @@ impl<E: ServerEnv> Session<E> {
                 return Poll::Ready(());
             }
             while !self.sending && !self.connection.out.borrow().is_empty() {
-                self.start_send();
+                self.start_send(turn.now);
                 if !self.poll_sent(context) {
                     return Poll::Ready(());
                 }
@@ -263,9 +264,22 @@ impl<E: ServerEnv> Session<E> {
     /// Hands the frames in `bytes` to the coordinator until too much is outstanding or the turn is
     /// over. Returns how many bytes were used.
     fn consume(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
-        if self.resp.is_some() {
-            return self.consume_commands(bytes, received, turn);
+        let before = turn.requests_left;
+        let used = match self.resp.is_some() {
+            true => self.consume_commands(bytes, received, turn),
+            false => self.consume_frames(bytes, received, turn),
+        };
+        let taken = before - turn.requests_left;
+        if taken > 0 {
+            let now = turn.now.unwrap_or(received);
+            let delay_ns = now.nanos().saturating_sub(received.nanos());
+            self.core.latencies.queued(delay_ns, u64::from(taken));
         }
+        used
+    }
+
+    /// As [`Session::consume`] for frames.
+    fn consume_frames(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
         let mut rest = bytes;
         while self.takes_requests(turn) {
             if self.consume_group(&mut rest, received, turn) {
@@ -406,12 +420,20 @@ impl<E: ServerEnv> Session<E> {
             && self.connection.out.borrow().is_empty()
     }
 
-    fn start_send(&mut self) {
+    /// Sends what waits. `began`: when the turn took requests, if it did.
+    fn start_send(&mut self, began: Option<Monotonic>) {
         let out = self.connection.out.take();
         let now = self.core.tick();
+        let listener = if self.resp.is_some() { Listener::Resp } else { Listener::Native };
+        let core = &self.core;
         self.connection.take_finished(|run| {
-            self.core.latencies.record(run.class, now.since(run.received), u64::from(run.count));
+            let took_ns = now.nanos().saturating_sub(run.received.nanos());
+            core.latencies.record(run.class, took_ns, u64::from(run.count));
+            core.watch.usage.finished(listener, run, took_ns, |id| core.is_live(id));
         });
+        if let Some(began) = began {
+            core.latencies.turn(now.nanos().saturating_sub(began.nanos()));
+        }
         add(&self.core.counters.sends, 1);
         self.sending = true;
         self.connection.sending_bytes.set(out.len());

@@ -41,6 +41,7 @@ pub(crate) enum WriteWaiter<E: ServerEnv> {
 
 impl<E: ServerEnv> WriteWaiter<E> {
     /// Whose write it is.
+    #[inline]
     fn about(&self) -> Option<(&Core<E>, &Ticket)> {
         match self {
             Self::Single { core, ticket } => Some((core, ticket)),
@@ -59,6 +60,7 @@ impl<E: ServerEnv> Waiter for WriteWaiter<E> {
         }
     }
 
+    #[inline]
     fn published(&self, key: &Key<'_>) {
         if let Some((core, ticket)) = self.about() {
             core.trail(ticket, key);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use pinion_engine::{DEFAULT_NAMESPACE, Durability, Meta, Options, PARTITIONS_MIN};
 use pinion_gateway::Config as GatewayConfig;
-use pinion_server::{EngineSizes, Limits, RespConfig, ServerConfig};
+use pinion_server::{EngineSizes, Limits, RespConfig, SLOW_US_DEFAULT, ServerConfig};
 
 use super::cores::Cores;
 use super::file::{Amount, EngineSettings, FileSettings};
@@ -78,8 +78,9 @@ pub(crate) struct ServeArgs {
         default_missing_value = "true"
     )]
     pub(crate) resp_sweeping: Option<bool>,
-    /// From how many microseconds on a request is remembered and logged as slow; 0 = none is [default: 10000]
-    #[arg(long, env = "PINION_SLOW_US", value_name = "MICROSECONDS")]
+    /// Requests that take at least so many microseconds are remembered and logged as slow; 0 = none
+    /// [default: 10000]
+    #[arg(long, env = "PINION_SLOW_US", value_name = "US")]
     pub(crate) slow_us: Option<u32>,
     /// What a line of the logs on standard error looks like [default: text]
     #[arg(long, env = "PINION_LOG_FORMAT", value_name = "FORMAT")]
@@ -133,7 +134,7 @@ pub(crate) struct Settings {
     engine: EngineSettings,
     pub(crate) limits: Limits,
     resp: RespConfig,
-    slow_us: Option<u32>,
+    slow_us: u32,
     pub(crate) log_format: LogFormat,
     pub(crate) log_repeats: u32,
 }
@@ -178,9 +179,9 @@ impl Settings {
             engine: file.engine,
             limits,
             resp: RespConfig { namespace, durability, sweeping },
-            slow_us: args.slow_us.or(file.slow_us),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_repeats: args.log_repeats.or(file.log_repeats).unwrap_or(REPEATS_DEFAULT),
+            slow_us: args.slow_us.or(file.slow_us).unwrap_or(SLOW_US_DEFAULT),
         })
     }
 
@@ -253,9 +254,7 @@ impl Settings {
         config.partitions = self.partitions;
         config.limits = self.limits;
         config.resp = self.resp.clone();
-        if let Some(slow_us) = self.slow_us {
-            config.slow_us = slow_us;
-        }
+        config.slow_us = self.slow_us;
         config
     }
 }
@@ -337,7 +336,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
             file.path(),
-            "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\nlog_format = \"json\"\nslow_us = 7\n",
+            "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\nlog_format = \"json\"\n",
         )
         .unwrap();
         let args = ServeArgs {
@@ -348,11 +347,11 @@ mod tests {
         let settings = Settings::gather(args).unwrap();
         assert_eq!((settings.memory, settings.partitions), (ByteSize(128 << 20), 64));
         assert_eq!((settings.log_format, settings.log_repeats), (LogFormat::Json, REPEATS_DEFAULT));
-        assert_eq!(settings.server_config(1, settings.options(1).unwrap()).slow_us, 7);
         assert_eq!(settings.options(1).unwrap().value_bytes_max, 2 << 20);
-        let resp = settings.server_config(1, settings.options(1).unwrap()).resp;
-        assert_eq!(resp, RespConfig::default());
-        std::fs::write(file.path(), "resp_namespace = \"n\"\nresp_durability = \"buffered\"\n").unwrap();
+        let config = settings.server_config(1, settings.options(1).unwrap());
+        assert_eq!((config.resp, config.slow_us), (RespConfig::default(), SLOW_US_DEFAULT));
+        let text = "resp_namespace = \"n\"\nresp_durability = \"buffered\"\nslow_us = 7\n";
+        std::fs::write(file.path(), text).unwrap();
         let args = ServeArgs {
             config: Some(file.path().to_owned()),
             memory: Some(ByteSize(128 << 20)),
@@ -360,9 +359,11 @@ mod tests {
             resp_namespace: Some("other".into()),
             ..ServeArgs::default()
         };
-        let resp = Settings::gather(args).unwrap().resp;
+        let settings = Settings::gather(args).unwrap();
+        let config = settings.server_config(1, settings.options(1).unwrap());
+        let (resp, slow_us) = (config.resp, config.slow_us);
         let (namespace, durability) = ("other".to_owned(), Durability::Buffered);
-        assert_eq!(resp, RespConfig { namespace, durability, sweeping: true });
+        assert_eq!((resp, slow_us), (RespConfig { namespace, durability, sweeping: true }, 7));
         let missing = ServeArgs { config: Some("/nonexistent.toml".into()), ..ServeArgs::default() };
         assert!(Settings::gather(missing).unwrap_err().contains("/nonexistent.toml"));
     }

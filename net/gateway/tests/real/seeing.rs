@@ -93,6 +93,34 @@ fn metrics_are_what_the_node_counts() {
         }
     }
 
+    for core in 0..2 {
+        for name in ["busy", "idle"] {
+            assert!(
+                found.contains_key(&format!("pinion_core_{name}_seconds_total{{core=\"{core}\"}}")),
+                "{name}"
+            );
+        }
+    }
+    for name in ["pinion_queue_delay_seconds", "pinion_stall_seconds"] {
+        assert!(found.contains_key(&format!("{name}_count")), "{name}");
+        assert!(found.contains_key(&format!("{name}_bucket{{le=\"+Inf\"}}")), "{name}");
+        let summary = name.replace("pinion_", "pinion_core_");
+        assert!(found.contains_key(&format!("{summary}_count{{core=\"1\"}}")), "{name}");
+    }
+    // The gateway's own looks are requests, too.
+    assert!(found["pinion_listener_requests_total{listener=\"native\"}"] >= 101.0);
+    assert_eq!(found["pinion_listener_requests_total{listener=\"resp\"}"], 0.0);
+    assert_eq!(
+        found["pinion_listener_request_duration_seconds_count{listener=\"native\",op=\"read\"}"],
+        51.0
+    );
+    assert_eq!(found["pinion_namespace_requests_total{namespace=\"default\",op=\"read\"}"], 51.0);
+    assert_eq!(found["pinion_namespace_requests_total{namespace=\"default\",op=\"write\"}"], 50.0);
+    assert_eq!(
+        found["pinion_namespace_request_duration_seconds_count{namespace=\"default\",op=\"write\"}"],
+        50.0
+    );
+
     let client = site.server.client();
     let before = Server::storage(&client, "writes");
     site.server.pause();

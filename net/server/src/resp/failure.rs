@@ -7,7 +7,6 @@ use pinion_protocol::resp::reply;
 use pinion_protocol::{ErrorCode, Outcome};
 
 use crate::core::{Core, Ticket};
-use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
 use crate::watch;
@@ -26,7 +25,7 @@ const QUOTED_BYTES_MAX: usize = 128;
 impl<E: ServerEnv> Core<E> {
     /// Answers a command with an error.
     pub(crate) fn fail(&self, ticket: &Ticket, text: impl AsRef<[u8]>) {
-        add(&self.counters.errors, 1);
+        self.count_error(ticket);
         self.answer_as(ticket, watch::ERR, |out| reply::error(out, text.as_ref()));
     }
 }

@@ -257,7 +257,7 @@ impl<E: ServerEnv> Counting<E> {
         }
         match self.failed.take() {
             Some(line) => {
-                add(&self.core.counters.errors, 1);
+                self.core.count_error(&self.ticket);
                 self.core.answer_as(&self.ticket, watch::ERR, |out| out.extend_from_slice(&line));
             }
             None => self.core.answer(&self.ticket, |out| reply::integer(out, self.sum.get())),
@@ -267,6 +267,7 @@ impl<E: ServerEnv> Counting<E> {
 
 impl<E: ServerEnv> CountPart<E> {
     /// Whose command it is a part of.
+    #[inline]
     pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
         (&self.0.core, &self.0.ticket)
     }

@@ -74,6 +74,7 @@ impl<E: ServerEnv> Call<'_, E> {
 
 impl<E: ServerEnv> RespWrite<E> {
     /// Whose write it is.
+    #[inline]
     pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
         (&self.core, &self.ticket)
     }

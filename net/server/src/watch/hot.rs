@@ -234,10 +234,11 @@ impl Sketch {
 
     /// Halves the counts as often as it is due.
     fn age(&mut self, now: Monotonic) {
-        let periods = now.since(self.since).as_nanos() / HALVED_EVERY.as_nanos();
-        if periods == 0 {
+        let passed = now.since(self.since);
+        if passed < HALVED_EVERY {
             return;
         }
+        let periods = passed.as_nanos() / HALVED_EVERY.as_nanos();
         self.since =
             self.since.after(HALVED_EVERY.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX)));
         let halvings = periods.min(31) as u32;

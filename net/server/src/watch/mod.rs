@@ -10,19 +10,21 @@
 //! request is an operation of the core of its connection; the owner of the key sends back what it knows if
 //! the request was slow there already. One that became slow only between cores is noted without its key.
 //!
-//! Limits: see `slow`, `hot` and `clients`.
+//! Limits: see `slow`, `hot`, `clients` and `usage`.
 
 mod clients;
 mod hot;
 mod key;
 mod slow;
 mod text;
+mod usage;
 
 pub(crate) use clients::{ClientReport, ClientsReport};
 pub(crate) use hot::HotReport;
 pub(crate) use key::KeyFront;
 pub(crate) use slow::SlowOperation;
 pub(crate) use text::{clients as clients_text, hot as hot_text, slow as slow_text};
+pub(crate) use usage::{Listener, UsageReport};
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -38,6 +40,7 @@ use crate::message::ServerEnv;
 use crate::resp;
 use hot::HotKeys;
 use slow::{SlowLog, Stages};
+use usage::Usage;
 
 /// How requests end that do not fail.
 pub(crate) const OK: &str = "ok";
@@ -53,6 +56,9 @@ pub(crate) struct Watch {
     /// The key of a slow request that is about to be answered.
     trail: RefCell<Option<Trail>>,
     hot: HotKeys,
+    pub(crate) usage: Usage,
+    /// When the core began, and the processor's time that its thread had used by then.
+    began: (Monotonic, Duration),
 }
 
 /// What is known of a slow request beside its ticket.
@@ -95,7 +101,8 @@ pub(crate) fn newest_first(reports: &[SlowReport]) -> Vec<(u16, &SlowOperation)>
 
 impl Watch {
     /// Requests of `slow_us` microseconds are slow; 0 = none is.
-    pub(crate) fn new(slow_us: u32, seed: u64, now: Monotonic) -> Self {
+    pub(crate) fn new<E: ServerEnv>(env: &E, slow_us: u32, seed: u64) -> Self {
+        let now = env.now();
         let slow_ns = if slow_us == 0 { u64::MAX } else { u64::from(slow_us) * 1_000 };
         Self {
             clock: Cell::new(now),
@@ -103,6 +110,8 @@ impl Watch {
             slow: RefCell::default(),
             trail: RefCell::default(),
             hot: HotKeys::new(seed, now),
+            usage: Usage::new(),
+            began: (now, env.cpu_time()),
         }
     }
 
@@ -268,6 +277,15 @@ impl<E: ServerEnv> Core<E> {
     /// This core's connections.
     pub(crate) fn clients_report(&self) -> ClientsReport {
         ClientsReport::of(self.index, &self.connections, self.tick())
+    }
+
+    /// How long this core's thread has run since its start, and for how long it has not, in nanoseconds. What
+    /// other processes took of its processor counts as not run.
+    pub(crate) fn busy_and_idle_ns(&self) -> (u64, u64) {
+        let (began, used) = self.watch.began;
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let busy = self.env.cpu_time().saturating_sub(used);
+        (nanos(busy), nanos(self.env.now().since(began).saturating_sub(busy)))
     }
 
     /// The name of a namespace; of one that is gone its number.

@@ -7,7 +7,6 @@
 //! asks for namespaces that never were share one.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
 use crate::buckets::{self, Counts};
 use crate::connection::Finished;
@@ -102,15 +101,15 @@ impl Usage {
         Self { listeners: RefCell::default(), namespaces, last: Cell::new(0) }
     }
 
-    /// Counts requests that took so long each. `is_live` tells whether there is such a namespace.
+    /// Counts requests that took so many nanoseconds each. `is_live` tells whether there is such a namespace.
     pub(crate) fn finished(
         &self,
         listener: Listener,
         run: &Finished,
-        took: Duration,
+        took_ns: u64,
         is_live: impl FnOnce(u32) -> bool,
     ) {
-        let (bucket, count) = (buckets::place(took), u64::from(run.count));
+        let (bucket, count) = (buckets::place(took_ns), u64::from(run.count));
         self.listeners.borrow_mut()[listener as usize].times[run.class as usize].count(bucket, count);
         if run.class != OperationClass::Other {
             let mut namespaces = self.namespaces.borrow_mut();
@@ -207,9 +206,9 @@ impl UsageReport {
     /// Cores may have counted different namespaces: as many stay as one core may have.
     fn bound(&mut self) {
         self.namespaces.sort_by_key(|counts| counts.id.map_or(u64::MAX, u64::from));
-        let others: Vec<_> = self
-            .namespaces
-            .split_off(NAMED_MAX.min(self.namespaces.iter().take_while(|counts| counts.id.is_some()).count()));
+        let others: Vec<_> = self.namespaces.split_off(
+            NAMED_MAX.min(self.namespaces.iter().take_while(|counts| counts.id.is_some()).count()),
+        );
         let mut other = NamespaceCounts::default();
         others.iter().for_each(|counts| other.add(counts));
         let used = other.scans + other.errors + other.reads.sum() + other.writes.sum();
@@ -231,7 +230,7 @@ mod tests {
 
     #[test]
     fn runs_are_counted_by_listener_and_namespace() {
-        let (usage, took) = (Usage::new(), Duration::from_micros(40));
+        let (usage, took) = (Usage::new(), 40_000);
         let live = |id: u32| id < 5;
         usage.finished(Listener::Native, &run(OperationClass::Read, 0, 16), took, live);
         usage.finished(Listener::Resp, &run(OperationClass::MultiRead, 0, 1), took, live);
@@ -255,7 +254,7 @@ mod tests {
 
     #[test]
     fn namespaces_are_bounded_and_make_room_when_they_go() {
-        let (usage, took) = (Usage::new(), Duration::from_micros(1));
+        let (usage, took) = (Usage::new(), 1_000);
         for id in 0..100 {
             usage.finished(Listener::Native, &run(OperationClass::Read, id, 1), took, |_| true);
         }
