@@ -56,7 +56,7 @@ const QUANTILES: &[(&str, &str)] = &[
 /// the metric's name, what it is.
 const WAITS: &[(&str, &str, &str)] = &[
     ("queue_delay", "queue_delay_seconds", "From the receipt of a request until its core deals with it"),
-    ("stall", "stall_seconds", "How long a core did not come back to its connections"),
+    ("stall", "stall_seconds", "Turns of connections that held their core for long"),
 ];
 
 const NANOS: f64 = 1e-9;
