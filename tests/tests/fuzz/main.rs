@@ -60,10 +60,10 @@ fn no_request_breaks_the_gateway() {
         "no_such_namespace",
         "condition_failed",
     ] {
-        assert!(counts.get(code) > 10, "{code}: {counts}");
+        assert!(counts.get(code) > 5, "{code}: {counts}");
     }
     assert!(counts.get("results of batches") > 1_000 && counts.get("records of pages") > 1_000, "{counts}");
-    assert!(counts.get("round trips") > 1_000 && counts.get("kept inputs replayed") > 10, "{counts}");
+    assert!(counts.get("round trips") > 200 && counts.get("kept inputs replayed") > 10, "{counts}");
 }
 
 #[test]

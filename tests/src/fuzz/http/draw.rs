@@ -33,7 +33,7 @@ pub fn draw(random: &mut Random, out: &mut Vec<u8>) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(path.as_bytes());
-    query(random, out);
+    query(random, matches!(method, "PUT" | "POST" | "DELETE") && path.starts_with("/kv"), out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     headers(random, method, out);
     out.extend_from_slice(b"\r\n");
@@ -86,8 +86,13 @@ fn key(random: &mut Random) -> String {
     text
 }
 
-fn query(random: &mut Random, out: &mut Vec<u8>) {
+/// Most writes do not wait for the disk: that would be most of the time that all of this takes.
+fn query(random: &mut Random, is_write: bool, out: &mut Vec<u8>) {
     let mut sign = b'?';
+    if is_write && !random.one_in(16) {
+        out.extend_from_slice(b"?durability=buffered");
+        sign = b'&';
+    }
     for _ in 0..random.below(8).saturating_sub(4) {
         let names = [
             "ns",
@@ -197,7 +202,7 @@ fn tags(random: &mut Random) -> String {
 fn body(random: &mut Random, method: &str, out: &mut Vec<u8>) {
     match random.below(8) {
         0 => out.extend((0..random.below(200)).map(|_| random.word() as u8)),
-        1 => {
+        1 if random.one_in(16) => {
             // A little more than a value or a batch may be.
             let length = number(random, 256 << 10) % (270 << 10);
             out.resize(out.len() + length as usize, b'[');

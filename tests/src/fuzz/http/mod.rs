@@ -40,14 +40,14 @@ pub const FUZZ_HTTP: Class = Class {
     name: "fuzz-http",
     about: "mutated requests over HTTP, through the gateway's router before a real server",
     unit: "requests",
-    submission: 100_000,
-    full: 2_000_000,
-    release: 20_000_000,
+    submission: 20_000,
+    full: 1_000_000,
+    release: 10_000_000,
     run,
 };
 
 /// Requests that one seed tries.
-const REQUESTS_PER_SEED: u64 = 1_024;
+const REQUESTS_PER_SEED: u64 = 512;
 /// One request in so many means something and is held to it.
 const MEANT_EVERY: u64 = 64;
 
