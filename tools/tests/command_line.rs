@@ -3,7 +3,11 @@
 //! That this file exists makes `cargo test` build the binary, which the tests of real servers
 //! start; they live in the crate of tests.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 fn pinion(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pinion")).args(arguments).output().expect("the binary was built")
@@ -78,4 +82,47 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(svg.exists());
+}
+
+#[test]
+fn logs_are_json_when_asked_for_and_tell_what_they_left_out() {
+    let mut gateway = Command::new(env!("CARGO_BIN_EXE_pinion"))
+        // Nothing listens on port 1, and nothing is asked of it.
+        .args(["gateway", "--http", "127.0.0.1:0", "--seeds", "127.0.0.1:1"])
+        .args(["--log-format", "json", "--log-repeats", "2"])
+        .env("PINION_LOG", "warn,pinion_gateway::handle=debug")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    let mut line = String::new();
+    let mut out = BufReader::new(gateway.stdout.take().expect("a pipe"));
+    out.read_line(&mut line).expect("a line");
+    let address = line.trim_end().strip_prefix("listening on ").expect("where").to_owned();
+    for _ in 0..5 {
+        let mut socket = TcpStream::connect(&address).expect("it listens");
+        socket
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .expect("it reads");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    kill_process(Pid::from_child(&gateway), Signal::TERM).expect("a child can be signalled");
+    let mut log = String::new();
+    gateway.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+    assert!(gateway.wait().expect("it ends").success(), "{log}");
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    for line in &lines[..2] {
+        assert_eq!((&line["level"], &line["route"]), (&"DEBUG".into(), &"/livez".into()), "{line}");
+        assert!(line["timestamp"].is_string() && line["request"].is_string(), "{line}");
+    }
+    assert_eq!((&lines[2]["level"], &lines[2]["left_out"]), (&"WARN".into(), &3.into()), "{log}");
+    assert!(
+        lines[2]["place"].as_str().is_some_and(|place| place.starts_with("DEBUG pinion_gateway::handle"))
+    );
 }

@@ -214,6 +214,14 @@ pub trait Waiter: 'static {
     /// be pending itself. For whoever answers with what was replaced. Plain writes do not look.
     fn decided(&mut self, _present: Option<&RecordView<'_>>) {}
 
+    /// This write and others have become durable and are about to be told so. Of those that are told one
+    /// after the other only the first is asked.
+    fn first_of_many(&self) {}
+
+    /// The write, or the first operation of a batch, is visible now under this key; [`Waiter::complete`]
+    /// follows. Not told of what changed nothing.
+    fn published(&self, _key: &Key<'_>) {}
+
     /// The write has ended.
     fn complete(self, result: Result<Written>);
 }

@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::core::call::Call;
 use crate::core::connection::Terms;
 use crate::core::map::ServerMap;
-use crate::core::operation::Operation;
+use crate::core::operation::Try;
 use crate::core::random::Random;
 use crate::core::scan::ScanState;
 use crate::core::session::Session;
@@ -162,11 +162,12 @@ impl Shared {
     }
 
     /// A call with the client's deadline, if the server's limits allow it.
-    pub(crate) fn call(&self, operation: Operation, now: Instant) -> Result<Call> {
+    pub(crate) fn call(&self, attempt: Try, now: Instant) -> Result<Call> {
+        let Try { operation, trace } = attempt;
         if let Some(map) = self.session().map() {
             operation.check(map)?;
         }
-        Ok(Call::new(operation, now + self.config.deadline, self.config.max_retries))
+        Ok(Call::new(operation, now + self.config.deadline, self.config.max_retries).traced(trace))
     }
 
     /// What a scan will ask for.
@@ -182,11 +183,11 @@ impl Shared {
     }
 
     /// What to send for the next try of a call, and to which core.
-    pub(crate) fn attempt(&self, call: &mut Call, now: Instant) -> (u16, Operation) {
+    pub(crate) fn attempt(&self, call: &mut Call, now: Instant) -> (u16, Try) {
         let mut session = self.session();
-        let operation = call.operation(&mut session, now);
+        let attempt = call.attempt(&mut session, now);
         let home = session.home;
-        (session.map().map_or(home, |map| operation.core(map, home)), operation)
+        (session.map().map_or(home, |map| attempt.operation.core(map, home)), attempt)
     }
 }
 

@@ -62,7 +62,7 @@ mod error;
 mod record;
 mod scan;
 
-pub use pinion_protocol::{Condition, Durability, ErrorCode, Version};
+pub use pinion_protocol::{Condition, Durability, ErrorCode, Section, TraceParent, Version};
 
 pub use self::core::map::Limits;
 pub use batch::{BatchResults, WriteBatch};

@@ -26,6 +26,9 @@ pub struct Stat {
     pub expiry: Option<SystemTime>,
     /// Length of the value in bytes.
     pub value_bytes: u32,
+    /// About how often the key has been read or written lately, as the server estimates from a sample; 0 =
+    /// not often enough to be known.
+    pub accesses: u64,
 }
 
 /// An acknowledged write.

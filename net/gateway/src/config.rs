@@ -52,8 +52,11 @@ impl Config {
 /// Bounds of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections; one more is answered 503 and closed.
+    /// Connections with a request under way; one more request is answered 503. Connections that wait for a
+    /// request give way to newcomers, the one that has waited longest first.
     pub connections_max: u32,
+    /// Connections beside those, for requests that look after the node: health, metrics, administration.
+    pub connections_reserved: u32,
     /// Bytes of a request's line and headers, give or take what one read brings; more are answered 431.
     pub head_bytes_max: u32,
     /// Time for a request's line and headers, from the moment the connection is free for it. A connection
@@ -79,6 +82,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 512,
+            connections_reserved: 16,
             head_bytes_max: 32 << 10,
             head_ms_max: 10_000,
             body_ms_max: 30_000,

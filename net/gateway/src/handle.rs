@@ -9,11 +9,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::http::Extensions;
 use hyper::service::Service;
 use hyper::{Request, StatusCode};
 use hyper_util::service::TowerToHyperService;
+use pinion_client::{Client, TraceParent};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -22,7 +23,9 @@ use crate::config::Config;
 use crate::health::Health;
 use crate::hosts::Hosts;
 use crate::node::Node;
+use crate::places::Asked;
 use crate::problem::Problem;
+use crate::request::query::Query;
 use crate::routes;
 use crate::traffic::{Line, Traffic};
 
@@ -31,9 +34,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest name that a peer may give its request, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Where a request comes from, for those who trace it through many services (W3C Trace Context).
-const TRACE_PARENT: &str = "traceparent";
-/// Bytes of a traceparent of the version that is known.
-const TRACE_PARENT_BYTES: usize = 55;
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What all requests share.
 #[derive(Debug)]
@@ -65,6 +66,16 @@ impl App {
     /// Whether the gateway was told to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+
+    /// The client for the keys of the namespace that a query names, on behalf of a request.
+    pub(crate) fn client(&self, query: &Query, request: &Extensions) -> Result<Client, Problem> {
+        Ok(traced(self.node.namespace(query.namespace()?)?, request))
+    }
+
+    /// The client for what is of no namespace, on behalf of a request.
+    pub(crate) fn node_client(&self, request: &Extensions) -> Result<Client, Problem> {
+        Ok(traced(self.node.client()?.clone(), request))
     }
 
     /// A place among the requests that read or write many records.
@@ -113,17 +124,29 @@ impl Front {
         Self { app, router, requests: AtomicU64::new(0), start }
     }
 
+    /// Whether a request is by somebody who looks after the node: see [`crate::places`].
+    pub(crate) fn is_overseer<B>(&self, request: &Request<B>) -> bool {
+        routes::is_overseers(routes::name_of_route(request.uri().path()))
+    }
+
     /// Answers a request.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Body>, asked: Asked) -> Response {
         let begun = Instant::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let id = self.id_of(&head.headers);
         let method = routes::name_of_method(&head.method);
         let route = routes::name_of_route(head.uri.path());
         let trace = trace_parent(&head.headers);
+        if let Some(trace) = trace {
+            head.extensions.insert(trace);
+        }
         let mut response = match self.app.hosts.check(&head) {
             Err(problem) => problem.into_response(),
-            Ok(()) => match self.router.call(Request::from_parts(head, Body::new(body))).await {
+            Ok(()) if asked == Asked::Refused => {
+                let detail = "too many requests are under way";
+                Problem::unavailable("too_many_connections", detail).into_response()
+            }
+            Ok(()) => match self.router.call(Request::from_parts(head, body)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             },
@@ -135,7 +158,7 @@ impl Front {
         let took = begun.elapsed();
         tracing::debug!(
             request = id.to_str().unwrap_or_default(),
-            trace = trace.as_deref(),
+            trace = trace.map(tracing::field::display),
             method,
             route,
             status,
@@ -143,6 +166,10 @@ impl Front {
             "answered"
         );
         headers.insert(REQUEST_ID, id);
+        // Digits, small letters and hyphens.
+        if let Some(Ok(trace)) = trace.map(|trace| HeaderValue::try_from(trace.to_string())) {
+            headers.insert(TRACE_PARENT, trace);
+        }
         self.app.traffic.answered(Line { route, method, status }, took);
         response
     }
@@ -162,13 +189,23 @@ impl Front {
     }
 }
 
-/// The trace that a request belongs to, if it says so in the form of the standard.
-fn trace_parent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(TRACE_PARENT)?.to_str().ok()?;
-    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    let good = text.len() == TRACE_PARENT_BYTES && lengths == [2, 32, 16, 2] && digits;
-    good.then(|| text.to_owned())
+/// Has the node told of the trace that a request belongs to.
+fn traced(client: Client, request: &Extensions) -> Client {
+    match request.get::<TraceParent>() {
+        Some(trace) => client.with_trace(*trace),
+        None => client,
+    }
+}
+
+/// The trace that a request belongs to, if it says so once and in the form of the standard; everything else
+/// is passed over, as the standard asks.
+fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut fields = headers.get_all(TRACE_PARENT).iter();
+    let field = fields.next()?;
+    if fields.next().is_some() {
+        return None;
+    }
+    field.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -178,12 +215,34 @@ mod tests {
     #[test]
     fn traces_are_taken_in_their_form_only() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        for (text, good) in [(parent, true), (&parent[1..], false), ("x", false)] {
-            let headers = HeaderMap::from_iter([(
-                HeaderName::from_static(TRACE_PARENT),
-                HeaderValue::from_str(text).unwrap(),
-            )]);
-            assert_eq!(trace_parent(&headers).is_some(), good, "{text}");
+        let no_trace = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
+        let no_parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", "0".repeat(16));
+        let of = |fields: &[&str]| {
+            let mut headers = HeaderMap::new();
+            fields.iter().for_each(|field| {
+                headers.append(TRACE_PARENT, HeaderValue::from_str(field).unwrap());
+            });
+            trace_parent(&headers).map(|trace| trace.to_string())
+        };
+        assert_eq!(of(&[parent]).as_deref(), Some(parent));
+        // A later version is read as far as it is known, and spoken of in ours.
+        assert_eq!(of(&[&format!("cc{}-more", &parent[2..])]).as_deref(), Some(parent));
+        let later_without_hyphen = format!("cc{}more", &parent[2..]);
+        for bad in [
+            "",
+            "x",
+            &parent[1..],
+            &parent[..54],
+            &parent.to_uppercase(),
+            &format!("ff{}", &parent[2..]),
+            &format!("{parent}-more"),
+            &later_without_hyphen,
+            &no_trace,
+            &no_parent,
+            &parent.replace('-', "_"),
+        ] {
+            assert_eq!(of(&[bad]), None, "{bad}");
         }
+        assert_eq!(of(&[parent, parent]), None, "two of them");
     }
 }

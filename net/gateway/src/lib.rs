@@ -6,7 +6,7 @@
 //! gateways may stand before a node. `pinion serve` runs one beside its cores, `pinion gateway` runs
 //! one alone.
 //!
-//! What a request passes, in this order: the limit of connections and the time for its head
+//! What a request passes, in this order: the limits of connections (`places`) and the time for its head
 //! (`connection`), the list of names it may be sent to (against DNS rebinding), the router
 //! (`routes`), the checks of its query, headers and body (`request`), the client. What comes back
 //! wrong is a `problem` document with what is known of the write in it.
@@ -30,10 +30,13 @@ mod metrics;
 mod namespaces;
 mod node;
 mod pages;
+mod places;
 mod problem;
 mod request;
 mod routes;
 mod run;
+mod sections;
+mod service;
 mod stall;
 mod status;
 mod traffic;
@@ -41,3 +44,4 @@ mod version;
 
 pub use config::{Config, Error, LISTEN_DEFAULT, Limits};
 pub use run::Gateway;
+pub use service::Service;

@@ -19,7 +19,7 @@ use crate::request::{JSON, percent};
 /// All of them, with those whose space is still being given back.
 pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::parse(request.uri().query(), &[])?;
-    let mut namespaces = app.node.client()?.namespaces().await?;
+    let mut namespaces = app.node_client(request.extensions())?.namespaces().await?;
     namespaces.sort_by_key(|namespace| namespace.id);
     let items: Vec<Value> = namespaces.iter().map(document).collect();
     let mut response = Response::new(Body::from(json!({ "items": items }).to_string()));
@@ -44,7 +44,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
         Ttl::Default | Ttl::Never => None,
     };
     let name = name_of(&request)?;
-    let client = app.node.client()?;
+    let client = app.node_client(request.extensions())?;
     let status = match client.create_namespace(&name, default_ttl).await {
         Ok(_) => StatusCode::CREATED,
         Err(error) if error.code() == Some(ErrorCode::NamespaceExists) => {
@@ -60,7 +60,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
 pub(crate) async fn delete(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::parse(request.uri().query(), &[])?;
     let name = name_of(&request)?;
-    app.node.client()?.drop_namespace(&name).await?;
+    app.node_client(request.extensions())?.drop_namespace(&name).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

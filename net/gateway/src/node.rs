@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use pinion_client::{Client, Limits, NAMESPACE_DEFAULT};
+use pinion_client::{Client, Limits, NAMESPACE_DEFAULT, Section};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -25,7 +25,8 @@ const NAMESPACES_MAX: usize = 256;
 pub(crate) struct Node {
     client: OnceLock<Client>,
     namespaces: Mutex<HashMap<String, Client>>,
-    info: tokio::sync::Mutex<Option<(Instant, Arc<Info>)>>,
+    /// The newest answer of each section.
+    sections: [tokio::sync::Mutex<Option<(Instant, Arc<Info>)>>; 4],
 }
 
 /// What the node said about itself.
@@ -34,6 +35,14 @@ pub(crate) struct Info {
     pub(crate) value: Value,
     /// When it did, by this machine's clock.
     pub(crate) taken: SystemTime,
+}
+
+impl Info {
+    /// When it was told, in milliseconds since 1970.
+    pub(crate) fn taken_ms(&self) -> u64 {
+        let time = self.taken.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Node {
@@ -85,17 +94,28 @@ impl Node {
         Ok(self.client()?.limits()?)
     }
 
-    /// What the node says about itself, at most [`INFO_FRESH`] old. Whoever comes while it is being asked
-    /// waits for the same answer.
+    /// What the node says about itself, all but its long lists.
     pub(crate) async fn info(&self) -> Result<Arc<Info>, Problem> {
+        self.section(Section::All).await
+    }
+
+    /// A section of that, at most [`INFO_FRESH`] old. Whoever comes while it is being asked waits for the
+    /// same answer.
+    pub(crate) async fn section(&self, section: Section) -> Result<Arc<Info>, Problem> {
         let client = self.client()?;
-        let mut kept = self.info.lock().await;
+        let place = match section {
+            Section::All => 0,
+            Section::SlowOperations => 1,
+            Section::HotKeys => 2,
+            Section::Clients => 3,
+        };
+        let mut kept = self.sections[place].lock().await;
         if let Some((taken, info)) = &*kept
             && taken.elapsed() < INFO_FRESH
         {
             return Ok(Arc::clone(info));
         }
-        let text = client.server_info().await?;
+        let text = client.server_info_section(section).await?;
         let value = serde_json::from_str(&text).map_err(|error| {
             let detail = format!("the node's information is not JSON: {error}");
             Problem::new(hyper::StatusCode::BAD_GATEWAY, "protocol", detail)

@@ -8,10 +8,10 @@ use hyper::{Method, StatusCode};
 
 use crate::handle::App;
 use crate::problem::Problem;
-use crate::{health, kv, metrics, namespaces, pages, status, version};
+use crate::{health, kv, metrics, namespaces, pages, sections, status, version};
 
 /// Every address, as it is counted and documented.
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 16] = [
     "/",
     "/kv",
     "/kv/{key}",
@@ -24,6 +24,9 @@ const ROUTES: [&str; 13] = [
     "/version",
     "/metrics",
     "/admin/v1/status",
+    "/admin/v1/slowlog",
+    "/admin/v1/hotkeys",
+    "/admin/v1/clients",
     "/openapi.json",
 ];
 /// For everything else.
@@ -45,6 +48,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/version", get(version::get))
         .route("/metrics", get(metrics::get))
         .route("/admin/v1/status", get(status::get))
+        .route("/admin/v1/slowlog", get(sections::slow_operations))
+        .route("/admin/v1/hotkeys", get(sections::hot_keys))
+        .route("/admin/v1/clients", get(sections::clients))
         .route("/openapi.json", get(pages::openapi))
         .route("/", get(pages::console))
         .fallback(no_route)
@@ -74,6 +80,11 @@ pub(crate) fn name_of_route(path: &str) -> &'static str {
     ROUTES.into_iter().find(|route| *route == pattern).unwrap_or(NO_ROUTE)
 }
 
+/// Whether an address is for those who look after the node.
+pub(crate) fn is_overseers(route: &str) -> bool {
+    matches!(route, "/healthz" | "/livez" | "/readyz" | "/metrics") || route.starts_with("/admin/")
+}
+
 /// The method, for counting.
 pub(crate) fn name_of_method(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"];
@@ -101,6 +112,10 @@ mod tests {
             ("", NO_ROUTE),
         ] {
             assert_eq!(name_of_route(path), route, "{path}");
+            assert_eq!(is_overseers(route), route == "/admin/v1/status", "{path}");
+        }
+        for path in ["/healthz", "/livez", "/readyz", "/metrics"] {
+            assert!(is_overseers(name_of_route(path)), "{path}");
         }
         assert_eq!(name_of_method(&Method::PATCH), "other");
     }

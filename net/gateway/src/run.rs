@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener as Listener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Config, Error};
 use crate::connection;
 use crate::handle::{App, Front};
+use crate::places::Places;
 
 /// How long to wait when the system accepts nothing, for want of descriptors for example.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -96,7 +97,9 @@ fn serve(runtime: Runtime, listener: TcpListener, config: Config, stopping: watc
 
 async fn accept(listener: Listener, config: Config, mut stopping: watch::Receiver<bool>) {
     let limits = config.limits;
-    let slots = Arc::new(Semaphore::new(usize::try_from(limits.connections_max).unwrap_or(usize::MAX)));
+    let places = Arc::new(Places::new(limits.connections_max, limits.connections_reserved));
+    // Every connection has a sender; that there are none left is what the receiver is told in the end.
+    let (open, mut all_over) = mpsc::channel::<()>(1);
     let app = Arc::new(App::new(config, stopping.clone()));
     let front = Arc::new(Front::new(Arc::clone(&app)));
     let connecting = tokio::spawn({
@@ -105,15 +108,18 @@ async fn accept(listener: Listener, config: Config, mut stopping: watch::Receive
     });
     while let Some(accepted) = connection::unless_stopped(&mut stopping, listener.accept()).await {
         match accepted {
-            Ok((socket, _)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
-                    let (front, stopping) = (Arc::clone(&front), stopping.clone());
+            Ok((socket, _)) => match places.enter() {
+                Some((place, gave_way)) => {
+                    if gave_way {
+                        app.traffic.gave_way();
+                    }
+                    let (front, stopping, open) = (Arc::clone(&front), stopping.clone(), open.clone());
                     tokio::spawn(async move {
-                        connection::serve(socket, front, stopping).await;
-                        drop(slot);
+                        connection::serve(socket, place, front, stopping).await;
+                        drop(open);
                     });
                 }
-                Err(_) => {
+                None => {
                     app.traffic.refused_connection();
                     connection::refuse(&socket);
                 }
@@ -126,9 +132,9 @@ async fn accept(listener: Listener, config: Config, mut stopping: watch::Receive
     }
     drop(listener);
     connecting.abort();
-    // All slots are free when all connections are over.
+    drop(open);
     let drain = Duration::from_millis(u64::from(limits.drain_ms_max));
-    if timeout(drain, slots.acquire_many(limits.connections_max)).await.is_err() {
+    if timeout(drain, all_over.recv()).await.is_err() {
         tracing::warn!("connections over HTTP that did not end in time were cut off");
     }
 }

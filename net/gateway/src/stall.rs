@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::places::Place;
+
 /// The socket of a connection.
 pub(crate) struct Impatient {
     socket: TokioIo<TcpStream>,
@@ -21,11 +24,13 @@ pub(crate) struct Impatient {
     timer: Pin<Box<Sleep>>,
     /// Whether the peer is being waited for.
     waiting: bool,
+    /// Told when everything is sent.
+    place: Arc<Place>,
 }
 
 impl Impatient {
-    pub(crate) fn new(socket: TcpStream, time: Duration) -> Self {
-        Self { socket: TokioIo::new(socket), time, timer: Box::pin(sleep(time)), waiting: false }
+    pub(crate) fn new(socket: TcpStream, time: Duration, place: Arc<Place>) -> Self {
+        Self { socket: TokioIo::new(socket), time, timer: Box::pin(sleep(time)), waiting: false, place }
     }
 
     /// Turns waiting for too long into an error.
@@ -63,6 +68,8 @@ impl Write for Impatient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes the socket when nothing is left in its own buffer.
+        self.place.sent();
         Pin::new(&mut self.socket).poll_flush(context)
     }
 

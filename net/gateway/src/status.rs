@@ -1,7 +1,6 @@
 //! `/admin/v1/status`: what the node and the gateway say about themselves; the console reads it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -17,16 +16,16 @@ use crate::request::JSON;
 /// The node's information with the time when it was asked, and the gateway's own numbers.
 pub(crate) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let node = app.node.info().await?;
-    let [open, accepted, refused] = app.traffic.connections();
+    let [open, accepted, refused, gave_way] = app.traffic.connections();
     let (requests, errors) = app.traffic.totals();
-    let time = node.taken.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let document = json!({
-        "time_ms": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        "time_ms": node.taken_ms(),
         "gateway": {
             "version": env!("CARGO_PKG_VERSION"),
             "connections": open,
             "connections_accepted": accepted,
             "connections_refused": refused,
+            "connections_gave_way": gave_way,
             "requests": requests,
             "server_errors": errors,
         },

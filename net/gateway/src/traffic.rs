@@ -19,6 +19,7 @@ pub(crate) struct Traffic {
     open: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
+    gave_way: AtomicU64,
 }
 
 /// What a row is about.
@@ -53,6 +54,10 @@ impl Traffic {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn gave_way(&self) {
+        self.gave_way.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn answered(&self, line: Line, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS_US.len());
@@ -77,9 +82,10 @@ impl Traffic {
         (sum(0), sum(500))
     }
 
-    /// Connections: open now, accepted and refused since the start.
-    pub(crate) fn connections(&self) -> [u64; 3] {
-        [&self.open, &self.accepted, &self.refused].map(|counter| counter.load(Ordering::Relaxed))
+    /// Connections: open now; accepted, refused and made to give way since the start.
+    pub(crate) fn connections(&self) -> [u64; 4] {
+        [&self.open, &self.accepted, &self.refused, &self.gave_way]
+            .map(|counter| counter.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Line, Numbers>> {
@@ -126,8 +132,9 @@ mod tests {
         assert_eq!(traffic.totals(), (3, 0));
         let open = traffic.opened();
         traffic.refused_connection();
-        assert_eq!(traffic.connections(), [1, 1, 1]);
+        traffic.gave_way();
+        assert_eq!(traffic.connections(), [1, 1, 1, 1]);
         drop(open);
-        assert_eq!(traffic.connections(), [0, 1, 1]);
+        assert_eq!(traffic.connections(), [0, 1, 1, 1]);
     }
 }

@@ -15,8 +15,19 @@ pub const GATHERED_BYTES_KEPT_MAX: usize = 64 << 10;
 pub struct Frame<'a> {
     /// Its header.
     pub header: Header,
+    /// What the header has beyond what every header has; mostly nothing. See [`crate::Extension`].
+    pub extension: &'a [u8],
     /// What follows the header.
     pub body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Of the bytes of a whole frame.
+    #[inline]
+    fn of(header: Header, frame: &'a [u8]) -> Self {
+        let (front, body) = frame.split_at(usize::from(header.header_bytes));
+        Self { header, extension: &front[HEADER_BYTES..], body }
+    }
 }
 
 /// Cuts the bytes of one connection into frames.
@@ -85,7 +96,7 @@ impl Frames {
         }
         self.handed_out = true;
         self.gathered_frames += 1;
-        Ok(Some(Frame { header, body: &self.gathered[usize::from(header.header_bytes)..] }))
+        Ok(Some(Frame::of(header, &self.gathered)))
     }
 
     /// The next frame if it lies whole in `chunk`, where it stays: several can be looked at before
@@ -101,7 +112,7 @@ impl Frames {
         }
         let (frame, rest) = chunk.split_at_checked(header.frame_bytes as usize)?;
         *chunk = rest;
-        Some(Frame { header, body: &frame[usize::from(header.header_bytes)..] })
+        Some(Frame::of(header, frame))
     }
 
     /// The preface at the start of a connection; takes its bytes from the front of `chunk`. `None`

@@ -4,7 +4,7 @@
 //! carries its own length so that it can grow: a reader skips what it does not know.
 
 use crate::error::ProtocolError;
-use crate::heads::{FrameHead, Head, flags_within};
+use crate::heads::{FrameHead, Head, flags_within, length};
 use crate::{VERSION_HIGHEST, VERSION_LOWEST};
 
 /// Bytes of the preface.
@@ -77,7 +77,7 @@ impl Preface {
 }
 
 macro_rules! opcodes {
-    ($($(#[$meta:meta])* $opcode:ident = $number:literal,)*) => {
+    ($($(#[$meta:meta])* $opcode:ident = $number:literal $name:literal,)*) => {
         /// What a frame asks or answers. The numbers are sent.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -96,45 +96,52 @@ macro_rules! opcodes {
                     _ => None,
                 }
             }
+
+            /// The name that PROTOCOL.md uses, in small letters.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$opcode => $name,)*
+                }
+            }
         }
     };
 }
 
 opcodes! {
     /// Opens a session.
-    Hello = 1,
+    Hello = 1 "hello",
     /// Reads one key.
-    Get = 2,
+    Get = 2 "get",
     /// Reads several keys.
-    MultiGet = 3,
+    MultiGet = 3 "multi_get",
     /// Writes a value.
-    Put = 4,
+    Put = 4 "put",
     /// Removes a record.
-    Delete = 5,
+    Delete = 5 "delete",
     /// Writes a value if a condition holds.
-    PutIf = 6,
+    PutIf = 6 "put_if",
     /// Removes a record if a condition holds.
-    DeleteIf = 7,
+    DeleteIf = 7 "delete_if",
     /// Changes a record by one of a closed set of operations.
-    Update = 8,
+    Update = 8 "update",
     /// Several puts and deletes.
-    Batch = 9,
+    Batch = 9 "batch",
     /// One page of a scan.
-    Scan = 10,
+    Scan = 10 "scan",
     /// Version, expiry and size of a record.
-    Stat = 11,
+    Stat = 11 "stat",
     /// Creates a namespace.
-    NamespaceCreate = 12,
+    NamespaceCreate = 12 "namespace_create",
     /// Lists the namespaces.
-    NamespaceList = 13,
+    NamespaceList = 13 "namespace_list",
     /// Drops a namespace.
-    NamespaceDrop = 14,
+    NamespaceDrop = 14 "namespace_drop",
     /// Changes a namespace's default TTL.
-    NamespaceSet = 15,
+    NamespaceSet = 15 "namespace_set",
     /// What the server says about itself.
-    ServerInfo = 16,
+    ServerInfo = 16 "server_info",
     /// An echo.
-    Ping = 17,
+    Ping = 17 "ping",
 }
 
 impl Opcode {
@@ -208,6 +215,11 @@ impl Header {
         self.flags & FLAG_ERROR != 0
     }
 
+    /// Whether there is more in the header than what every header has: see [`crate::Extension`].
+    pub const fn is_extended(&self) -> bool {
+        self.header_bytes as usize > HEADER_BYTES
+    }
+
     /// Bytes of the body.
     pub const fn body_bytes(&self) -> u32 {
         self.frame_bytes - self.header_bytes as u32
@@ -233,8 +245,26 @@ pub(crate) fn write_frame(
     fields: (u64, u64, u32),
     body: impl FnOnce(&mut Vec<u8>) -> Result<(), ProtocolError>,
 ) -> Result<(), ProtocolError> {
+    write_extended(out, kind, fields, &[], body)
+}
+
+/// As [`write_frame`] with bytes that belong to the header.
+pub(crate) fn write_extended(
+    out: &mut Vec<u8>,
+    kind: (u8, u8),
+    fields: (u64, u64, u32),
+    extension: &[u8],
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), ProtocolError>,
+) -> Result<(), ProtocolError> {
     let start = out.len();
     put_head(out, kind, fields, 0);
+    if !extension.is_empty() {
+        let header_bytes: u16 = length("header", extension, usize::from(u16::MAX) - HEADER_BYTES)
+            .map(|bytes: u16| bytes + HEADER_BYTES as u16)
+            .inspect_err(|_| out.truncate(start))?;
+        out[start + 4..start + 6].copy_from_slice(&header_bytes.to_le_bytes());
+        out.extend_from_slice(extension);
+    }
     let written = body(out).and_then(|()| frame_length((out.len() - start) as u64));
     match written {
         Ok(frame_bytes) => {
@@ -309,9 +339,11 @@ mod tests {
         for (index, opcode) in Opcode::ALL.iter().enumerate() {
             assert_eq!(usize::from(opcode.to_u8()), index + 1);
             assert_eq!(Opcode::from_u8(opcode.to_u8()), Some(*opcode));
+            assert!(!opcode.name().is_empty());
         }
         assert_eq!(Opcode::from_u8(0), None);
         assert_eq!(Opcode::from_u8(18), None);
+        assert_eq!(Opcode::PutIf.name(), "put_if");
     }
 
     #[test]

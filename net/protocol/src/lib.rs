@@ -36,6 +36,7 @@ mod request;
 pub mod resp;
 mod response;
 mod scan;
+mod trace;
 mod types;
 mod write;
 
@@ -55,7 +56,8 @@ pub use response::{
     encode_error, encode_value_head, encode_written,
 };
 pub use scan::{CURSOR_BYTES_MAX, Direction, Scan, ScanKind, ScanReply};
-pub use types::{Condition, Durability, NamespaceState, ProposedStamp, Ttl, Version, WriteOutcome};
+pub use trace::{Extension, TraceParent};
+pub use types::{Condition, Durability, NamespaceState, ProposedStamp, Section, Ttl, Version, WriteOutcome};
 pub use write::{Batch, Put, Update, UpdateOperation, Write};
 
 /// The lowest version of the protocol that this crate speaks.

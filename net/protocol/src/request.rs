@@ -6,13 +6,14 @@
 
 use crate::entries::{Keys, namespace_name};
 use crate::error::ProtocolError;
-use crate::header::{Header, Opcode, request_flags, write_frame};
+use crate::header::{Header, Opcode, request_flags, write_extended, write_frame};
 use crate::heads::{
     BodyReader, BytesHead, DeleteHead, Head, HelloHead, KeyHead, MultiGetHead, NamespaceDropHead,
     NamespaceListHead, NamespaceOptionsHead, PutHead, ServerInfoHead, length, reserved_is_zero,
 };
 use crate::list::List;
 use crate::scan::Scan;
+use crate::trace::TraceParent;
 use crate::types::Condition;
 use crate::write::{Batch, Put, Update, Write, delete_body, put_body, put_condition, take_condition};
 use crate::{CLIENT_NAME_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, PING_BYTES_MAX};
@@ -41,10 +42,10 @@ pub struct KeyRequest<'a> {
 
 impl<'a> KeyRequest<'a> {
     /// A GET that [`Request::decode`] would take, without the way through every other request. `None`
-    /// for anything else, a GET with something wrong included.
+    /// for anything else, a GET with something wrong, or with an extended header, included.
     #[inline]
     pub fn decode_get(header: &Header, body: &'a [u8]) -> Option<Self> {
-        if header.opcode != Opcode::Get.to_u8() || header.flags != 0 {
+        if header.opcode != Opcode::Get.to_u8() || header.flags != 0 || header.is_extended() {
             return None;
         }
         let mut body = BodyReader::new(body);
@@ -107,7 +108,7 @@ pub enum Request<'a> {
     NamespaceSet(NamespaceOptions<'a>),
     /// What the server says about itself.
     ServerInfo {
-        /// Which part; 0 = all.
+        /// Which part: a [`crate::Section`]'s number.
         section: u8,
     },
     /// Echoes these bytes, at most [`PING_BYTES_MAX`].
@@ -212,6 +213,20 @@ impl<'a> Request<'a> {
     ) -> Result<(), ProtocolError> {
         let fields = (request_id, epoch, deadline_us);
         write_frame(out, (self.opcode().to_u8(), 0), fields, |out| self.put(out))
+    }
+
+    /// As [`Request::encode`] for a request that belongs to a trace.
+    ///
+    /// # Errors
+    /// As [`Request::encode`].
+    pub fn encode_traced(
+        &self,
+        (request_id, epoch, deadline_us): (u64, u64, u32),
+        trace: &TraceParent,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let (kind, fields) = ((self.opcode().to_u8(), 0), (request_id, epoch, deadline_us));
+        write_extended(out, kind, fields, &trace.to_extension(), |out| self.put(out))
     }
 
     fn put(&self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {

@@ -11,7 +11,7 @@ use crate::header::{
     FLAG_ERROR, FLAG_RESPONSE, HEADER_BYTES, Header, Opcode, frame_length, put_head, write_frame,
 };
 use crate::heads::{
-    BodyReader, BytesHead, ErrorHead, Head, HelloReplyHead, ListReplyHead, NamespaceReplyHead,
+    AccessesHead, BodyReader, BytesHead, ErrorHead, Head, HelloReplyHead, ListReplyHead, NamespaceReplyHead,
     ValueReplyHead, WrittenHead, length,
 };
 use crate::list::{List, ListKind};
@@ -70,6 +70,9 @@ pub struct GetReply<'a> {
 pub struct StatReply {
     /// The record under the key.
     pub stat: Option<Stat>,
+    /// About how often the key has been accessed lately, whether or not there is a record; 0 = not often
+    /// enough to be known.
+    pub accesses: u64,
     /// The largest hybrid time that the server has seen.
     pub stamp_seen: u64,
 }
@@ -253,6 +256,7 @@ impl<'a> Response<'a> {
                         value_bytes: head.value_len.to_native(),
                     }),
                     stamp_seen: head.stamp_seen.to_native(),
+                    accesses: from.head::<AccessesHead>()?.accesses.to_native(),
                 })
             }
             Opcode::NamespaceCreate => Self::NamespaceCreate(take_namespace(from)?),
@@ -319,6 +323,7 @@ impl<'a> Response<'a> {
             Self::Stat(reply) => {
                 let absent = Stat { version: Version::ABSENT, expiry_ms: 0, value_bytes: 0 };
                 value_head(reply.stat.is_some(), &reply.stat.unwrap_or(absent), reply.stamp_seen).put(out);
+                AccessesHead { accesses: reply.accesses.into() }.put(out);
             }
             Self::MultiGet(reply) => put_list(reply.values, reply.stamp_seen, out),
             Self::Put(written)

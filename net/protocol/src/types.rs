@@ -256,9 +256,55 @@ impl NamespaceState {
     }
 }
 
+/// A part of what a server says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Section {
+    /// Counters, latencies and settings.
+    #[default]
+    All,
+    /// The operations that took longest lately.
+    SlowOperations,
+    /// The keys that are accessed most.
+    HotKeys,
+    /// The open connections.
+    Clients,
+}
+
+impl Section {
+    /// The number that is sent.
+    pub const fn to_u8(self) -> u8 {
+        match self {
+            Self::All => 0,
+            Self::SlowOperations => 1,
+            Self::HotKeys => 2,
+            Self::Clients => 3,
+        }
+    }
+
+    /// From the number that was sent.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::All),
+            1 => Some(Self::SlowOperations),
+            2 => Some(Self::HotKeys),
+            3 => Some(Self::Clients),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sections_are_their_numbers() {
+        for number in 0..=u8::MAX {
+            let section = Section::from_u8(number);
+            assert_eq!(section.is_some(), number < 4);
+            assert!(section.is_none_or(|section| section.to_u8() == number));
+        }
+    }
 
     #[test]
     fn versions_are_read_as_they_are_shown() {

@@ -71,6 +71,7 @@ pub(crate) fn batch<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, batch: &Ba
         let Some(key) = core.checked_key(&ticket, batch.namespace, operation.key()) else { return };
         match core.place(key.partition) {
             Place::Here(_) => {
+                core.access(&key);
                 let shard = key.partition.shard(core.layout.shards, core.layout.partitions);
                 let part = match here.iter_mut().find(|part| part.shard == shard) {
                     Some(part) => part,
@@ -209,6 +210,12 @@ impl<E: ServerEnv> Gathering<E> {
 }
 
 impl<E: ServerEnv> BatchPart<E> {
+    /// Whose batch it is.
+    #[inline]
+    pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
+        (&self.gathering.core, &self.gathering.ticket)
+    }
+
     /// Takes the answer of a shard of this core.
     pub(crate) fn complete(self, result: Result<Written>) {
         match result {

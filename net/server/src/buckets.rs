@@ -49,10 +49,91 @@ pub(crate) const BOUNDS_NS: [u64; 43] = [
     10_000_000_000,
 ];
 
+/// Bounds, and one place for what is longer than the last.
+const PLACES: usize = BOUNDS_NS.len() + 1;
+
+/// How often something took up to each bound and longer than the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts([u64; PLACES]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; PLACES])
+    }
+}
+
+impl Counts {
+    /// Counts in a place that [`place`] has found.
+    pub(crate) fn count(&mut self, place: usize, count: u64) {
+        self.0[place] += count;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine += theirs);
+    }
+
+    /// How many there are.
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    pub(crate) fn values(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+/// Where a time in nanoseconds is counted.
+pub(crate) fn place(nanos: u64) -> usize {
+    BOUNDS_NS.partition_point(|bound| *bound < nanos)
+}
+
+/// Places for each power of two, as a power of two.
+const PARTS_LOG2: u32 = 2;
+
+/// How often something took how long, to a quarter: what costs a few instructions to count.
+#[derive(Debug, Clone)]
+pub(crate) struct Quarters([u64; 64 << PARTS_LOG2]);
+
+impl Default for Quarters {
+    fn default() -> Self {
+        Self([0; 64 << PARTS_LOG2])
+    }
+}
+
+impl Quarters {
+    /// Counts a time in nanoseconds.
+    #[inline]
+    pub(crate) fn count(&mut self, nanos: u64, count: u64) {
+        self.0[Self::place(nanos)] += count;
+    }
+
+    #[inline]
+    fn place(nanos: u64) -> usize {
+        let nanos = nanos.max(1 << PARTS_LOG2);
+        let power = nanos.ilog2();
+        let part = (nanos >> (power - PARTS_LOG2)) as usize & ((1 << PARTS_LOG2) - 1);
+        (power as usize) << PARTS_LOG2 | part
+    }
+
+    /// The largest time that is counted in a place.
+    fn last_of(place: usize) -> u64 {
+        let (power, part) = ((place >> PARTS_LOG2) as u32, (place & ((1 << PARTS_LOG2) - 1)) as u64);
+        let parts = (1_u128 << PARTS_LOG2) + u128::from(part) + 1;
+        u64::try_from((parts << power >> PARTS_LOG2) - 1).unwrap_or(u64::MAX)
+    }
+
+    /// Adds all to a histogram, each as the largest time of its place.
+    pub(crate) fn add_to(&self, histogram: &mut Histogram<u64>) {
+        for (place, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
+            histogram.saturating_record_n(Self::last_of(place), *count);
+        }
+    }
+}
+
 /// How many values lie up to each bound and above the one before it, and how many beyond the last. A value
 /// counts where the histogram's own rounding, two digits, puts it.
-pub(crate) fn counts(histogram: &Histogram<u64>) -> [u64; BOUNDS_NS.len() + 1] {
-    let mut counts = [0; BOUNDS_NS.len() + 1];
+pub(crate) fn counts(histogram: &Histogram<u64>) -> [u64; PLACES] {
+    let mut counts = [0; PLACES];
     for value in histogram.iter_recorded() {
         let bucket = BOUNDS_NS.partition_point(|bound| *bound < value.value_iterated_to());
         counts[bucket] += value.count_since_last_iteration();
@@ -64,6 +145,37 @@ pub(crate) fn counts(histogram: &Histogram<u64>) -> [u64; BOUNDS_NS.len() + 1] {
 mod tests {
     use super::*;
     use crate::counters::empty_histogram;
+
+    #[test]
+    fn a_time_is_counted_up_to_its_bound() {
+        for (nanos, expected) in [(0, 0), (1_000, 0), (1_001, 1), (10_000_000_000, 42), (u64::MAX, 43)] {
+            assert_eq!(place(nanos), expected, "{nanos}");
+        }
+        let (mut one, mut two) = (Counts::default(), Counts::default());
+        one.count(0, 2);
+        two.count(43, 3);
+        one.add(&two);
+        assert_eq!((one.sum(), one.values()[0], one.values()[43]), (5, 2, 3));
+    }
+
+    #[test]
+    fn quarters_are_right_to_a_quarter() {
+        for power in 0..64 {
+            for nanos in [1_u64 << power, (1_u64 << power) + (1_u64 << power) / 3, u64::MAX >> (63 - power)] {
+                let last = Quarters::last_of(Quarters::place(nanos));
+                assert!(last >= nanos && last - nanos <= nanos / 4 + 8, "{nanos}: {last}");
+                let after = Quarters::place(last.saturating_add(1));
+                assert!(last == u64::MAX || after > Quarters::place(nanos), "{nanos}: {last}");
+            }
+        }
+        let mut quarters = Quarters::default();
+        for nanos in [0, 1_000, u64::MAX] {
+            quarters.count(nanos, 2);
+        }
+        let mut histogram = empty_histogram();
+        quarters.add_to(&mut histogram);
+        assert_eq!(histogram.len(), 6);
+    }
 
     #[test]
     fn every_value_is_counted_once() {

@@ -130,13 +130,19 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// What RESP connections work on.
     pub resp: RespConfig,
+    /// A request that takes at least so long is remembered and logged as slow, in microseconds; 0 = none is.
+    pub slow_us: u32,
 }
+
+/// From here on a request is slow unless configured otherwise, in microseconds.
+pub const SLOW_US_DEFAULT: u32 = 10_000;
 
 impl ServerConfig {
     /// A configuration with default limits.
     pub fn new(data: impl Into<PathBuf>, engine: EngineSizes) -> Self {
         let (limits, resp) = (Limits::default(), RespConfig::default());
-        Self { data: data.into(), shards: None, partitions: 1_024, engine, limits, resp }
+        let slow_us = SLOW_US_DEFAULT;
+        Self { data: data.into(), shards: None, partitions: 1_024, engine, limits, resp, slow_us }
     }
 
     /// Checks that the limits fit each other.

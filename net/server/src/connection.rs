@@ -6,10 +6,12 @@
 //! late answers find nobody.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
 use pinion_env::Monotonic;
+use pinion_protocol::TraceParent;
 
 use crate::counters::OperationClass;
 use crate::resp::Replies;
@@ -37,16 +39,73 @@ impl ConnectionId {
     }
 }
 
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Neither has begun.
+    Nothing,
+    Native,
+    Resp2,
+    Resp3,
+}
+
+impl Speaks {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "none yet",
+            Self::Native => "native",
+            Self::Resp2 => "resp2",
+            Self::Resp3 => "resp3",
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Debug, Default)]
+pub(crate) struct Who {
+    pub(crate) peer: String,
+    /// What it calls itself; empty if it has not said so.
+    pub(crate) name: String,
+}
+
+/// Requests that were answered and not sent yet: what they are counted under, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finished {
+    pub(crate) class: OperationClass,
+    pub(crate) namespace: u32,
+    pub(crate) received: Monotonic,
+    pub(crate) count: u32,
+}
+
+impl Finished {
+    /// Whether both are counted alike.
+    #[inline]
+    fn is_like(&self, other: &Self) -> bool {
+        self.received == other.received && self.class == other.class && self.namespace == other.namespace
+    }
+}
+
 /// The shared part of a connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
+    /// Unique within the node.
+    pub(crate) number: u64,
+    pub(crate) since: Monotonic,
+    pub(crate) who: RefCell<Who>,
+    pub(crate) speaks: Cell<Speaks>,
+    /// When bytes came last.
+    pub(crate) heard: Cell<Monotonic>,
+    /// Requests whose answers have been sent, or are being sent.
+    pub(crate) answered: Cell<u64>,
+    /// The traces of its requests without an answer, by request id; there once one has come with a trace.
+    pub(crate) traces: OnceCell<Box<RefCell<HashMap<u64, TraceParent>>>>,
     /// Answers not sent yet.
     pub(crate) out: RefCell<Vec<u8>>,
     /// Requests without an answer.
     pub(crate) requests: Cell<u32>,
-    /// Requests answered since the last send: class, time of receipt, how many alike.
-    finished: RefCell<Vec<(OperationClass, Monotonic, u32)>>,
+    /// Requests answered since the last send.
+    finished: RefCell<Vec<Finished>>,
     /// The connection's task. Not woken while it is running or while a send is in flight: it looks
     /// at the out buffer anyway then.
     waker: RefCell<Option<Waker>>,
@@ -71,28 +130,51 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Notes an answered request, to be timed when the answer's send starts.
-    pub(crate) fn finish(&self, class: OperationClass, received: Monotonic) {
+    #[inline]
+    pub(crate) fn finish(&self, class: OperationClass, namespace: u32, received: Monotonic) {
         self.requests.set(self.requests.get().saturating_sub(1));
-        self.finish_at_once(class, received, 1);
+        self.finish_at_once(Finished { class, namespace, received, count: 1 });
     }
 
     /// As [`Connection::finish`] for requests received together that were never outstanding.
-    pub(crate) fn finish_at_once(&self, class: OperationClass, received: Monotonic, requests: u32) {
+    #[inline]
+    pub(crate) fn finish_at_once(&self, run: Finished) {
         let mut finished = self.finished.borrow_mut();
         match finished.last_mut() {
-            Some((last, time, count)) if *last == class && *time == received => *count += requests,
-            _ => finished.push((class, received, requests)),
+            Some(last) if last.is_like(&run) => last.count += run.count,
+            _ => finished.push(run),
         }
     }
 
     /// Hands out and forgets what [`Connection::finish`] noted.
-    pub(crate) fn take_finished(&self, mut visit: impl FnMut(OperationClass, Monotonic, u32)) {
+    pub(crate) fn take_finished(&self, mut visit: impl FnMut(&Finished)) {
         let mut finished = self.finished.borrow_mut();
-        finished.drain(..).for_each(|(class, received, count)| visit(class, received, count));
+        let mut answered = 0;
+        finished.drain(..).for_each(|run| {
+            answered += u64::from(run.count);
+            visit(&run);
+        });
+        self.answered.set(self.answered.get() + answered);
         // A turn may finish requests of many receipts; idle connections keep little.
         if finished.capacity() > FINISHED_KEPT_MAX {
             *finished = Vec::new();
         }
+    }
+
+    /// Says who is at the other end.
+    pub(crate) fn introduce(&self, speaks: Speaks, peer: String, name: String) {
+        self.speaks.set(speaks);
+        *self.who.borrow_mut() = Who { peer, name };
+    }
+
+    /// Remembers the trace of a request until its answer.
+    pub(crate) fn keep_trace(&self, request_id: u64, trace: TraceParent) {
+        self.traces.get_or_init(Box::default).borrow_mut().insert(request_id, trace);
+    }
+
+    /// The trace of a request that is answered.
+    pub(crate) fn take_trace(&self, request_id: u64) -> Option<TraceParent> {
+        self.traces.get()?.borrow_mut().remove(&request_id)
     }
 
     /// Lets the connection's task run unless it will anyway.
@@ -165,6 +247,8 @@ pub(crate) struct Connections {
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<u32>>,
     open: Cell<u32>,
+    /// How many there have been.
+    made: Cell<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -174,16 +258,25 @@ struct Slot {
 }
 
 impl Connections {
-    /// Makes room for one more. The caller checks the limit with [`Connections::open`].
-    pub(crate) fn insert(&self) -> Rc<Connection> {
+    /// Makes room for one more. The caller checks the limit with [`Connections::open`]. They are numbered
+    /// from `first` on in steps of `step`.
+    pub(crate) fn insert(&self, (first, step): (u64, u64), now: Monotonic) -> Rc<Connection> {
         let mut slots = self.slots.borrow_mut();
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
             slots.push(Slot::default());
             u32::try_from(slots.len() - 1).expect("connections are limited far below 2^32")
         });
         let entry = &mut slots[slot as usize];
+        let made = self.made.replace(self.made.get() + 1);
         let connection = Rc::new(Connection {
             id: ConnectionId::new(slot, entry.generation),
+            number: first + made * step,
+            since: now,
+            who: RefCell::default(),
+            speaks: Cell::new(Speaks::Nothing),
+            heard: Cell::new(now),
+            answered: Cell::new(0),
+            traces: OnceCell::new(),
             out: RefCell::default(),
             requests: Cell::new(0),
             finished: RefCell::default(),
@@ -254,15 +347,19 @@ impl Connections {
 mod tests {
     use super::*;
 
+    fn insert(connections: &Connections) -> Rc<Connection> {
+        connections.insert((1, 1), Monotonic::default())
+    }
+
     #[test]
     fn late_answers_find_nobody() {
         let connections = Connections::default();
-        let first = connections.insert();
+        let first = insert(&connections);
         assert_eq!(connections.with(first.id, |found| found.id), Some(first.id));
         connections.remove(first.id);
         connections.remove(first.id);
         assert_eq!(connections.with(first.id, |found| found.id), None);
-        let second = connections.insert();
+        let second = insert(&connections);
         assert_eq!(second.id.slot(), first.id.slot());
         assert_ne!(second.id, first.id);
         assert_eq!(connections.with(first.id, |found| found.id), None);
@@ -272,22 +369,52 @@ mod tests {
     #[test]
     fn equal_receipts_are_timed_together() {
         let connections = Connections::default();
-        let connection = connections.insert();
-        connection.requests.set(3);
+        let connection = insert(&connections);
+        connection.requests.set(5);
         let (early, late) = (Monotonic::from_nanos(5), Monotonic::from_nanos(9));
-        connection.finish(OperationClass::Read, early);
-        connection.finish(OperationClass::Read, early);
-        connection.finish(OperationClass::Read, late);
+        for (class, namespace, received) in [
+            (OperationClass::Read, 0, early),
+            (OperationClass::Read, 0, early),
+            (OperationClass::Read, 1, early),
+            (OperationClass::Write, 1, early),
+            (OperationClass::Write, 1, late),
+        ] {
+            connection.finish(class, namespace, received);
+        }
         let mut seen = Vec::new();
-        connection.take_finished(|class, time, count| seen.push((class, time, count)));
-        assert_eq!(seen, [(OperationClass::Read, early, 2), (OperationClass::Read, late, 1)]);
-        assert_eq!(connection.requests.get(), 0);
+        connection.take_finished(|run| seen.push((run.class, run.namespace, run.received, run.count)));
+        let expected = [
+            (OperationClass::Read, 0, early, 2),
+            (OperationClass::Read, 1, early, 1),
+            (OperationClass::Write, 1, early, 1),
+            (OperationClass::Write, 1, late, 1),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!((connection.requests.get(), connection.answered.get()), (0, 5));
+    }
+
+    #[test]
+    fn traces_are_kept_until_they_are_taken() {
+        let connection = insert(&Connections::default());
+        assert_eq!(connection.take_trace(1), None);
+        let trace = TraceParent { trace_id: [1; 16], parent_id: [2; 8], flags: 0 };
+        connection.keep_trace(1, trace);
+        assert_eq!((connection.take_trace(2), connection.take_trace(1)), (None, Some(trace)));
+        assert_eq!(connection.take_trace(1), None);
+    }
+
+    #[test]
+    fn connections_of_two_cores_have_numbers_of_their_own() {
+        let (here, there) = (Connections::default(), Connections::default());
+        let numbers = [(&here, 1), (&there, 2), (&here, 1), (&there, 2)]
+            .map(|(connections, first)| connections.insert((first, 2), Monotonic::default()).number);
+        assert_eq!(numbers, [1, 2, 3, 4]);
     }
 
     #[test]
     fn only_overdue_hellos_are_doomed() {
         let connections = Connections::default();
-        let (slow, fresh, done) = (connections.insert(), connections.insert(), connections.insert());
+        let [slow, fresh, done] = [(); 3].map(|()| insert(&connections));
         slow.expect_hello(Monotonic::from_nanos(10));
         fresh.expect_hello(Monotonic::from_nanos(20));
         done.expect_hello(Monotonic::from_nanos(10));

@@ -18,13 +18,18 @@ use crate::config::{Limits, ServerConfig};
 use crate::connection::{ConnectionId, Connections};
 use crate::counters::{Counters, Latencies, OperationClass, add};
 use crate::forward::{Awaited, Outboxes};
+use crate::group::Moment;
 use crate::layout::Layout;
 use crate::message::{Message, NodeFacts, ServerEnv, Token};
 use crate::namespaces::{CatalogueQueue, NamespaceTable};
 use crate::pressure::Pressure;
 use crate::refusal::{MAP_EPOCH, Refusal};
 use crate::resp::{self, RespCore, Then};
+use crate::watch::{self, Listener, Watch};
 use crate::write::WriteWaiter;
+
+/// The namespace of requests that are about none.
+pub(crate) const NO_NAMESPACE: u32 = u32::MAX;
 
 /// A shard as the server holds it.
 pub(crate) type CoreShard<E> = Shard<E, WriteWaiter<E>>;
@@ -57,10 +62,14 @@ pub(crate) enum Dialect {
 pub(crate) struct Ticket {
     pub(crate) reply: ReplyTo,
     pub(crate) dialect: Dialect,
-    /// The opcode's number, known or not; of a command 0.
+    /// The opcode's number, known or not; of a command its number in the table of commands.
     pub(crate) opcode: u8,
     /// What it is counted under.
     pub(crate) class: OperationClass,
+    /// As the request says it, live or not; or [`NO_NAMESPACE`].
+    pub(crate) namespace: u32,
+    /// From its receipt until it was dealt with, in units of 1,024 ns.
+    queued: u32,
     /// The client's; of a command its place in the order of its connection.
     pub(crate) request_id: u64,
     /// When its bytes were received.
@@ -70,17 +79,55 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Of a request with this header.
+    /// Of a request with this header and body that is dealt with now.
     #[inline]
     pub(crate) fn new(
         reply: ReplyTo,
-        header: &Header,
-        received: Monotonic,
+        (header, body): (&Header, &[u8]),
+        Moment { received, now }: Moment,
         deadline: Option<Monotonic>,
     ) -> Self {
         let Header { opcode, request_id, .. } = *header;
         let class = Opcode::from_u8(opcode).map_or(OperationClass::Other, OperationClass::of);
-        Self { reply, dialect: Dialect::Native, opcode, class, request_id, received, deadline }
+        // What is about keys begins with their namespace.
+        let namespace = match body.first_chunk() {
+            Some(bytes) if class != OperationClass::Other => u32::from_le_bytes(*bytes),
+            _ => NO_NAMESPACE,
+        };
+        let queued = queued(received, now);
+        let dialect = Dialect::Native;
+        Self { reply, dialect, opcode, class, namespace, queued, request_id, received, deadline }
+    }
+
+    /// Of a GET that was answered in a group.
+    pub(crate) fn of_get(
+        reply: ReplyTo,
+        namespace: u32,
+        request_id: u64,
+        Moment { received, now }: Moment,
+    ) -> Self {
+        let (opcode, class) = (Opcode::Get.to_u8(), OperationClass::Read);
+        let (dialect, queued, deadline) = (Dialect::Native, queued(received, now), None);
+        Self { reply, dialect, opcode, class, namespace, queued, request_id, received, deadline }
+    }
+
+    /// Of a command of RESP that is dealt with now.
+    #[inline]
+    pub(crate) fn of_command(
+        reply: ReplyTo,
+        version: RespVersion,
+        (opcode, class, namespace): (u8, OperationClass, u32),
+        request_id: u64,
+        Moment { received, now }: Moment,
+        deadline: Option<Monotonic>,
+    ) -> Self {
+        let (dialect, queued) = (Dialect::Resp(version, Then::Ok), queued(received, now));
+        Self { reply, dialect, opcode, class, namespace, queued, request_id, received, deadline }
+    }
+
+    /// From its receipt until it was dealt with.
+    pub(crate) fn queued(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.queued) << 10)
     }
 
     /// The version of RESP to answer in, for answers that only commands have.
@@ -90,6 +137,11 @@ impl Ticket {
             Dialect::Native => RespVersion::Two,
         }
     }
+}
+
+fn queued(received: Monotonic, now: Monotonic) -> u32 {
+    let units = now.nanos().saturating_sub(received.nanos()) >> 10;
+    u32::try_from(units).unwrap_or(u32::MAX)
 }
 
 /// How far a core's stopping has come.
@@ -136,6 +188,7 @@ pub(crate) struct Core<E: ServerEnv> {
     pub(crate) drained_cores: Cell<u16>,
     pub(crate) hello_watch: Cell<bool>,
     pub(crate) resp: RespCore,
+    pub(crate) watch: Watch,
 }
 
 impl<E: ServerEnv> Core<E> {
@@ -174,6 +227,7 @@ impl<E: ServerEnv> Core<E> {
             drained_cores: Cell::new(0),
             hello_watch: Cell::new(false),
             resp: RespCore::new(&config.resp, &config.limits, &facts.namespaces, env.now()),
+            watch: Watch::new(&env, config.slow_us, facts.identity.seed() ^ u64::from(index) << 32),
             env,
             config,
             options,
@@ -232,7 +286,21 @@ impl<E: ServerEnv> Core<E> {
     /// Answers a request with what `encode` appends to the buffer it is given: one whole frame, or
     /// reply.
     pub(crate) fn answer(&self, ticket: &Ticket, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.answer_as(ticket, watch::OK, encode);
+    }
+
+    /// As [`Core::answer`] for a request that ended so.
+    pub(crate) fn answer_as(
+        &self,
+        ticket: &Ticket,
+        outcome: &'static str,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.end();
+        // These take their time, and the clock was last read when they began.
+        if matches!(ticket.class, OperationClass::MultiRead | OperationClass::Batch | OperationClass::Scan) {
+            self.tick();
+        }
         match ticket.reply {
             ReplyTo::Connection(id) => {
                 self.connections.with(id, |connection| {
@@ -247,14 +315,16 @@ impl<E: ServerEnv> Core<E> {
                         }
                     }
                     self.count_out(connection);
-                    connection.finish(ticket.class, ticket.received);
+                    connection.finish(ticket.class, ticket.namespace, ticket.received);
+                    self.look_back(ticket, connection, outcome);
                     connection.touch();
                 });
             }
             ReplyTo::Core { core, token } => {
                 let mut frame = self.take_buffer();
                 encode(&mut frame);
-                self.post(core, Message::Answer { token, frame });
+                let seen = self.seen_here(ticket);
+                self.post(core, Message::Answer { token, frame, seen });
             }
         }
     }
@@ -263,21 +333,23 @@ impl<E: ServerEnv> Core<E> {
     pub(crate) fn answer_frame(&self, ticket: &Ticket, frame: Vec<u8>) {
         match ticket.reply {
             ReplyTo::Connection(_) => {
-                self.answer(ticket, |out| out.extend_from_slice(&frame));
+                let outcome = self.outcome_of(ticket, &frame);
+                self.answer_as(ticket, outcome, |out| out.extend_from_slice(&frame));
                 self.give_buffer(frame);
             }
             ReplyTo::Core { core, token } => {
                 self.end();
-                self.post(core, Message::Answer { token, frame });
+                let seen = self.seen_here(ticket);
+                self.post(core, Message::Answer { token, frame, seen });
             }
         }
     }
 
     /// Answers a request with an error.
     pub(crate) fn refuse(&self, ticket: &Ticket, refusal: &Refusal<'_>) {
-        add(&self.counters.errors, 1);
+        self.count_error(ticket);
         let stamp_seen = self.stamp_seen.get();
-        self.answer(ticket, |out| match ticket.dialect {
+        self.answer_as(ticket, refusal.code.name(), |out| match ticket.dialect {
             Dialect::Native => refusal.put(ticket.opcode, ticket.request_id, stamp_seen, out),
             Dialect::Resp(..) => resp::put_refusal(refusal, out),
         });
@@ -287,11 +359,21 @@ impl<E: ServerEnv> Core<E> {
     pub(crate) fn answer_with(&self, ticket: &Ticket, response: &Response<'_>) {
         self.answer(ticket, |out| {
             if let Err(error) = response.encode(ticket.request_id, MAP_EPOCH, out) {
-                add(&self.counters.errors, 1);
+                self.count_error(ticket);
                 let refusal = Refusal::protocol(&error);
                 refusal.put(ticket.opcode, ticket.request_id, self.stamp_seen.get(), out);
             }
         });
+    }
+
+    /// Counts a request that is answered with an error.
+    pub(crate) fn count_error(&self, ticket: &Ticket) {
+        add(&self.counters.errors, 1);
+        let listener = match ticket.dialect {
+            Dialect::Native => Listener::Native,
+            Dialect::Resp(..) => Listener::Resp,
+        };
+        self.watch.usage.failed(listener, ticket.class, ticket.namespace, |id| self.is_live(id));
     }
 
     /// Answers a request with OVERLOADED.

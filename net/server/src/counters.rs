@@ -5,10 +5,11 @@
 //! each).
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use pinion_protocol::Opcode;
+
+use crate::buckets::Quarters;
 
 /// Longest latency that is told apart, in nanoseconds: a minute.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -140,26 +141,70 @@ pub(crate) fn add(counter: &Cell<u64>, amount: u64) {
     counter.set(counter.get().wrapping_add(amount));
 }
 
-/// Latencies of one core: from the receipt of a request until its answer's send starts.
+/// Turns of a connection that hold its core for less are no stalls, in nanoseconds.
+const STALL_NS_MIN: u64 = 100_000;
+
+/// Times of one core.
 #[derive(Debug)]
 pub(crate) struct Latencies {
+    /// From the receipt of a request until its answer's send starts.
     classes: RefCell<[Histogram<u64>; OperationClass::ALL.len()]>,
+    /// From the receipt of a request until it is dealt with, but for those that are dealt with at once.
+    queue_delays: RefCell<Quarters>,
+    undelayed: Cell<u64>,
+    /// Turns of connections that held the core for [`STALL_NS_MIN`] or longer.
+    stalls: RefCell<Quarters>,
+}
+
+/// Copies of a core's histograms.
+#[derive(Debug)]
+pub(crate) struct LatencyReport {
+    /// By class.
+    pub(crate) classes: Vec<Histogram<u64>>,
+    pub(crate) queue_delay: Histogram<u64>,
+    pub(crate) stall: Histogram<u64>,
 }
 
 impl Latencies {
     pub(crate) fn new() -> Self {
-        Self { classes: RefCell::new(std::array::from_fn(|_| empty_histogram())) }
+        Self {
+            classes: RefCell::new(std::array::from_fn(|_| empty_histogram())),
+            queue_delays: RefCell::default(),
+            undelayed: Cell::new(0),
+            stalls: RefCell::default(),
+        }
     }
 
-    /// Records `count` operations that took `latency` each.
-    pub(crate) fn record(&self, class: OperationClass, latency: Duration, count: u64) {
-        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.classes.borrow_mut()[class as usize].saturating_record_n(nanos.max(1), count);
+    /// Records that `count` requests were dealt with so many nanoseconds after they were received.
+    #[inline]
+    pub(crate) fn queued(&self, delay_ns: u64, count: u64) {
+        if delay_ns == 0 {
+            add(&self.undelayed, count);
+        } else {
+            self.queue_delays.borrow_mut().count(delay_ns, count);
+        }
+    }
+
+    /// Records that a turn of a connection held its core for so many nanoseconds.
+    #[inline]
+    pub(crate) fn turn(&self, held_ns: u64) {
+        if held_ns >= STALL_NS_MIN {
+            self.stalls.borrow_mut().count(held_ns, 1);
+        }
+    }
+
+    /// Records `count` operations that took so many nanoseconds each.
+    pub(crate) fn record(&self, class: OperationClass, took_ns: u64, count: u64) {
+        self.classes.borrow_mut()[class as usize].saturating_record_n(took_ns.max(1), count);
     }
 
     /// A copy to be sent to another core.
-    pub(crate) fn copy(&self) -> Vec<Histogram<u64>> {
-        self.classes.borrow().to_vec()
+    pub(crate) fn copy(&self) -> LatencyReport {
+        let (mut queue_delay, mut stall) = (empty_histogram(), empty_histogram());
+        self.queue_delays.borrow().add_to(&mut queue_delay);
+        queue_delay.saturating_record_n(1, self.undelayed.get());
+        self.stalls.borrow().add_to(&mut stall);
+        LatencyReport { classes: self.classes.borrow().to_vec(), queue_delay, stall }
     }
 }
 
@@ -177,12 +222,25 @@ mod tests {
         let latencies = Latencies::new();
         for (index, class) in OperationClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, index);
-            latencies.record(class, Duration::from_micros(10), index as u64);
+            latencies.record(class, 10_000, index as u64);
         }
-        let copy = latencies.copy();
+        let copy = latencies.copy().classes;
         assert!(copy.iter().enumerate().all(|(index, histogram)| histogram.len() == index as u64));
-        latencies.record(OperationClass::Read, Duration::MAX, 1);
-        assert_eq!(latencies.copy()[0].len(), 1);
+        latencies.record(OperationClass::Read, u64::MAX, 1);
+        assert_eq!(latencies.copy().classes[0].len(), 1);
+    }
+
+    #[test]
+    fn what_did_not_wait_counts_among_what_did() {
+        let latencies = Latencies::new();
+        latencies.queued(0, 98);
+        latencies.queued(5_000_000, 2);
+        latencies.turn(STALL_NS_MIN);
+        latencies.turn(STALL_NS_MIN - 1);
+        let copy = latencies.copy();
+        assert_eq!((copy.queue_delay.len(), copy.stall.len()), (100, 1));
+        assert_eq!(copy.queue_delay.value_at_percentile(98.0), 1);
+        assert!(copy.queue_delay.max() >= 5_000_000);
     }
 
     #[test]

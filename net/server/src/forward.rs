@@ -21,9 +21,11 @@ use pinion_protocol::{Header, ProtocolError, Request};
 use crate::coordinator::{self, Arrival};
 use crate::core::{Core, ReplyTo, Ticket};
 use crate::counters::add;
+use crate::group::Moment;
 use crate::info::Reports;
 use crate::message::{CoreMessage, Forwarded, ForwardedKind, Message, ServerEnv, Token};
 use crate::resp;
+use crate::watch::Elsewhere;
 
 /// How long a full queue is left alone before it is tried again.
 const OUTBOX_RETRY: Duration = Duration::from_micros(200);
@@ -166,10 +168,16 @@ impl<E: ServerEnv> Core<E> {
     }
 
     /// An answer has come back.
-    pub(crate) fn on_answer(self: &Rc<Self>, token: Token, frame: Vec<u8>) {
+    pub(crate) fn on_answer(self: &Rc<Self>, token: Token, frame: Vec<u8>, seen: Option<Box<Elsewhere>>) {
         match self.awaited.take(token) {
-            Some(Waiting::Whole(ticket)) if self.refuse_full(&ticket) => self.give_buffer(frame),
-            Some(Waiting::Whole(ticket)) => self.answer_frame(&ticket, frame),
+            Some(Waiting::Whole(ticket)) => {
+                self.trail_elsewhere(&ticket, seen);
+                if self.refuse_full(&ticket) {
+                    self.give_buffer(frame);
+                } else {
+                    self.answer_frame(&ticket, frame);
+                }
+            }
             Some(Waiting::Part(taker)) => taker(self, frame),
             // A stale token, or an answer of the wrong kind: nobody waits for it.
             Some(Waiting::Report(_)) | None => {}
@@ -183,8 +191,9 @@ impl<E: ServerEnv> Core<E> {
         let Forwarded { kind, body, received, deadline, .. } = request;
         match kind {
             ForwardedKind::Frame(header) => {
-                let ticket = Ticket::new(reply, &header, received, deadline);
-                let arrival = Arrival { ticket, header, body: &body, now: self.env.now(), get: None };
+                let now = self.tick();
+                let ticket = Ticket::new(reply, (&header, &body), Moment { received, now }, deadline);
+                let arrival = Arrival { ticket, header, body: &body, now, get: None };
                 coordinator::arrive(self, &arrival);
             }
             ForwardedKind::Command(version) => {

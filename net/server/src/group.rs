@@ -6,16 +6,19 @@
 //! access chaining", 2015). Gets that follow each other and that memory can answer are answered straight
 //! into the connection's out buffer, with what is checked and counted for all of them done once.
 
+use std::ops::Range;
+
 use pinion_engine::{Ahead, Key};
 use pinion_env::Monotonic;
 use pinion_protocol::{Frames, Header};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Finished};
 use crate::coordinator::get_here;
-use crate::core::{Core, CoreShard};
+use crate::core::{Core, CoreShard, ReplyTo, Ticket};
 use crate::counters::{OperationClass, add};
 use crate::message::ServerEnv;
 use crate::read;
+use crate::watch;
 
 /// Requests that are looked at before the first of them is dealt with, at most.
 const GROUP_MAX: usize = 16;
@@ -124,6 +127,8 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
         (from..end.min(from + RECORD_AHEAD)).for_each(|at| self.look_ahead(at));
         let room = core.out_room(connection);
         let mut out = connection.out.borrow_mut();
+        let received = moment.received;
+        let mut alike = Finished { class: OperationClass::Read, namespace: 0, received, count: 0 };
         for at in from..end {
             let Some(get) = &self.gets[at] else { break };
             let Get { shard, key, request_id, deadline_us, ahead } = get;
@@ -143,6 +148,13 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
                 break;
             }
             run.answered += 1;
+            if key.namespace.0 != alike.namespace {
+                if alike.count > 0 {
+                    connection.finish_at_once(alike);
+                }
+                alike = Finished { namespace: key.namespace.0, count: 0, ..alike };
+            }
+            alike.count += 1;
         }
         drop(out);
         if run.answered > 0 {
@@ -150,10 +162,25 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
             add(&core.counters.frames, answered);
             add(&core.counters.answers, answered);
             add(&core.counters.gets_in_memory, answered);
-            connection.finish_at_once(OperationClass::Read, moment.received, answered as u32);
+            connection.finish_at_once(alike);
             core.count_out(connection);
+            core.access_all(answered as u32, |at| self.get(from + at).map(|get| get.key));
+            if core.watch.is_slow(moment.received) {
+                self.note_slow(core, connection, from..from + run.answered, moment);
+            }
         }
         run
+    }
+
+    /// Notes gets that have been answered and had waited for long.
+    #[cold]
+    fn note_slow(&self, core: &Core<E>, connection: &Connection, gets: Range<usize>, moment: Moment) {
+        let reply = ReplyTo::Connection(connection.id);
+        for Get { key, request_id, .. } in self.gets[gets].iter().flatten() {
+            let ticket = Ticket::of_get(reply, key.namespace.0, *request_id, moment);
+            core.trail(&ticket, key);
+            core.look_back(&ticket, connection, watch::OK);
+        }
     }
 
     #[inline]

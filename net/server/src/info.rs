@@ -1,4 +1,4 @@
-//! SERVER_INFO: what the cores of a node have counted, as JSON text.
+//! SERVER_INFO: what the cores of a node have counted and seen, as JSON text.
 //!
 //! The core that is asked sends every core a message, adds up what comes back, and writes the
 //! text. Names and structure are for people and diagnosis; they may grow, and latencies are in
@@ -10,16 +10,17 @@ use std::rc::Rc;
 use hdrhistogram::Histogram;
 use pinion_engine::{QuarantinedTable, ShardStats};
 use pinion_protocol::resp::reply;
-use pinion_protocol::{ErrorCode, Response, VERSION_HIGHEST, VERSION_LOWEST};
+use pinion_protocol::{ErrorCode, Response, Section, VERSION_HIGHEST, VERSION_LOWEST};
 
 use crate::buckets;
 use crate::core::{Core, Ticket};
 use crate::counters::{OperationClass, empty_histogram};
 use crate::forward::Waiting;
 use crate::json::JsonWriter;
-use crate::message::{CoreReport, Message, ServerEnv, Token};
+use crate::message::{About, CoreReport, Message, Report, ServerEnv, Token};
 use crate::refusal::Refusal;
-use crate::resp::{self, Sections};
+use crate::resp::{self, Sections, SlowLogAsked};
+use crate::watch::{self, ClientsReport, HotReport, Listener, SlowReport, UsageReport};
 
 /// Percentiles that are reported, with their names.
 const PERCENTILES: [(&str, f64); 5] =
@@ -28,27 +29,53 @@ const PERCENTILES: [(&str, f64); 5] =
 /// What the reports of all cores become.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted {
-    /// The text of SERVER_INFO.
-    Json,
+    /// A section of SERVER_INFO.
+    Json(Section),
     /// Sections of RESP's INFO.
     Info(Sections),
+    /// RESP's SLOWLOG.
+    SlowLog(SlowLogAsked),
+    /// RESP's CLIENT LIST.
+    ClientList,
 }
 
-/// A SERVER_INFO or INFO whose reports are coming in.
+impl Wanted {
+    /// What the cores are asked.
+    const fn about(self) -> About {
+        match self {
+            Self::Json(Section::All) | Self::Info(_) => About::Counts,
+            Self::SlowLog(SlowLogAsked::Reset) => About::ForgottenSlow,
+            Self::Json(Section::SlowOperations) | Self::SlowLog(_) => About::SlowOperations,
+            Self::Json(Section::HotKeys) => About::HotKeys,
+            Self::Json(Section::Clients) | Self::ClientList => About::Clients,
+        }
+    }
+}
+
+/// The reports of all cores, by core; only the kind that was asked for.
+#[derive(Default)]
+struct Gathered {
+    counts: Vec<CoreReport>,
+    slow: Vec<SlowReport>,
+    hot: Vec<HotReport>,
+    clients: Vec<ClientsReport>,
+}
+
+/// A SERVER_INFO or the like whose reports are coming in.
 pub(crate) struct Reports {
     ticket: Ticket,
     wanted: Wanted,
-    reports: RefCell<Vec<CoreReport>>,
+    gathered: RefCell<Gathered>,
     missing: Cell<u16>,
 }
 
-/// Answers SERVER_INFO; `section` 0 is everything and all there is.
+/// Answers SERVER_INFO; `section` is a [`Section`]'s number.
 pub(crate) fn gather<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, section: u8) {
-    if section != 0 {
+    let Some(section) = Section::from_u8(section) else {
         let message = "this server has no such section of its information";
         return core.refuse(&ticket, &Refusal::new(ErrorCode::Unsupported, message.into()));
-    }
-    gather_for(core, ticket, Wanted::Json);
+    };
+    gather_for(core, ticket, Wanted::Json(section));
 }
 
 /// Asks all cores for their reports, and answers when they are there.
@@ -57,29 +84,47 @@ pub(crate) fn gather_for<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, wante
     if core.awaited.count() + u32::from(cores) > core.limits().core_forwards_max.max(u32::from(cores)) {
         return core.refuse_overloaded(&ticket, "too many requests are being forwarded");
     }
-    let reports = Rc::new(Reports { ticket, wanted, reports: RefCell::default(), missing: Cell::new(cores) });
+    let about = wanted.about();
+    let reports =
+        Rc::new(Reports { ticket, wanted, gathered: RefCell::default(), missing: Cell::new(cores) });
     for other in (0..cores).filter(|other| *other != core.index) {
         let token = core.awaited.insert(Waiting::Report(Rc::clone(&reports)));
-        core.post(other, Message::ReportWanted { core: core.index, token });
+        core.post(other, Message::ReportWanted { core: core.index, token, about });
     }
-    reports.take(core, core.report());
+    reports.take(core, core.report(about));
 }
 
 impl Reports {
-    fn take<E: ServerEnv>(&self, core: &Core<E>, report: CoreReport) {
-        self.reports.borrow_mut().push(report);
+    fn take<E: ServerEnv>(&self, core: &Core<E>, report: Report) {
+        let mut gathered = self.gathered.borrow_mut();
+        match report {
+            Report::Counts(report) => gathered.counts.push(*report),
+            Report::Slow(report) => gathered.slow.push(report),
+            Report::Hot(report) => gathered.hot.push(report),
+            Report::Clients(report) => gathered.clients.push(report),
+        }
         self.missing.set(self.missing.get() - 1);
         if self.missing.get() == 0 {
-            let mut reports = self.reports.take();
-            reports.sort_by_key(|report| report.core);
-            match self.wanted {
-                Wanted::Json => core.answer_with(&self.ticket, &Response::ServerInfo(&text(core, &reports))),
-                Wanted::Info(sections) => {
-                    let text = resp::info_text(core, &reports, sections);
-                    core.answer(&self.ticket, |out| {
-                        reply::verbatim(out, &text, self.ticket.resp_version());
-                    });
-                }
+            gathered.counts.sort_by_key(|report| report.core);
+            gathered.clients.sort_by_key(|report| report.core);
+            self.answer(core, &gathered);
+        }
+    }
+
+    fn answer<E: ServerEnv>(&self, core: &Core<E>, gathered: &Gathered) {
+        let Gathered { counts, slow, hot, clients } = gathered;
+        let (ticket, version) = (&self.ticket, self.ticket.resp_version());
+        let json = |text: String| core.answer_with(ticket, &Response::ServerInfo(&text));
+        let lines = |text: String| core.answer(ticket, |out| reply::verbatim(out, &text, version));
+        match self.wanted {
+            Wanted::Json(Section::All) => json(text(core, counts)),
+            Wanted::Json(Section::SlowOperations) => json(watch::slow_text(core, slow)),
+            Wanted::Json(Section::HotKeys) => json(watch::hot_text(core, hot)),
+            Wanted::Json(Section::Clients) => json(watch::clients_text(core, clients)),
+            Wanted::Info(sections) => lines(resp::info_text(core, counts, sections)),
+            Wanted::ClientList => lines(resp::client_lines(clients)),
+            Wanted::SlowLog(asked) => {
+                core.answer(ticket, |out| resp::put_slow_log(out, asked, slow, core.layout.cores));
             }
         }
     }
@@ -87,20 +132,35 @@ impl Reports {
 
 impl<E: ServerEnv> Core<E> {
     /// Another core's report has come.
-    pub(crate) fn on_report(&self, token: Token, report: CoreReport) {
+    pub(crate) fn on_report(&self, token: Token, report: Report) {
         if let Some(Waiting::Report(reports)) = self.awaited.take(token) {
             reports.take(self, report);
         }
     }
 
+    /// What this core has to tell.
+    pub(crate) fn report(&self, about: About) -> Report {
+        match about {
+            About::Counts => Report::Counts(Box::new(self.counts())),
+            About::SlowOperations => Report::Slow(self.slow_report()),
+            About::ForgottenSlow => {
+                self.forget_slow();
+                Report::Slow(self.slow_report())
+            }
+            About::HotKeys => Report::Hot(self.hot_report()),
+            About::Clients => Report::Clients(self.clients_report()),
+        }
+    }
+
     /// What this core has counted.
-    pub(crate) fn report(&self) -> CoreReport {
+    fn counts(&self) -> CoreReport {
         let (mut shards, mut quarantine) = (Vec::new(), Vec::new());
         for (number, shard) in self.shards() {
             let stats = shard.stats();
             shards.push((number, numbers(&stats)));
             quarantine.extend(stats.quarantine.into_iter().map(|table| (number, table)));
         }
+        let (busy_ns, idle_ns) = self.busy_and_idle_ns();
         CoreReport {
             core: self.index,
             connections: u64::from(self.connections.open()),
@@ -110,6 +170,9 @@ impl<E: ServerEnv> Core<E> {
             counters: self.counters.values(),
             runtime: self.env.counters(),
             latencies: self.latencies.copy(),
+            usage: self.watch.usage.report(),
+            busy_ns,
+            idle_ns,
             shards,
             quarantine,
         }
@@ -184,15 +247,7 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.end_array();
     let sums: Vec<_> = OperationClass::ALL
         .into_iter()
-        .enumerate()
-        .map(|(index, class)| {
-            let mut sum = empty_histogram();
-            for report in reports {
-                // All have the same bounds, so this cannot fail; a report too few is no tragedy.
-                let _ = sum.add(&report.latencies[index]);
-            }
-            (class.name(), sum)
-        })
+        .map(|class| (class.name(), sum_of(reports, |report| &report.latencies.classes[class as usize])))
         .collect();
     json.begin_object(Some("latency_ns"));
     sums.iter().for_each(|(name, sum)| put_latency(&mut json, name, sum));
@@ -202,6 +257,19 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.numbers("bounds_ns", &buckets::BOUNDS_NS);
     sums.iter().for_each(|(name, sum)| json.numbers(name, &buckets::counts(sum)));
     json.end_object();
+    let (queue_delay, stall) = (
+        sum_of(reports, |report| &report.latencies.queue_delay),
+        sum_of(reports, |report| &report.latencies.stall),
+    );
+    put_delays(&mut json, &queue_delay, &stall);
+    json.begin_object(Some("delay_buckets"));
+    json.numbers("bounds_ns", &buckets::BOUNDS_NS);
+    json.numbers("queue_delay", &buckets::counts(&queue_delay));
+    json.numbers("stall", &buckets::counts(&stall));
+    json.end_object();
+    let times = |of: fn(&CoreReport) -> u64| reports.iter().map(of).sum();
+    put_utilisation(&mut json, times(|report| report.busy_ns), times(|report| report.idle_ns));
+    put_usage(&mut json, core, &UsageReport::sum(reports.iter().map(|report| &report.usage)));
     json.begin_array("per_core");
     for report in reports {
         put_core(&mut json, report);
@@ -235,10 +303,12 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
     put_sums(json, "counters", std::iter::once(&report.counters));
     put_sums(json, "runtime", std::iter::once(&report.runtime));
     json.begin_object(Some("latency_ns"));
-    for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies) {
+    for (class, histogram) in OperationClass::ALL.into_iter().zip(&report.latencies.classes) {
         put_latency(json, class.name(), histogram);
     }
     json.end_object();
+    put_delays(json, &report.latencies.queue_delay, &report.latencies.stall);
+    put_utilisation(json, report.busy_ns, report.idle_ns);
     json.begin_array("shards");
     for (number, numbers) in &report.shards {
         json.begin_object(None);
@@ -250,6 +320,62 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
     }
     json.end_array();
     json.end_object();
+}
+
+/// A histogram of all cores together.
+fn sum_of(reports: &[CoreReport], of: impl Fn(&CoreReport) -> &Histogram<u64>) -> Histogram<u64> {
+    let mut sum = empty_histogram();
+    for report in reports {
+        // All have the same bounds, so this cannot fail; a report too few is no tragedy.
+        let _ = sum.add(of(report));
+    }
+    sum
+}
+
+/// How long requests waited to be dealt with, and turns of connections that held their core for long.
+fn put_delays(json: &mut JsonWriter, queue_delay: &Histogram<u64>, stall: &Histogram<u64>) {
+    put_latency(json, "queue_delay_ns", queue_delay);
+    put_latency(json, "stall_ns", stall);
+}
+
+fn put_utilisation(json: &mut JsonWriter, busy_ns: u64, idle_ns: u64) {
+    json.begin_object(Some("utilisation"));
+    json.number("busy_ns", busy_ns);
+    json.number("idle_ns", idle_ns);
+    json.end_object();
+}
+
+/// What each listener and each namespace was used for. The bounds of buckets are those of `latency_buckets`.
+fn put_usage<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, usage: &UsageReport) {
+    json.begin_object(Some("by_listener"));
+    for (listener, counts) in Listener::ALL.into_iter().zip(&usage.listeners) {
+        json.begin_object(Some(listener.name()));
+        json.number("requests", counts.requests());
+        json.number("errors", counts.errors);
+        json.begin_object(Some("latency_buckets"));
+        for (class, times) in OperationClass::ALL.into_iter().zip(&counts.times) {
+            json.numbers(class.name(), times.values());
+        }
+        json.end_object();
+        json.end_object();
+    }
+    json.end_object();
+    json.begin_array("by_namespace");
+    for counts in &usage.namespaces {
+        json.begin_object(None);
+        match counts.id {
+            Some(id) => json.string("name", &core.namespace_name(id)),
+            None => json.string("name", "other"),
+        }
+        json.number("reads", counts.reads.sum());
+        json.number("writes", counts.writes.sum());
+        json.number("scans", counts.scans);
+        json.number("errors", counts.errors);
+        json.numbers("read_ns_buckets", counts.reads.values());
+        json.numbers("write_ns_buckets", counts.writes.values());
+        json.end_object();
+    }
+    json.end_array();
 }
 
 fn put_limits<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>) {

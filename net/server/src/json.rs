@@ -51,6 +51,18 @@ impl JsonWriter {
         self.quoted(value);
     }
 
+    /// A member that is a number from 0 to 1.
+    pub(crate) fn fraction(&mut self, name: &str, value: f64) {
+        self.lead(Some(name));
+        write!(self.text, "{value:.6}").expect("writing to a string never fails");
+    }
+
+    /// A member that is not known.
+    pub(crate) fn null(&mut self, name: &str) {
+        self.lead(Some(name));
+        self.text.push_str("null");
+    }
+
     fn lead(&mut self, name: Option<&str>) {
         if !matches!(self.text.as_bytes().last(), None | Some(b'{' | b'[' | b':')) {
             self.text.push(',');
@@ -96,10 +108,12 @@ mod tests {
         json.end_object();
         json.end_array();
         json.numbers("m", &[1, 2]);
+        json.fraction("f", 0.25);
+        json.null("z");
         json.end_object();
         assert_eq!(
             json.finish(),
-            "{\"a\\\"b\":\"c\\\\d\\u000a\",\"n\":7,\"list\":[{},{\"yes\":1}],\"m\":[1,2]}"
+            "{\"a\\\"b\":\"c\\\\d\\u000a\",\"n\":7,\"list\":[{},{\"yes\":1}],\"m\":[1,2],\"f\":0.250000,\"z\":null}"
         );
     }
 }

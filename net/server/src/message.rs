@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hdrhistogram::Histogram;
 use pinion_engine::{DataDir, Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
 use pinion_protocol::Header;
 use pinion_protocol::resp::RespVersion;
 
+use crate::counters::LatencyReport;
 use crate::namespaces::NamespaceTable;
+use crate::watch::{ClientsReport, Elsewhere, HotReport, SlowReport, UsageReport};
 
 /// The environment that a server runs in: one whose cores exchange [`CoreMessage`]s.
 pub trait ServerEnv: NodeEnv<Message = CoreMessage<<Self as NodeEnv>::Handoff>> {}
@@ -47,15 +48,15 @@ pub(crate) enum Message<H> {
     /// A request for a shard of the receiver.
     Request(Forwarded),
     /// The answer to a [`Message::Request`].
-    Answer { token: Token, frame: Vec<u8> },
+    Answer { token: Token, frame: Vec<u8>, seen: Option<Box<Elsewhere>> },
     /// The catalogue as it stands on disk now.
     Namespaces { table: Arc<NamespaceTable> },
     /// To core 0: the receiver of [`Message::Namespaces`] obeys the catalogue of this sequence.
     NamespacesSeen { sequence: u64 },
-    /// Tell what you counted.
-    ReportWanted { core: u16, token: Token },
+    /// Tell what you have seen.
+    ReportWanted { core: u16, token: Token, about: About },
     /// The answer to [`Message::ReportWanted`].
-    Report { token: Token, report: Box<CoreReport> },
+    Report { token: Token, report: Report },
     /// No request of this core's connections is under way any more.
     Drained,
     /// To itself: stopping is finished.
@@ -118,6 +119,27 @@ pub(crate) enum ForwardedKind {
     Command(RespVersion),
 }
 
+/// What a core is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// What it has counted.
+    Counts,
+    SlowOperations,
+    /// That it is to forget its slow operations.
+    ForgottenSlow,
+    HotKeys,
+    Clients,
+}
+
+/// What a core tells.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Counts(Box<CoreReport>),
+    Slow(SlowReport),
+    Hot(HotReport),
+    Clients(ClientsReport),
+}
+
 /// What one core has counted.
 #[derive(Debug)]
 pub(crate) struct CoreReport {
@@ -130,7 +152,11 @@ pub(crate) struct CoreReport {
     pub(crate) counters: Vec<(&'static str, u64)>,
     /// What the world has counted for the core.
     pub(crate) runtime: Vec<(&'static str, u64)>,
-    pub(crate) latencies: Vec<Histogram<u64>>,
+    pub(crate) latencies: LatencyReport,
+    pub(crate) usage: UsageReport,
+    /// Time since the core's start that its thread ran, and that it did not, in nanoseconds.
+    pub(crate) busy_ns: u64,
+    pub(crate) idle_ns: u64,
     /// Shard number, and the engine's numbers by name.
     pub(crate) shards: Vec<(u16, Vec<(&'static str, u64)>)>,
     /// Shard number, and a table that compaction leaves alone.

@@ -98,6 +98,8 @@ pub(crate) fn gather<'k, E: ServerEnv>(
         let Some(key) = core.checked_key(&ticket, namespace, user) else { return };
         match core.place(key.partition) {
             Place::Here(shard) => {
+                core.access(&key);
+                core.trail(&ticket, &key);
                 if shard.get_now(&key, |record| gathering.found(index, record)).is_ok() {
                     add(&core.counters.gets_in_memory, 1);
                 } else {
@@ -227,7 +229,10 @@ impl<E: ServerEnv> Gathering<E> {
         loop {
             let Some((index, shard, key)) = self.to_read.borrow_mut().pop() else { return };
             add(&self.core.counters.gets_from_disk, 1);
-            match shard.get(&key.borrow()).await {
+            let read = shard.get(&key.borrow()).await;
+            self.core.tick();
+            self.core.trail(&self.ticket, &key.borrow());
+            match read {
                 Ok(found) => self.found(index, found.as_ref().map(|found| found.view())),
                 Err(error) => self.fail(Refusal::engine(&error)),
             }

@@ -258,6 +258,7 @@ impl<E: ServerEnv> Core<E> {
             shard.set_live_namespaces(table.ids().clone());
         }
         self.resp.obey(&self.config.resp, &table);
+        self.watch.usage.keep_live(|id| table.default_ttl_ms(id).is_some());
         *self.namespaces.borrow_mut() = table;
     }
 }

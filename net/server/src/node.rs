@@ -282,7 +282,10 @@ async fn serve<E: ServerEnv>(
                 opening::start(&core, socket, Some((connection.received, connection.passed)));
             }
             Message::Request(request) => core.on_forwarded(request),
-            Message::Answer { token, frame } => core.on_answer(token, frame),
+            Message::Answer { token, frame, seen } => {
+                core.tick();
+                core.on_answer(token, frame, seen);
+            }
             Message::Namespaces { table } => {
                 let sequence = table.sequence;
                 core.obey(table);
@@ -293,11 +296,11 @@ async fn serve<E: ServerEnv>(
                     catalogue.seen(sequence);
                 }
             }
-            Message::ReportWanted { core: asker, token } => {
-                let report = Box::new(core.report());
+            Message::ReportWanted { core: asker, token, about } => {
+                let report = core.report(about);
                 core.post(asker, Message::Report { token, report });
             }
-            Message::Report { token, report } => core.on_report(token, *report),
+            Message::Report { token, report } => core.on_report(token, report),
             Message::Drained => core.drained_cores.set(core.drained_cores.get() + 1),
             Message::Finished => break,
             Message::Start { .. } => {}

@@ -23,7 +23,7 @@ use std::time::Duration;
 use pinion_env::{Socket, TaskClass};
 use pinion_protocol::{Header, Opcode, PREFACE_BYTES, Preface, ProtocolError, Request};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Speaks};
 use crate::core::{Core, Phase};
 use crate::counters::add;
 use crate::hello;
@@ -49,7 +49,8 @@ pub(crate) fn start<E: ServerEnv>(core: &Rc<Core<E>>, socket: E::Socket, handed:
         add(&core.counters.connections_refused, 1);
         return;
     }
-    let connection = core.connections.insert();
+    let (first, step) = (u64::from(core.index) + 1, u64::from(core.layout.cores));
+    let connection = core.connections.insert((first, step), core.tick());
     core.share_out();
     let until = core.env.now().after(Duration::from_millis(u64::from(core.limits().hello_ms_max)));
     connection.expect_hello(until);
@@ -95,6 +96,8 @@ pub(crate) struct Opening {
     pub(crate) header: Header,
     wanted_core: u16,
     pub(crate) features: u64,
+    /// What the client calls itself.
+    name: String,
     /// Bytes of preface and HELLO.
     bytes: usize,
 }
@@ -153,6 +156,7 @@ fn read_opening(received: &[u8]) -> Result<Option<Opening>, (ProtocolError, u64)
             header,
             wanted_core: hello.wanted_core.unwrap_or(ANY_CORE),
             features: hello.features,
+            name: hello.client_name.to_owned(),
             bytes: PREFACE_BYTES + header.frame_bytes as usize,
         })),
         Ok(_) => fail(ProtocolError::BadHeader("a connection opens with HELLO")),
@@ -240,6 +244,7 @@ async fn open<E: ServerEnv>(
         return refusing(socket, &Refusal::protocol(&error));
     }
     *connection.out.borrow_mut() = answer;
+    connection.introduce(Speaks::Native, socket.peer(), opening.name);
     Some(Session::streaming(core, connection, socket, &received[opening.bytes..]))
 }
 
@@ -268,6 +273,7 @@ fn open_resp<E: ServerEnv>(
         return refusing(socket, "ERR max number of clients reached");
     }
     add(&core.counters.connections_resp, 1);
+    connection.introduce(Speaks::Resp2, socket.peer(), String::new());
     Some(Session::of_commands(core, connection, socket, &received))
 }
 

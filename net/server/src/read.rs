@@ -17,12 +17,18 @@ use crate::refusal::{MAP_EPOCH, Refusal, version_of};
 
 /// Answers a GET.
 pub(crate) fn get<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
+    core.access(key);
     look_up(core, ticket, shard, key, answer_get);
 }
 
 /// Answers a STAT.
 pub(crate) fn stat<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, shard: &CoreShard<E>, key: &Key<'_>) {
-    look_up(core, ticket, shard, key, answer_stat);
+    let accesses = core.accesses(key);
+    look_up(core, ticket, shard, key, move |core, ticket, record| {
+        let stat = record.as_ref().map(stat_of);
+        let stamp_seen = core.stamp_seen.get().0;
+        core.answer_with(ticket, &Response::Stat(StatReply { stat, accesses, stamp_seen }));
+    });
 }
 
 /// Answers a GET that memory cannot answer.
@@ -32,6 +38,7 @@ pub(crate) fn get_from_tables<E: ServerEnv>(
     shard: &CoreShard<E>,
     key: &Key<'_>,
 ) {
+    core.access(key);
     look_up_in_tables(core, ticket, shard, key, answer_get);
 }
 
@@ -43,6 +50,7 @@ pub(crate) fn look_up<E: ServerEnv>(
     key: &Key<'_>,
     answer: impl FnOnce(&Core<E>, &Ticket, Option<RecordView<'_>>) + Copy + 'static,
 ) {
+    core.trail(ticket, key);
     if shard.get_now(key, |record| answer(core, ticket, record)).is_ok() {
         add(&core.counters.gets_in_memory, 1);
         return;
@@ -58,7 +66,7 @@ fn look_up_in_tables<E: ServerEnv>(
     key: &Key<'_>,
     answer: impl FnOnce(&Core<E>, &Ticket, Option<RecordView<'_>>) + 'static,
 ) {
-    if core.refuse_late(ticket, core.env.now()) {
+    if core.refuse_late(ticket, core.tick()) {
         return;
     }
     let Some(place) = core.begin_read(ticket) else { return };
@@ -67,6 +75,8 @@ fn look_up_in_tables<E: ServerEnv>(
     core.env.clone().spawn(TaskClass::Foreground, async move {
         let result: Result<_> = shard.get(&key.borrow()).await;
         drop(place);
+        core.tick();
+        core.trail(&ticket, &key.borrow());
         match result {
             // Others have come meanwhile.
             Ok(_) if core.refuse_full(&ticket) => {}
@@ -98,12 +108,6 @@ pub(crate) fn put_answer<E: ServerEnv>(
     encode_value_head(&stat_of(&record), stamp_seen, request_id, MAP_EPOCH, out)
         .expect("a stored value is far shorter than the longest frame");
     out.extend_from_slice(record.value);
-}
-
-fn answer_stat<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, record: Option<RecordView<'_>>) {
-    let stat = record.as_ref().map(stat_of);
-    let stamp_seen = core.stamp_seen.get().0;
-    core.answer_with(ticket, &Response::Stat(StatReply { stat, stamp_seen }));
 }
 
 fn stat_of(record: &RecordView<'_>) -> Stat {

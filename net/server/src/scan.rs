@@ -200,7 +200,10 @@ async fn read_page<E: ServerEnv>(
             _ => None,
         },
     };
-    let ended = match shard.scan(&range, &mut sink).await {
+    let scanned = shard.scan(&range, &mut sink).await;
+    core.tick();
+    core.trail_scan(ticket, page.shard, &range.start);
+    let ended = match scanned {
         Ok(ended) => ended,
         Err(error) => return core.refuse(ticket, &Refusal::engine(&error)),
     };

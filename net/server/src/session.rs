@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 
 use pinion_env::{Monotonic, Socket};
 use pinion_protocol::resp::reply;
-use pinion_protocol::{Frame, Frames, Opcode};
+use pinion_protocol::{Extension, Frame, Frames, Opcode, ProtocolError};
 
 use crate::connection::Connection;
 use crate::coordinator::{self, Arrival};
@@ -34,6 +34,7 @@ use crate::group::{Get, Group, Moment};
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
 use crate::resp::{Intake, Taken};
+use crate::watch::Listener;
 
 /// A connection after HELLO.
 pub(crate) struct Session<E: ServerEnv> {
@@ -110,7 +111,7 @@ impl<E: ServerEnv> Session<E> {
         socket: E::Socket,
         received: &[u8],
     ) -> Self {
-        let intake = Intake::new(core, connection, socket.peer());
+        let intake = Intake::new(core, connection);
         let mut session = Self::streaming(core, connection, socket, received);
         session.resp = Some(Box::new(intake));
         session
@@ -165,7 +166,7 @@ impl<E: ServerEnv> Session<E> {
                 return Poll::Ready(());
             }
             while !self.sending && !self.connection.out.borrow().is_empty() {
-                self.start_send();
+                self.start_send(turn.now);
                 if !self.poll_sent(context) {
                     return Poll::Ready(());
                 }
@@ -201,7 +202,7 @@ impl<E: ServerEnv> Session<E> {
             // A command that waits may have been gathered from chunks that are gone.
             if !self.stash.is_empty() || self.waits() {
                 let mut stash = std::mem::take(&mut self.stash);
-                turn.now.get_or_insert_with(|| self.core.env.now());
+                turn.now.get_or_insert_with(|| self.core.tick());
                 let used = self.consume(&stash, self.stash_received, turn);
                 stash.drain(..used);
                 self.stash = stash;
@@ -217,7 +218,8 @@ impl<E: ServerEnv> Session<E> {
                     add(&self.core.counters.received_chunks, 1);
                     add(&self.core.counters.received_bytes, chunk.len() as u64);
                     let begins = turn.now.is_none();
-                    let received = *turn.now.get_or_insert_with(|| self.core.env.now());
+                    let received = *turn.now.get_or_insert_with(|| self.core.tick());
+                    self.connection.heard.set(received);
                     if begins && self.look_ahead_alone(&chunk) {
                         self.stash(&chunk, received);
                         context.waker().wake_by_ref();
@@ -262,9 +264,22 @@ impl<E: ServerEnv> Session<E> {
     /// Hands the frames in `bytes` to the coordinator until too much is outstanding or the turn is
     /// over. Returns how many bytes were used.
     fn consume(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
-        if self.resp.is_some() {
-            return self.consume_commands(bytes, received, turn);
+        let before = turn.requests_left;
+        let used = match self.resp.is_some() {
+            true => self.consume_commands(bytes, received, turn),
+            false => self.consume_frames(bytes, received, turn),
+        };
+        let taken = before - turn.requests_left;
+        if taken > 0 {
+            let now = turn.now.unwrap_or(received);
+            let delay_ns = now.nanos().saturating_sub(received.nanos());
+            self.core.latencies.queued(delay_ns, u64::from(taken));
         }
+        used
+    }
+
+    /// As [`Session::consume`] for frames.
+    fn consume_frames(&mut self, bytes: &[u8], received: Monotonic, turn: &mut Turn) -> usize {
         let mut rest = bytes;
         while self.takes_requests(turn) {
             if self.consume_group(&mut rest, received, turn) {
@@ -408,12 +423,20 @@ impl<E: ServerEnv> Session<E> {
             && self.connection.out.borrow().is_empty()
     }
 
-    fn start_send(&mut self) {
+    /// Sends what waits. `began`: when the turn took requests, if it did.
+    fn start_send(&mut self, began: Option<Monotonic>) {
         let out = self.connection.out.take();
-        let now = self.core.env.now();
-        self.connection.take_finished(|class, received, count| {
-            self.core.latencies.record(class, now.since(received), u64::from(count));
+        let now = self.core.tick();
+        let listener = if self.resp.is_some() { Listener::Resp } else { Listener::Native };
+        let core = &self.core;
+        self.connection.take_finished(|run| {
+            let took_ns = now.nanos().saturating_sub(run.received.nanos());
+            core.latencies.record(run.class, took_ns, u64::from(run.count));
+            core.watch.usage.finished(listener, run, took_ns, |id| core.is_live(id));
         });
+        if let Some(began) = began {
+            core.latencies.turn(now.nanos().saturating_sub(began.nanos()));
+        }
         add(&self.core.counters.sends, 1);
         self.sending = true;
         self.connection.sending_bytes.set(out.len());
@@ -454,9 +477,23 @@ fn arrive<E: ServerEnv>(
     turn.requests_left -= 1;
     add(&core.counters.frames, 1);
     connection.requests.set(connection.requests.get() + 1);
-    let Frame { header, body } = *frame;
-    let Moment { received, now } = moment;
-    let deadline = core.deadline(received, header.deadline_us);
-    let ticket = Ticket::new(ReplyTo::Connection(connection.id), &header, received, deadline);
-    coordinator::arrive(core, &Arrival { ticket, header, body, now, get });
+    let Frame { header, extension, body } = *frame;
+    let deadline = core.deadline(moment.received, header.deadline_us);
+    let ticket = Ticket::new(ReplyTo::Connection(connection.id), (&header, body), moment, deadline);
+    if header.is_extended()
+        && let Err(error) = keep_trace(connection, header.request_id, extension)
+    {
+        core.begin();
+        return core.refuse(&ticket, &Refusal::protocol(&error));
+    }
+    coordinator::arrive(core, &Arrival { ticket, header, body, now: moment.now, get });
+}
+
+/// Remembers the trace that a request's header names, if it does.
+#[cold]
+fn keep_trace(connection: &Connection, request_id: u64, extension: &[u8]) -> Result<(), ProtocolError> {
+    if let Some(trace) = Extension::read(extension)?.trace {
+        connection.keep_trace(request_id, trace);
+    }
+    Ok(())
 }

@@ -40,7 +40,34 @@ pub(crate) enum WriteWaiter<E: ServerEnv> {
     Told(Teller),
 }
 
+impl<E: ServerEnv> WriteWaiter<E> {
+    /// Whose write it is.
+    #[inline]
+    fn about(&self) -> Option<(&Core<E>, &Ticket)> {
+        match self {
+            Self::Single { core, ticket } => Some((core, ticket)),
+            Self::Part(part) => Some(part.about()),
+            Self::Resp(write) => Some(write.about()),
+            Self::Count(part) => Some(part.about()),
+            Self::Told(_) => None,
+        }
+    }
+}
+
 impl<E: ServerEnv> Waiter for WriteWaiter<E> {
+    fn first_of_many(&self) {
+        if let Some((core, _)) = self.about() {
+            core.tick();
+        }
+    }
+
+    #[inline]
+    fn published(&self, key: &Key<'_>) {
+        if let Some((core, ticket)) = self.about() {
+            core.trail(ticket, key);
+        }
+    }
+
     fn decided(&mut self, present: Option<&RecordView<'_>>) {
         if let Self::Resp(write) = self {
             write.decided(present);
@@ -48,6 +75,10 @@ impl<E: ServerEnv> Waiter for WriteWaiter<E> {
     }
 
     fn complete(self, result: Result<Written>) {
+        // What changes nothing does not come with others.
+        if !matches!(&result, Ok(Written { effect: Effect::Applied, .. })) {
+            self.first_of_many();
+        }
         match self {
             Self::Single { core, ticket } => match ticket.dialect {
                 Dialect::Native => answer(&core, &ticket, result),
@@ -156,6 +187,8 @@ fn start<E: ServerEnv>(
     write: &pinion_protocol::Write<'_>,
     created: Lifetime,
 ) {
+    core.access(key);
+    core.trail(&ticket, key);
     let options = WriteOptions { created, ..write_options(&ticket, write.durability, write.stamp) };
     shard.write(key, operation, options, WriteWaiter::Single { core: Rc::clone(core), ticket });
 }

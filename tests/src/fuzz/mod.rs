@@ -1,6 +1,6 @@
 //! Fuzzing without coverage: broad generators, exact oracles, and many trials.
 //!
-//! [`frames`] and [`commands`] throw bytes at everything that reads from a socket, [`storage`] at
+//! [`frames`], [`commands`] and [`http`] throw bytes at everything that reads from a socket, [`storage`] at
 //! everything that reads from a disk. Inputs are made three ways:
 //! valid messages, mutations of them that keep most of their structure ([`mutate`]), and garbage.
 //! What feedback by coverage would find is reached by construction instead: lengths at and beside
@@ -13,10 +13,12 @@
 pub mod commands;
 pub mod corpus;
 pub mod frames;
+pub mod http;
 pub mod mutate;
 pub mod storage;
 
 pub use commands::FUZZ_COMMANDS;
 pub use frames::FUZZ_FRAMES;
+pub use http::FUZZ_HTTP;
 pub use storage::files::FUZZ_FILES;
 pub use storage::flips::BIT_FLIPS;

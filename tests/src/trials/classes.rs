@@ -26,6 +26,7 @@ pub const CLASSES: &[Class] = &[
     // Bytes from outside, and from a disk.
     fuzz::FUZZ_FRAMES,
     fuzz::FUZZ_COMMANDS,
+    fuzz::FUZZ_HTTP,
     fuzz::BIT_FLIPS,
     fuzz::FUZZ_FILES,
     // What a request costs.

@@ -31,6 +31,42 @@ fn no_command_breaks_its_reader() {
 }
 
 #[test]
+fn no_request_breaks_the_gateway() {
+    let counts = Class::submit("fuzz-http");
+    let share = |name: &str| counts.get(name) * 1000 / counts.get("requests");
+    // What means something is told from what does not, and both are met.
+    assert!(
+        share("accepted") > 150 && share("no requests to hyper") < 400 && share("traces taken") > 2,
+        "{counts}"
+    );
+    for code in [
+        "bad_host",
+        "unknown_host",
+        "no_such_address",
+        "bad_method",
+        "bad_encoding",
+        "bad_key",
+        "bad_parameter",
+        "unknown_parameter",
+        "bad_namespace",
+        "bad_cursor",
+        "bad_condition",
+        "bad_json",
+        "bad_batch",
+        "bad_type",
+        "body_broken",
+        "too_large",
+        "no_such_key",
+        "no_such_namespace",
+        "condition_failed",
+    ] {
+        assert!(counts.get(code) > 5, "{code}: {counts}");
+    }
+    assert!(counts.get("results of batches") > 1_000 && counts.get("records of pages") > 1_000, "{counts}");
+    assert!(counts.get("round trips") > 200 && counts.get("kept inputs replayed") > 10, "{counts}");
+}
+
+#[test]
 fn no_damage_of_one_place_makes_an_answer_wrong() {
     let counts = Class::submit("bit-flips");
     for name in ["flips of the sweep", "flips anywhere", "misdirected blocks", "stale blocks"] {

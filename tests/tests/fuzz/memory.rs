@@ -5,14 +5,26 @@
 use pinion_protocol::{Frames, GATHERED_BYTES_KEPT_MAX, Request, Response};
 use pinion_tests::fuzz::corpus;
 use pinion_tests::fuzz::frames::{Chunks, Streams};
+use pinion_tests::fuzz::http;
+use pinion_tests::fuzz::mutate::mutate;
 use pinion_tests::fuzz::storage::files;
 use pinion_tests::fuzz::storage::image::{Image, images};
+use pinion_tests::process::Rig;
 use pinion_tests::trials::Counts;
 use pinion_tests::world::Random;
 
 const STREAMS: u64 = 30_000;
 
 const FILE_INPUTS: u64 = 400;
+
+const REQUESTS: u64 = 4_000;
+
+/// A request may cost this many times its bytes: itself while it is gathered, what is parsed of it, what the
+/// client sends of that, and the answer.
+const TIMES_ASKED_MAX: u64 = 6;
+
+/// What the smallest request may cost: a page that ends with the largest value, as it is received and as text.
+const ANSWER_BYTES: u64 = 3 << 20;
 
 /// The buffer holds at most twice what came; while it grows, the smaller one before it is there too.
 const TIMES_RECEIVED_MAX: u64 = 3;
@@ -61,6 +73,47 @@ fn read(streams: &Streams, chunks: &Chunks) {
             }
         }
     }
+}
+
+#[test]
+fn requests_over_http_explain_what_answering_them_takes() {
+    let rig = Rig::with_shards(1);
+    let server = rig.start();
+    let gate = http::Gate::open(server.address());
+    let mut random = Random::new(23);
+    let (mut peak, mut asked, mut text) = (0, 0, Vec::new());
+    for number in 0..REQUESTS {
+        text.clear();
+        match number {
+            // Trees where a time or a text should be, which a careless parser would build.
+            0 => tree("PUT /kv/k", "{\"value\":\"v\",\"ttl\":[", &mut text),
+            1 => tree("POST /kv:batch", "{\"items\":[{\"op\":\"get\",\"key\":[", &mut text),
+            2 => tree("POST /kv:batch", "{\"items\":[{\"op\":\"get\",\"x\":[", &mut text),
+            3 => tree("POST /kv:batch", "[", &mut text),
+            _ => {
+                http::draw(&mut random, &mut text);
+                if random.one_in(2) {
+                    mutate(&mut random, &mut text, 0, http::BROAD);
+                }
+            }
+        }
+        let Some(request) = http::read(&text, &mut random) else { continue };
+        let cost = allocation_counter::measure(|| drop(gate.answer(request))).bytes_max;
+        let bound = TIMES_ASKED_MAX * text.len() as u64 + ANSWER_BYTES;
+        assert!(cost <= bound, "{cost} for {} bytes: {}", text.len(), corpus::to_hex(&text));
+        peak = peak.max(cost);
+        asked += text.len();
+    }
+    drop(gate);
+    server.stop();
+    println!("{REQUESTS} requests, {asked} bytes, at most {peak} bytes held by one");
+}
+
+/// A request whose body goes on with a long list.
+fn tree(line: &str, begin: &str, out: &mut Vec<u8>) {
+    let head = "HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\r\n";
+    out.extend_from_slice(format!("{line} {head}{begin}").as_bytes());
+    out.extend_from_slice(&b"1,".repeat(300_000));
 }
 
 #[test]

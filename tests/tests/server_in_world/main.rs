@@ -8,6 +8,7 @@ mod namespaces;
 mod pressure;
 mod resp;
 mod stopping;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;

@@ -9,6 +9,7 @@ use pinion_gateway::{Config, Gateway, LISTEN_DEFAULT};
 
 use super::ServerOptions;
 use super::failure::{Failure, Result};
+use crate::logs::{self, LogFormat, REPEATS_DEFAULT};
 use crate::serve;
 
 #[derive(Debug, clap::Args)]
@@ -25,10 +26,17 @@ pub(super) struct Arguments {
     /// Listen on an address that others can reach: there is no authentication and no encryption
     #[arg(long, env = "PINION_INSECURE")]
     insecure: bool,
+    /// What a line of the logs on standard error looks like
+    #[arg(long, env = "PINION_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Lines that one place in the code may log in ten seconds; more are counted and left out; 0 = all are
+    /// written
+    #[arg(long, env = "PINION_LOG_REPEATS", value_name = "N", default_value_t = REPEATS_DEFAULT)]
+    log_repeats: u32,
 }
 
 pub(super) fn run(server: &ServerOptions, arguments: Arguments) -> Result<()> {
-    serve::log_to_stderr();
+    let _logs = logs::to_stderr(arguments.log_format, arguments.log_repeats).map_err(Failure::System)?;
     let listen = serve::address(&arguments.http).map_err(Failure::Usage)?;
     let mut config = Config::new(listen, server.connect.clone());
     if !arguments.seeds.is_empty() {

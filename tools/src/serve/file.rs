@@ -16,6 +16,7 @@ use serde::de::{Deserializer, Error as _, Visitor};
 
 use super::cores::Cores;
 use super::settings::Acknowledged;
+use crate::logs::LogFormat;
 use crate::size::ByteSize;
 
 /// Largest configuration file in bytes.
@@ -38,6 +39,9 @@ pub(crate) struct FileSettings {
     pub(crate) resp_namespace: Option<String>,
     pub(crate) resp_durability: Option<Acknowledged>,
     pub(crate) resp_sweeping: Option<bool>,
+    pub(crate) slow_us: Option<u32>,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) log_repeats: Option<u32>,
     pub(crate) engine: EngineSettings,
     pub(crate) limits: LimitSettings,
 }

@@ -13,25 +13,20 @@ mod settings;
 mod signals;
 mod startup;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pinion_gateway::Gateway;
 use pinion_runtime::{Runtime, RuntimeConfig, SocketHandoff};
 use pinion_server::{CoreMessage, Error, ServerConfig, serve_core};
-use tracing_subscriber::EnvFilter;
 
 use crate::checks::{self, Level};
+use crate::logs;
 
 pub(crate) use self::memory::allowed_bytes;
 pub(crate) use self::settings::{ServeArgs, Settings, address};
 pub(crate) use self::signals::wait_for_stop;
 use self::startup::Banner;
-
-/// The environment variable that chooses what is logged: `warn`, `pinion_server=debug`, ...
-const LOG_VARIABLE: &str = "PINION_LOG";
-const LOG_DEFAULT: &str = "info";
 
 /// Exit codes for settings that make no sense, and for everything else that fails.
 const EXIT_SETTINGS: u8 = 2;
@@ -39,12 +34,15 @@ const EXIT_FAILED: u8 = 3;
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
-    log_to_stderr();
     let settings =
         match Settings::gather(args).and_then(|settings| settings.check_listen().map(|()| settings)) {
             Ok(settings) => settings,
             Err(text) => return fail(&text, EXIT_SETTINGS),
         };
+    let _logs = match logs::to_stderr(settings.log_format, settings.log_repeats) {
+        Ok(logs) => logs,
+        Err(text) => return fail(&text, EXIT_FAILED),
+    };
     match start(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => fail(&text, EXIT_FAILED),
@@ -54,15 +52,6 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 fn fail(text: &str, code: u8) -> ExitCode {
     eprintln!("error: {text}");
     ExitCode::from(code)
-}
-
-pub(crate) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 fn start(settings: &Settings) -> Result<(), String> {

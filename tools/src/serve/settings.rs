@@ -8,11 +8,12 @@ use std::path::PathBuf;
 
 use pinion_engine::{DEFAULT_NAMESPACE, Durability, Meta, Options, PARTITIONS_MIN};
 use pinion_gateway::Config as GatewayConfig;
-use pinion_server::{EngineSizes, Limits, RespConfig, ServerConfig};
+use pinion_server::{EngineSizes, Limits, RespConfig, SLOW_US_DEFAULT, ServerConfig};
 
 use super::cores::Cores;
 use super::file::{Amount, EngineSettings, FileSettings};
 use super::memory;
+use crate::logs::{LogFormat, REPEATS_DEFAULT};
 use crate::size::ByteSize;
 
 /// Where data lives unless told otherwise.
@@ -77,6 +78,17 @@ pub(crate) struct ServeArgs {
         default_missing_value = "true"
     )]
     pub(crate) resp_sweeping: Option<bool>,
+    /// Requests that take at least so many microseconds are remembered and logged as slow; 0 = none
+    /// [default: 10000]
+    #[arg(long, env = "PINION_SLOW_US", value_name = "US")]
+    pub(crate) slow_us: Option<u32>,
+    /// What a line of the logs on standard error looks like [default: text]
+    #[arg(long, env = "PINION_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Lines that one place in the code may log in ten seconds; more are counted and left out; 0 = all are
+    /// written [default: 50]
+    #[arg(long, env = "PINION_LOG_REPEATS", value_name = "N")]
+    pub(crate) log_repeats: Option<u32>,
     /// Configuration file (TOML)
     #[arg(long, env = "PINION_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -122,6 +134,9 @@ pub(crate) struct Settings {
     engine: EngineSettings,
     pub(crate) limits: Limits,
     resp: RespConfig,
+    slow_us: u32,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_repeats: u32,
 }
 
 impl Settings {
@@ -164,6 +179,9 @@ impl Settings {
             engine: file.engine,
             limits,
             resp: RespConfig { namespace, durability, sweeping },
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            log_repeats: args.log_repeats.or(file.log_repeats).unwrap_or(REPEATS_DEFAULT),
+            slow_us: args.slow_us.or(file.slow_us).unwrap_or(SLOW_US_DEFAULT),
         })
     }
 
@@ -236,6 +254,7 @@ impl Settings {
         config.partitions = self.partitions;
         config.limits = self.limits;
         config.resp = self.resp.clone();
+        config.slow_us = self.slow_us;
         config
     }
 }
@@ -315,8 +334,11 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\n")
-            .unwrap();
+        std::fs::write(
+            file.path(),
+            "memory = \"1GiB\"\npartitions = 64\nvalue_bytes_max = \"2MiB\"\nlog_format = \"json\"\n",
+        )
+        .unwrap();
         let args = ServeArgs {
             config: Some(file.path().to_owned()),
             memory: Some(ByteSize(128 << 20)),
@@ -324,10 +346,12 @@ mod tests {
         };
         let settings = Settings::gather(args).unwrap();
         assert_eq!((settings.memory, settings.partitions), (ByteSize(128 << 20), 64));
+        assert_eq!((settings.log_format, settings.log_repeats), (LogFormat::Json, REPEATS_DEFAULT));
         assert_eq!(settings.options(1).unwrap().value_bytes_max, 2 << 20);
-        let resp = settings.server_config(1, settings.options(1).unwrap()).resp;
-        assert_eq!(resp, RespConfig::default());
-        std::fs::write(file.path(), "resp_namespace = \"n\"\nresp_durability = \"buffered\"\n").unwrap();
+        let config = settings.server_config(1, settings.options(1).unwrap());
+        assert_eq!((config.resp, config.slow_us), (RespConfig::default(), SLOW_US_DEFAULT));
+        let text = "resp_namespace = \"n\"\nresp_durability = \"buffered\"\nslow_us = 7\n";
+        std::fs::write(file.path(), text).unwrap();
         let args = ServeArgs {
             config: Some(file.path().to_owned()),
             memory: Some(ByteSize(128 << 20)),
@@ -335,9 +359,11 @@ mod tests {
             resp_namespace: Some("other".into()),
             ..ServeArgs::default()
         };
-        let resp = Settings::gather(args).unwrap().resp;
+        let settings = Settings::gather(args).unwrap();
+        let config = settings.server_config(1, settings.options(1).unwrap());
+        let (resp, slow_us) = (config.resp, config.slow_us);
         let (namespace, durability) = ("other".to_owned(), Durability::Buffered);
-        assert_eq!(resp, RespConfig { namespace, durability, sweeping: true });
+        assert_eq!((resp, slow_us), (RespConfig { namespace, durability, sweeping: true }, 7));
         let missing = ServeArgs { config: Some("/nonexistent.toml".into()), ..ServeArgs::default() };
         assert!(Settings::gather(missing).unwrap_err().contains("/nonexistent.toml"));
     }

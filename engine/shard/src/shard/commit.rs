@@ -98,6 +98,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         loop {
             let (mut published, mut looked_ahead) = (0, 0);
             while let Some((durability, write)) = self.next_durable() {
+                if published == 0 {
+                    write.waiter.first_of_many();
+                }
                 if looked_ahead <= published {
                     looked_ahead = published + self.look_ahead_to_publish(durability);
                 }
@@ -196,6 +199,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 user: position.user,
                 hash: staged.hash,
             };
+            if index == 0 {
+                write.waiter.published(&key);
+            }
             if published == Published::Superseded {
                 let present = table.get(&key).map_or(write.stamp, |record| record.stamp);
                 if present > write.stamp {

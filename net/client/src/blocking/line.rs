@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::builder::Shared;
 use crate::core::connection::Connection;
-use crate::core::operation::{Operation, Reply};
+use crate::core::operation::{Reply, Try};
 use crate::core::retry;
 use crate::error::{Error, Outcome, Result};
 
@@ -80,16 +80,17 @@ impl Line {
     }
 
     /// Sends a request. Each ticket must be waited for.
-    pub(super) fn send(&self, operation: Operation, deadline: Instant) -> Result<Ticket> {
+    pub(super) fn send(&self, attempt: impl Into<Try>, deadline: Instant) -> Result<Ticket> {
+        let attempt = attempt.into();
         let mut state = self.lock();
         if state.open.is_none() {
             self.connect(&mut state, deadline)?;
         }
-        let outcome_if_lost = operation.outcome_if_lost();
+        let outcome_if_lost = attempt.operation.outcome_if_lost();
         let id = state.next_id;
         state.next_id += 1;
         if let Some(open) = &mut state.open {
-            open.connection.submit(Instant::now(), id, operation, deadline);
+            open.connection.submit(Instant::now(), id, attempt, deadline);
         }
         self.settle(&mut state, Instant::now());
         drop(self.flush(state));

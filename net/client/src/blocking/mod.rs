@@ -29,11 +29,11 @@ use crate::batch::{BatchResults, WriteBatch};
 use crate::builder::{Builder, Config, NamespaceCell, Shared};
 use crate::core::call::{Call, Step};
 use crate::core::fanout::{BatchParts, ManyReads, ReadPart};
-use crate::core::operation::{Operation, Reply, Route, Update, Write};
+use crate::core::operation::{Operation, Reply, Route, Try, Update, Write};
 use crate::error::{Error, Outcome, Result};
 use crate::record::{Entry, Namespace, PutOptions, Stat, Ttl, Written, millis};
 use crate::scan::ScanRange;
-use crate::{Condition, Durability, ErrorCode, Version};
+use crate::{Condition, Durability, ErrorCode, Section, TraceParent, Version};
 
 /// A connection to a server that blocks the calling thread. Cheap to clone and free to share
 /// between threads; all share one pipelined connection per core of the server.
@@ -41,6 +41,7 @@ use crate::{Condition, Durability, ErrorCode, Version};
 pub struct Client {
     inner: Arc<Inner>,
     namespace: Arc<NamespaceCell>,
+    trace: Option<TraceParent>,
 }
 
 #[derive(Debug)]
@@ -73,12 +74,18 @@ impl Client {
         let home = usize::from(shared.session().home);
         let mut lines = vec![None; home];
         lines.push(Some(first));
-        Ok(Self { inner: Arc::new(Inner { shared, lines: RwLock::new(lines) }), namespace })
+        Ok(Self { inner: Arc::new(Inner { shared, lines: RwLock::new(lines) }), namespace, trace: None })
     }
 
     /// The same client for the keys of another namespace; shares its connections.
     pub fn with_namespace(&self, name: impl Into<String>) -> Self {
-        Self { inner: Arc::clone(&self.inner), namespace: NamespaceCell::new(name.into()) }
+        Self { namespace: NamespaceCell::new(name.into()), ..self.clone() }
+    }
+
+    /// The same client, whose calls belong to a trace: the server's log of slow operations names it. Shares
+    /// its connections.
+    pub fn with_trace(&self, trace: TraceParent) -> Self {
+        Self { trace: Some(trace), ..self.clone() }
     }
 
     /// The value of a key; `None` if there is none.
@@ -265,7 +272,15 @@ impl Client {
 
     /// What the server says about itself, as JSON: for people and diagnosis.
     pub fn server_info(&self) -> Result<String> {
-        self.call(Operation::ServerInfo { section: 0 })?.info()
+        self.server_info_section(Section::All)
+    }
+
+    /// A part of what the server says about itself, as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`] from a server that does not know the part.
+    pub fn server_info_section(&self, section: Section) -> Result<String> {
+        self.call(Operation::ServerInfo { section })?.info()
     }
 
     /// Asks the server for an answer, and returns how long it took.
@@ -328,15 +343,15 @@ impl Client {
     }
 
     fn start(&self, operation: Operation) -> Result<Started> {
-        let mut call = self.inner.shared.call(operation, Instant::now())?;
+        let mut call = self.inner.shared.call(Try { operation, trace: self.trace }, Instant::now())?;
         let sent = self.send(&mut call);
         Ok(Started { call, sent })
     }
 
     fn send(&self, call: &mut Call) -> Result<(Arc<Line>, line::Ticket)> {
-        let (core, operation) = self.inner.shared.attempt(call, Instant::now());
+        let (core, attempt) = self.inner.shared.attempt(call, Instant::now());
         let line = self.inner.line(core);
-        let ticket = line.send(operation, call.deadline())?;
+        let ticket = line.send(attempt, call.deadline())?;
         Ok((line, ticket))
     }
 

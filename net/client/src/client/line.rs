@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::builder::Shared;
 use crate::core::connection::Connection;
-use crate::core::operation::{Operation, Reply};
+use crate::core::operation::{Reply, Try};
 use crate::core::retry;
 use crate::error::{Error, Result};
 
@@ -30,7 +30,7 @@ const TURNS_MAX: u32 = 16;
 /// A request on its way to a line.
 #[derive(Debug)]
 pub(crate) struct Command {
-    pub(crate) operation: Operation,
+    pub(crate) attempt: Try,
     pub(crate) deadline: Instant,
     pub(crate) ticket: oneshot::Sender<Result<Reply>>,
 }
@@ -65,7 +65,7 @@ async fn run(shared: Arc<Shared>, mut core: Option<u16>, mut commands: mpsc::Rec
             received: vec![0; RECEIVE_BYTES],
             core: None,
         };
-        line.connection.submit(now, first.ticket, first.operation, first.deadline);
+        line.connection.submit(now, first.ticket, first.attempt, first.deadline);
         poll_fn(|context| line.poll(context)).await;
         failures = if line.core.is_some() { 0 } else { failures + 1 };
         core = core.or(line.core);
@@ -123,7 +123,7 @@ impl Line<'_> {
             match self.commands.poll_recv(context) {
                 Poll::Ready(Some(command)) => {
                     progress = true;
-                    self.connection.submit(now, command.ticket, command.operation, command.deadline);
+                    self.connection.submit(now, command.ticket, command.attempt, command.deadline);
                 }
                 Poll::Ready(None) => self.open = false,
                 Poll::Pending => break,

@@ -21,11 +21,11 @@ use crate::builder::{Builder, Config, NamespaceCell, Shared};
 use crate::core::call::{Call, Step};
 use crate::core::fanout::{BatchParts, ManyReads, ReadPart};
 use crate::core::map::Limits;
-use crate::core::operation::{Operation, Reply, Route, Update, Write};
+use crate::core::operation::{Operation, Reply, Route, Try, Update, Write};
 use crate::error::{Error, Outcome, Result};
 use crate::record::{Entry, Namespace, PutOptions, Stat, Ttl, Written, millis};
 use crate::scan::ScanRange;
-use crate::{Condition, Durability, ErrorCode, Version};
+use crate::{Condition, Durability, ErrorCode, Section, TraceParent, Version};
 
 /// A connection to a server, for tokio. Cheap to clone; all clones share one pipelined connection
 /// per core of the server, opened when first needed.
@@ -36,6 +36,7 @@ use crate::{Condition, Durability, ErrorCode, Version};
 pub struct Client {
     inner: Arc<Inner>,
     namespace: Arc<NamespaceCell>,
+    trace: Option<TraceParent>,
 }
 
 #[derive(Debug)]
@@ -68,12 +69,18 @@ impl Client {
         let home = usize::from(shared.session().home);
         let mut lines = vec![None; home];
         lines.push(Some(first));
-        Ok(Self { inner: Arc::new(Inner { shared, lines: RwLock::new(lines) }), namespace })
+        Ok(Self { inner: Arc::new(Inner { shared, lines: RwLock::new(lines) }), namespace, trace: None })
     }
 
     /// The same client for the keys of another namespace; shares its connections.
     pub fn with_namespace(&self, name: impl Into<String>) -> Self {
-        Self { inner: Arc::clone(&self.inner), namespace: NamespaceCell::new(name.into()) }
+        Self { namespace: NamespaceCell::new(name.into()), ..self.clone() }
+    }
+
+    /// The same client, whose calls belong to a trace: the server's log of slow operations names it. Shares
+    /// its connections.
+    pub fn with_trace(&self, trace: TraceParent) -> Self {
+        Self { trace: Some(trace), ..self.clone() }
     }
 
     /// The value of a key; `None` if there is none.
@@ -277,7 +284,15 @@ impl Client {
 
     /// What the server says about itself, as JSON: for people and diagnosis.
     pub async fn server_info(&self) -> Result<String> {
-        self.call(Operation::ServerInfo { section: 0 }).await?.info()
+        self.server_info_section(Section::All).await
+    }
+
+    /// A part of what the server says about itself, as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`] from a server that does not know the part.
+    pub async fn server_info_section(&self, section: Section) -> Result<String> {
+        self.call(Operation::ServerInfo { section }).await?.info()
     }
 
     /// Asks the server for an answer, and returns how long it took.
@@ -345,10 +360,10 @@ impl Client {
     /// One call with its retries.
     async fn call(&self, operation: Operation) -> Result<Reply> {
         let shared = &self.inner.shared;
-        let mut call: Call = shared.call(operation, Instant::now())?;
+        let mut call: Call = shared.call(Try { operation, trace: self.trace }, Instant::now())?;
         loop {
-            let (core, operation) = shared.attempt(&mut call, Instant::now());
-            let result = send(&self.inner.line(core), operation, call.deadline()).await;
+            let (core, attempt) = shared.attempt(&mut call, Instant::now());
+            let result = send(&self.inner.line(core), attempt, call.deadline()).await;
             let step = call.finish(&mut shared.session(), Instant::now(), result);
             match step {
                 Step::Done(result) => return result,
@@ -381,10 +396,11 @@ impl Inner {
 }
 
 /// Sends one try and waits for its answer. The line answers in time, whatever happens to it.
-async fn send(line: &mpsc::Sender<Command>, operation: Operation, deadline: Instant) -> Result<Reply> {
-    let outcome_if_lost = operation.outcome_if_lost();
+async fn send(line: &mpsc::Sender<Command>, attempt: impl Into<Try>, deadline: Instant) -> Result<Reply> {
+    let attempt = attempt.into();
+    let outcome_if_lost = attempt.operation.outcome_if_lost();
     let (ticket, answer) = oneshot::channel();
-    match line.try_send(Command { operation, deadline, ticket }) {
+    match line.try_send(Command { attempt, deadline, ticket }) {
         Ok(()) => {}
         Err(TrySendError::Full(command)) => match timeout_at(deadline.into(), line.send(command)).await {
             Ok(Ok(())) => {}

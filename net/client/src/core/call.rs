@@ -16,7 +16,9 @@
 
 use std::time::Instant;
 
-use super::operation::{BatchStatus, Operation, Repeat, Reply};
+use pinion_protocol::TraceParent;
+
+use super::operation::{BatchStatus, Operation, Repeat, Reply, Try};
 use super::retry;
 use super::session::Session;
 use crate::ErrorCode;
@@ -26,6 +28,8 @@ use crate::error::{Error, Outcome, Result};
 #[derive(Debug)]
 pub(crate) struct Call {
     operation: Operation,
+    /// The trace that all its tries belong to.
+    trace: Option<TraceParent>,
     deadline: Instant,
     retries_max: u32,
     attempts: u32,
@@ -54,6 +58,7 @@ impl Call {
     pub(crate) fn new(operation: Operation, deadline: Instant, retries_max: u32) -> Self {
         Self {
             operation,
+            trace: None,
             deadline,
             retries_max,
             attempts: 0,
@@ -63,6 +68,16 @@ impl Call {
             unstamped: false,
             first_batch: None,
         }
+    }
+
+    /// The same call as part of a trace.
+    pub(crate) fn traced(self, trace: Option<TraceParent>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// What to send now: see [`Call::operation`].
+    pub(crate) fn attempt(&mut self, session: &mut Session, now: Instant) -> Try {
+        Try { operation: self.operation(session, now), trace: self.trace }
     }
 
     /// When the caller stops waiting.

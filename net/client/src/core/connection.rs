@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use pinion_protocol::{Frames, Header, Preface};
 
-use super::operation::{Operation, Reply};
+use super::operation::{Reply, Try};
 use super::session::Welcome;
 use super::wire;
 use crate::error::{Error, Outcome, Result};
@@ -100,7 +100,7 @@ enum SlotState<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     ticket: T,
-    operation: Operation,
+    attempt: Try,
     deadline: Instant,
 }
 
@@ -150,7 +150,7 @@ impl<T> Connection<T> {
     }
 
     /// Sends a request, now or when there is room. It will be finished exactly once.
-    pub(crate) fn submit(&mut self, now: Instant, ticket: T, operation: Operation, deadline: Instant) {
+    pub(crate) fn submit(&mut self, now: Instant, ticket: T, attempt: impl Into<Try>, deadline: Instant) {
         if let Phase::Failed(error) = &self.phase {
             let error = unsent(error);
             self.finished.push_back((ticket, Err(error)));
@@ -158,7 +158,7 @@ impl<T> Connection<T> {
             self.finished.push_back((ticket, Err(Error::Busy)));
         } else {
             self.watch(deadline);
-            self.waiting.push_back(Waiting { ticket, operation, deadline });
+            self.waiting.push_back(Waiting { ticket, attempt: attempt.into(), deadline });
             self.pump(now);
         }
     }
@@ -323,7 +323,7 @@ impl<T> Connection<T> {
             && self.output.len() - self.written < OUTPUT_BYTES_MAX
             && (!self.free.is_empty() || self.slots.len() < self.in_flight_max as usize)
         {
-            let Some(Waiting { ticket, operation, deadline }) = self.waiting.pop_front() else { return };
+            let Some(Waiting { ticket, attempt, deadline }) = self.waiting.pop_front() else { return };
             if deadline <= now {
                 self.finished.push_back((ticket, Err(Error::TimedOut { outcome: Outcome::NotApplied })));
                 continue;
@@ -333,7 +333,7 @@ impl<T> Connection<T> {
             let request_id = u64::from(generation) << 32 | u64::from(index);
             let start = self.output.len();
             let encoded =
-                wire::encode(&operation, request_id, frame_deadline_us(deadline - now), &mut self.output)
+                wire::encode(&attempt, request_id, frame_deadline_us(deadline - now), &mut self.output)
                     .and_then(|()| within_frame(self.output.len() - start, self.frame_bytes_max));
             if let Err(error) = encoded {
                 self.output.truncate(start);
@@ -344,7 +344,8 @@ impl<T> Connection<T> {
                 // The silence that counts begins when the server starts to owe something.
                 self.heard = now;
             }
-            let state = SlotState::Sent { ticket, deadline, outcome_if_lost: operation.outcome_if_lost() };
+            let outcome_if_lost = attempt.operation.outcome_if_lost();
+            let state = SlotState::Sent { ticket, deadline, outcome_if_lost };
             match self.free.pop() {
                 Some(_) => self.slots[index as usize].state = state,
                 None => self.slots.push(Slot { generation, state }),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pinion_protocol::ProposedStamp;
+use pinion_protocol::{ProposedStamp, Section, TraceParent};
 
 use super::map::ServerMap;
 use crate::batch::BatchOperation;
@@ -74,12 +74,26 @@ pub(crate) enum Operation {
     },
     NamespaceList,
     ServerInfo {
-        section: u8,
+        section: Section,
     },
     Ping {
         bytes: Bytes,
         route: Route,
     },
+}
+
+/// One try of an operation, on its way to a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Try {
+    pub(crate) operation: Operation,
+    /// The trace that the call belongs to.
+    pub(crate) trace: Option<TraceParent>,
+}
+
+impl From<Operation> for Try {
+    fn from(operation: Operation) -> Self {
+        Self { operation, trace: None }
+    }
 }
 
 /// What every write of one key has.

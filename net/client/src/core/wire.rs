@@ -12,7 +12,7 @@ use pinion_protocol::{
 
 use super::connection::Terms;
 use super::map::{Limits, ServerMap};
-use super::operation::{Operation, Page, PageRequest, Reply, Update, Write};
+use super::operation::{Operation, Page, PageRequest, Reply, Try, Update, Write};
 use super::session::Welcome;
 use crate::ErrorCode;
 use crate::error::{Error, Outcome, Result};
@@ -34,15 +34,18 @@ pub(crate) fn decode_hello(header: &Header, body: &[u8]) -> Result<Welcome> {
     }
 }
 
-/// Appends the frame of an operation. `out` is unchanged on error.
+/// Appends the frame of a try. `out` is unchanged on error.
 pub(crate) fn encode(
-    operation: &Operation,
+    Try { operation, trace }: &Try,
     request_id: u64,
     deadline_us: u32,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     // The map's epoch matters between nodes; one node answers for any.
-    let send = |request: Request<'_>, out: &mut Vec<u8>| request.encode(request_id, 0, deadline_us, out);
+    let send = |request: Request<'_>, out: &mut Vec<u8>| match trace {
+        None => request.encode(request_id, 0, deadline_us, out),
+        Some(trace) => request.encode_traced((request_id, 0, deadline_us), trace, out),
+    };
     let sent = match operation {
         Operation::Get { namespace, key } => {
             send(Request::Get(KeyRequest { namespace: *namespace, key }), out)
@@ -106,7 +109,7 @@ pub(crate) fn encode(
         }
         Operation::NamespaceDrop { name } => send(Request::NamespaceDrop(name), out),
         Operation::NamespaceList => send(Request::NamespaceList, out),
-        Operation::ServerInfo { section } => send(Request::ServerInfo { section: *section }, out),
+        Operation::ServerInfo { section } => send(Request::ServerInfo { section: section.to_u8() }, out),
         Operation::Ping { bytes, .. } => send(Request::Ping(bytes), out),
     };
     sent.map_err(|error| invalid(&error))
@@ -171,6 +174,7 @@ pub(crate) fn decode(header: &Header, body: &[u8]) -> Result<(Result<Reply>, u64
                 version: stat.version,
                 expiry: expiry(stat.expiry_ms),
                 value_bytes: stat.value_bytes,
+                accesses: reply.accesses,
             };
             (Reply::Stat(reply.stat.map(stat)), reply.stamp_seen)
         }

@@ -185,7 +185,7 @@ impl Store {
                     expiry_ms: stored.expiry_ms,
                     value_bytes: stored.value.as_ref().unwrap().len() as u32,
                 });
-                Response::Stat(StatReply { stat, stamp_seen: self.clock }).encode(id, 0, out)
+                Response::Stat(StatReply { stat, accesses: 0, stamp_seen: self.clock }).encode(id, 0, out)
             }
             Request::Put(put) => {
                 let stamp = self.stamp(put.write.stamp);

@@ -41,7 +41,7 @@ const READ_BYTES_MAX: usize = 16 << 20;
 pub(crate) async fn post(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query = Query::parse(head.uri.query(), &["ns", "durability"])?;
-    let client = app.node.namespace(query.namespace()?)?;
+    let client = app.client(&query, &head.extensions)?;
     let durability = query.durability()?;
     let limits = app.node.limits()?;
     let is_lines = has_type(&head.headers, NDJSON);
@@ -54,8 +54,10 @@ pub(crate) async fn post(State(app): State<Arc<App>>, request: Request) -> Resul
     // Only now: a body that comes slowly must not keep others waiting.
     let _wide = app.wide()?;
     let parse = if is_lines { document::lines } else { document::items };
-    let items =
-        parse(&text, limits.batch_operations_max).map_err(|why| Problem::bad_request("bad_batch", why))?;
+    let operations_max = limits.batch_operations_max;
+    // Kept until the batch is done: what is parsed waits for the node as long as the text would.
+    let _parsed = app.budget.take(document::parsed_bytes_max(&text, operations_max))?;
+    let items = parse(&text, operations_max).map_err(|why| Problem::bad_request("bad_batch", why))?;
     drop(text);
     for item in &items {
         check_key(&item.key, &limits)?;

@@ -41,7 +41,7 @@ pub(crate) async fn page(State(app): State<Arc<App>>, request: Request) -> Resul
     if keys_only {
         range = range.keys_only();
     }
-    let client = app.node.namespace(query.namespace()?)?;
+    let client = app.client(&query, request.extensions())?;
     let as_lines = accepts(request.headers(), NDJSON);
     let _wide = app.wide()?;
 

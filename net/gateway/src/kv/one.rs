@@ -75,7 +75,7 @@ pub(crate) async fn head(State(app): State<Arc<App>>, request: Request) -> Resul
 pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query = Query::parse(head.uri.query(), &["ns", "ttl", "durability"])?;
-    let client = app.node.namespace(query.namespace()?)?;
+    let client = app.client(&query, &head.extensions)?;
     let limits = app.node.limits()?;
     let key = key_of(head.uri.path(), &limits)?;
     let mut options = PutOptions { ttl: query.ttl("ttl")?, durability: query.durability()? };
@@ -109,7 +109,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
 /// Removes the value, whether there is one or not; on a condition if there is one.
 pub(crate) async fn delete(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let query = Query::parse(request.uri().query(), &["ns", "durability"])?;
-    let client = app.node.namespace(query.namespace()?)?;
+    let client = app.client(&query, request.extensions())?;
     let key = key_of(request.uri().path(), &app.node.limits()?)?;
     let durability = query.durability()?;
     let written = match of_write(request.headers(), &client, &key).await? {
@@ -133,7 +133,7 @@ fn acknowledge(status: StatusCode, describe: impl FnOnce(&mut HeaderMap), writte
 /// What a read names.
 fn read_of(app: &App, request: &Request) -> Result<(Client, Vec<u8>), Problem> {
     let query = Query::parse(request.uri().query(), &["ns"])?;
-    let client = app.node.namespace(query.namespace()?)?;
+    let client = app.client(&query, request.extensions())?;
     let key = key_of(request.uri().path(), &app.node.limits()?)?;
     Ok((client, key))
 }

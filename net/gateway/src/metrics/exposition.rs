@@ -45,14 +45,15 @@ impl Exposition {
         self.push(format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
     }
 
-    /// The samples of a histogram: `counts` up to each of `bounds` (in seconds) and beyond the last.
+    /// The samples of a histogram: `counts` up to each of `bounds` (in seconds) and beyond the last, and the
+    /// sum of what was counted if it is known.
     pub(super) fn histogram(
         &mut self,
         name: &str,
         labels: &[Label<'_>],
         bounds: &[f64],
         counts: &[u64],
-        sum_seconds: f64,
+        sum_seconds: Option<f64>,
     ) {
         let bucket = format!("{name}_bucket");
         let mut below = 0_u64;
@@ -61,7 +62,9 @@ impl Exposition {
             below = below.saturating_add(*count);
             self.sample(&bucket, &[labels, &[("le", &bound)]].concat(), below);
         }
-        self.sample(&format!("{name}_sum"), labels, sum_seconds);
+        if let Some(sum_seconds) = sum_seconds {
+            self.sample(&format!("{name}_sum"), labels, sum_seconds);
+        }
         self.sample(&format!("{name}_count"), labels, below);
     }
 
@@ -89,7 +92,7 @@ mod tests {
         out.family("f_total", Kind::Counter, "What it is");
         out.sample("f_total", &[], 3);
         out.sample("f_total", &[("a", "x\"y\\z\n"), ("b", "1")], 0.5);
-        out.histogram("h", &[("op", "read")], &[0.001, 0.01], &[1, 2, 3], 1.5);
+        out.histogram("h", &[("op", "read")], &[0.001, 0.01], &[1, 2, 3], Some(1.5));
         assert_eq!(
             out.finish(),
             "# HELP f_total What it is\n# TYPE f_total counter\nf_total 3\n\

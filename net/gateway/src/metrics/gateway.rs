@@ -6,7 +6,7 @@ use super::exposition::{Exposition, Kind};
 use crate::traffic::{BOUNDS_US, Numbers, Traffic};
 
 pub(super) fn write(traffic: &Traffic, out: &mut Exposition) {
-    let [open, accepted, refused] = traffic.connections();
+    let [open, accepted, refused, gave_way] = traffic.connections();
     for (name, kind, help, number) in [
         ("pinion_gateway_connections", Kind::Gauge, "Connections over HTTP that are open", open),
         (
@@ -15,7 +15,18 @@ pub(super) fn write(traffic: &Traffic, out: &mut Exposition) {
             "Connections over HTTP accepted",
             accepted,
         ),
-        ("pinion_gateway_connections_refused_total", Kind::Counter, "Connections over the limit", refused),
+        (
+            "pinion_gateway_connections_refused_total",
+            Kind::Counter,
+            "Connections refused while all others had requests under way",
+            refused,
+        ),
+        (
+            "pinion_gateway_connections_gave_way_total",
+            Kind::Counter,
+            "Connections without a request that were closed for others",
+            gave_way,
+        ),
     ] {
         out.family(name, kind, help);
         out.sample(name, &[], number);
@@ -38,6 +49,6 @@ pub(super) fn write(traffic: &Traffic, out: &mut Exposition) {
     let bounds = BOUNDS_US.map(|bound| bound as f64 / 1e6);
     for ((route, method), numbers) in merged {
         let labels = [("route", route), ("method", method)];
-        out.histogram(name, &labels, &bounds, &numbers.buckets, numbers.nanos as f64 / 1e9);
+        out.histogram(name, &labels, &bounds, &numbers.buckets, Some(numbers.nanos as f64 / 1e9));
     }
 }

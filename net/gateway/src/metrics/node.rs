@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::exposition::{Exposition, Kind};
+use super::exposition::{Exposition, Kind, Label};
+use super::usage;
 
 /// Numbers of a shard that go up and down, or that are the largest seen.
 const STATES: &[&str] = &[
@@ -51,6 +52,13 @@ const QUANTILES: &[(&str, &str)] = &[
     ("max", "1"),
 ];
 
+/// Waits that the node measures beside the time of operations: their name in its information, the end of
+/// the metric's name, what it is.
+const WAITS: &[(&str, &str, &str)] = &[
+    ("queue_delay", "queue_delay_seconds", "From the receipt of a request until its core deals with it"),
+    ("stall", "stall_seconds", "Turns of connections that held their core for long"),
+];
+
 const NANOS: f64 = 1e-9;
 
 pub(super) fn write(info: &Value, out: &mut Exposition) {
@@ -74,25 +82,28 @@ pub(super) fn write(info: &Value, out: &mut Exposition) {
     shards(list(&info["per_core"]), out);
 }
 
-/// Latencies of the whole node, by class of operation.
+/// Latencies of the whole node: by class of operation, of waits, and of what it was used for.
 fn durations(info: &Value, out: &mut Exposition) {
     let buckets = &info["latency_buckets"];
-    let bounds: Vec<f64> = list(&buckets["bounds_ns"])
-        .iter()
-        .filter_map(Value::as_u64)
-        .map(|bound| scaled(bound, NANOS))
-        .collect();
-    if bounds.is_empty() {
-        return;
+    let bounds = bounds_seconds(buckets);
+    if !bounds.is_empty() {
+        let name = "pinion_request_duration_seconds";
+        out.family(name, Kind::Histogram, "From the receipt of a request until its answer is sent");
+        for (class, counts) in by_operation(buckets) {
+            let sum = sum_seconds(&info["latency_ns"][class]);
+            out.histogram(name, &[("op", class)], &bounds, &counts, Some(sum));
+        }
     }
-    let name = "pinion_request_duration_seconds";
-    out.family(name, Kind::Histogram, "From the receipt of a request until its answer is sent");
-    for (class, counts) in
-        buckets.as_object().into_iter().flatten().filter(|(class, _)| *class != "bounds_ns")
-    {
-        let counts: Vec<u64> = list(counts).iter().filter_map(Value::as_u64).collect();
-        out.histogram(name, &[("op", class)], &bounds, &counts, sum_seconds(&info["latency_ns"][class]));
+    let buckets = &info["delay_buckets"];
+    for (class, metric, help) in WAITS {
+        let (bounds, counts) = (bounds_seconds(buckets), counts(&buckets[*class]));
+        if !bounds.is_empty() && !counts.is_empty() {
+            let metric = format!("pinion_{metric}");
+            out.family(&metric, Kind::Histogram, help);
+            out.histogram(&metric, &[], &bounds, &counts, Some(sum_seconds(&info[format!("{class}_ns")])));
+        }
     }
+    usage::write(info, &bounds, out);
 }
 
 fn cores(cores: &[Value], out: &mut Exposition) {
@@ -112,6 +123,7 @@ fn cores(cores: &[Value], out: &mut Exposition) {
     for (section, prefix, help) in [
         ("counters", "pinion_core", "Counted by the sessions of a core since its start"),
         ("runtime", "pinion_runtime", "Counted by the runtime of a core since its start"),
+        ("utilisation", "pinion_core", "Time that a core worked or had nothing to do since its start"),
     ] {
         for (name, _) in numbers(&first[section]) {
             let (base, scale) = base_unit(name);
@@ -128,15 +140,29 @@ fn cores(cores: &[Value], out: &mut Exposition) {
         let number = core["core"].to_string();
         for (class, times) in core["latency_ns"].as_object().into_iter().flatten() {
             let labels = [("core", &number[..]), ("op", &class[..])];
-            for (percentile, quantile) in QUANTILES {
-                let nanos = times[*percentile].as_u64().unwrap_or_default();
-                let labels = [&labels[..], &[("quantile", quantile)]].concat();
-                out.sample(name, &labels, scaled(nanos, NANOS));
-            }
-            out.sample(&format!("{name}_sum"), &labels, sum_seconds(times));
-            out.sample(&format!("{name}_count"), &labels, times["count"].as_u64().unwrap_or_default());
+            summary(name, &labels, times, out);
         }
     }
+    for (class, metric, help) in WAITS {
+        let member = format!("{class}_ns");
+        if first[&member].is_object() {
+            let name = format!("pinion_core_{metric}");
+            out.family(&name, Kind::Summary, help);
+            for core in cores {
+                summary(&name, &[("core", &core["core"].to_string())], &core[&member], out);
+            }
+        }
+    }
+}
+
+/// A histogram of the node's as it tells it for a core: by its percentiles.
+fn summary(name: &str, labels: &[Label<'_>], times: &Value, out: &mut Exposition) {
+    for (percentile, quantile) in QUANTILES {
+        let nanos = times[*percentile].as_u64().unwrap_or_default();
+        out.sample(name, &[labels, &[("quantile", quantile)]].concat(), scaled(nanos, NANOS));
+    }
+    out.sample(&format!("{name}_sum"), labels, sum_seconds(times));
+    out.sample(&format!("{name}_count"), labels, times["count"].as_u64().unwrap_or_default());
 }
 
 fn shards(cores: &[Value], out: &mut Exposition) {
@@ -191,7 +217,22 @@ fn numbers(value: &Value) -> impl Iterator<Item = (&str, u64)> {
     members.into_iter().flatten().filter_map(|(name, value)| Some((&name[..], value.as_u64()?)))
 }
 
-fn list(value: &Value) -> &[Value] {
+/// Bounds of buckets, in seconds.
+fn bounds_seconds(buckets: &Value) -> Vec<f64> {
+    counts(&buckets["bounds_ns"]).into_iter().map(|bound| scaled(bound, NANOS)).collect()
+}
+
+/// Buckets by class of operation.
+pub(super) fn by_operation(buckets: &Value) -> impl Iterator<Item = (&str, Vec<u64>)> {
+    let classes = buckets.as_object().into_iter().flatten().filter(|(class, _)| *class != "bounds_ns");
+    classes.map(|(class, found)| (&class[..], counts(found)))
+}
+
+pub(super) fn counts(value: &Value) -> Vec<u64> {
+    list(value).iter().filter_map(Value::as_u64).collect()
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -222,6 +263,8 @@ mod tests {
                 "core": number, "requests": 2,
                 "counters": {"frames": 3}, "runtime": {"busy_ns": 2_500_000_000_u64},
                 "latency_ns": {"read": {"count": 2, "mean": 1_000_000, "p50": 900}},
+                "queue_delay_ns": {"count": 3, "mean": 2_000, "p99": 4_000},
+                "utilisation": {"busy_ns": 1_500_000_000_u64, "idle_ns": 500_000_000},
                 "shards": [{"shard": number, "writes": 7, "flush_us": 5, "runs": 1}],
             })
         };
@@ -229,6 +272,8 @@ mod tests {
             "version": "1", "node_id": "ab", "cores": 2, "limits": {"send_stall_ms_max": 1_500},
             "latency_ns": {"read": {"count": 4, "mean": 1_000_000}},
             "latency_buckets": {"bounds_ns": [1_000, 2_000], "read": [1, 2, 1]},
+            "delay_buckets": {"bounds_ns": [1_000, 2_000], "queue_delay": [6, 0, 0]},
+            "queue_delay_ns": {"count": 6, "mean": 2_000},
             "per_core": [core(0), core(1)],
         });
         let mut out = Exposition::default();
@@ -249,6 +294,10 @@ mod tests {
             "pinion_storage_writes_total{core=\"1\",shard=\"1\"} 7",
             "pinion_storage_flush_seconds_total{core=\"0\",shard=\"0\"} 0.000005",
             "# TYPE pinion_storage_runs gauge",
+            "pinion_queue_delay_seconds_count 6",
+            "pinion_core_queue_delay_seconds{core=\"1\",quantile=\"0.99\"} 0.000004",
+            "pinion_core_busy_seconds_total{core=\"0\"} 1.5",
+            "pinion_core_idle_seconds_total{core=\"0\"} 0.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

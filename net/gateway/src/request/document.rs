@@ -3,6 +3,7 @@
 //! Bytes that are not UTF-8 travel as base64, under the names `key_b64` and `value_b64`, as in the files
 //! of `pinion export`. A member that is not known is an error.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -10,8 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pinion_client::{Ttl, Version};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 use serde_json::{Map, Value, json};
 
+use super::batch_document::BatchDocument;
 use super::ttl;
 
 /// A value to be put: `{"value": "text"}` or `{"value_b64": "..."}`, with `"ttl"` if it has one.
@@ -26,19 +29,13 @@ struct ValueDocument {
 /// One operation of a batch.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ItemDocument {
+pub(super) struct ItemDocument {
     op: Op,
     key: Option<String>,
     key_b64: Option<String>,
     value: Option<String>,
     value_b64: Option<String>,
     ttl: Option<Time>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BatchDocument {
-    items: Vec<ItemDocument>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -50,11 +47,44 @@ enum Op {
 }
 
 /// Seconds, or a text like `"30s"`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum Time {
     Seconds(f64),
     Text(String),
+}
+
+// By hand: what serde derives for such a choice first reads all that stands there into a tree of its own,
+// which is many times as large as the text.
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TimeVisitor)
+    }
+}
+
+struct TimeVisitor;
+
+impl Visitor<'_> for TimeVisitor {
+    type Value = Time;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("seconds or a text such as \"30s\"")
+    }
+
+    fn visit_f64<E: Error>(self, seconds: f64) -> Result<Time, E> {
+        Ok(Time::Seconds(seconds))
+    }
+
+    fn visit_u64<E: Error>(self, seconds: u64) -> Result<Time, E> {
+        Ok(Time::Seconds(seconds as f64))
+    }
+
+    fn visit_i64<E: Error>(self, seconds: i64) -> Result<Time, E> {
+        Ok(Time::Seconds(seconds as f64))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
+        Ok(Time::Text(text.to_owned()))
+    }
 }
 
 /// One operation of a batch.
@@ -80,10 +110,20 @@ pub(crate) fn value(text: &[u8]) -> Result<(Bytes, Ttl), String> {
 
 /// The items of a batch in one JSON document: `{"items": [...]}`.
 pub(crate) fn items(text: &[u8], items_max: usize) -> Result<Vec<Item>, String> {
-    let document: BatchDocument = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    check_count(document.items.len(), items_max)?;
-    let items = document.items.into_iter().enumerate();
-    items.map(|(index, document)| item(document).map_err(|why| format!("item {index}: {why}"))).collect()
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let items = BatchDocument { items_max }.deserialize(&mut reader).map_err(|error| error.to_string())?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(items)
+}
+
+/// Bytes that the items of a batch take up at most once they are read, beside the text.
+///
+/// Keys and values are never longer than they stand there; what is around them is.
+pub(crate) fn parsed_bytes_max(text: &[u8], items_max: usize) -> usize {
+    // Every item has one.
+    let braces = text.iter().filter(|byte| **byte == b'{').count();
+    // A list that grows by doubling, and the shorter one before it.
+    text.len() + 3 * size_of::<Item>() * braces.min(items_max)
 }
 
 /// The items of a batch, one per line; blank lines are skipped.
@@ -101,11 +141,11 @@ pub(crate) fn lines(text: &[u8], items_max: usize) -> Result<Vec<Item>, String> 
     Ok(items)
 }
 
-fn check_count(items: usize, items_max: usize) -> Result<(), String> {
+pub(super) fn check_count(items: usize, items_max: usize) -> Result<(), String> {
     if items > items_max { Err(format!("a batch has at most {items_max} items")) } else { Ok(()) }
 }
 
-fn item(document: ItemDocument) -> Result<Item, String> {
+pub(super) fn item(document: ItemDocument) -> Result<Item, String> {
     let key = one("key", document.key, document.key_b64)?.ok_or("has no key")?;
     let value = one("value", document.value, document.value_b64)?;
     let action = match (document.op, value) {
@@ -208,5 +248,29 @@ mod tests {
             assert!(lines(bad.as_bytes(), 9).unwrap_err().contains(place), "{bad}");
         }
         assert!(items(b"{\"items\":[{\"op\":\"get\"}]}", 9).unwrap_err().contains("item 0"));
+        for bad in ["{}", "[]", "{\"items\":[]} x", "{\"items\":[],\"items\":[]}", "{\"items\":[],\"x\":1}"] {
+            assert!(items(bad.as_bytes(), 9).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_not_read_to_its_end() {
+        let item = "{\"op\":\"get\",\"key\":\"\"}";
+        let text = format!("{{\"items\":[{item},{item},{item},nonsense");
+        assert!(items(text.as_bytes(), 2).unwrap_err().contains("at most 2"));
+        assert!(items(text.as_bytes(), 3).unwrap_err().contains("expected"));
+        let room = parsed_bytes_max(text.as_bytes(), 9) - text.len();
+        assert!(room >= 3 * size_of::<Item>() && room < 9 * 3 * size_of::<Item>());
+        assert_eq!(parsed_bytes_max(&[b'{'; 100], 0), 100);
+    }
+
+    #[test]
+    fn a_time_is_not_a_tree() {
+        let text = |ttl: &str| format!("{{\"value\":\"v\",\"ttl\":{ttl}}}");
+        for bad in ["[1]", "{\"a\":1}", "true", "null1"] {
+            assert!(value(text(bad).as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(value(text("2").as_bytes()).unwrap().1, Ttl::After(Duration::from_secs(2)));
+        assert_eq!(value(text("null").as_bytes()).unwrap().1, Ttl::Default);
     }
 }

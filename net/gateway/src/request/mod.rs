@@ -1,5 +1,6 @@
 //! Reading requests: what of them is parsed by hand, and refused with a word on how to mend it.
 
+mod batch_document;
 pub(crate) mod document;
 pub(crate) mod percent;
 #[cfg(test)]

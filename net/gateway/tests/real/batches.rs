@@ -1,5 +1,6 @@
 //! Batches: every item has its result, in its order.
 
+use pinion_tests::process::Rig;
 use serde_json::{Value, json};
 
 use crate::site::Site;
@@ -80,5 +81,23 @@ fn a_full_answer_says_what_was_not_read() {
     let read = results.iter().take_while(|result| result["status"] == 200).count();
     assert!((6..60).contains(&read), "{read}");
     assert!(results[read..].iter().all(|result| result["problem"]["code"] == "too_large"));
+    site.stop();
+}
+
+#[test]
+fn what_is_parsed_is_paid_for() {
+    let site = Site::with(Rig::with_shards(1), |config| {
+        config.limits.buffer_bytes_max = 100 << 10;
+    });
+    let post = |bytes: usize| {
+        let item = json!({"op": "put", "key": "k", "value": "x".repeat(bytes)}).to_string();
+        site.send("POST", "/kv:batch", &NDJSON, item.as_bytes())
+    };
+    // There is room for the text, and not for the text and what it says.
+    let full = post(60 << 10);
+    assert_eq!((full.status, full.problem()), (503, "buffers_full".to_owned()));
+    assert_eq!(site.get("/kv/k").status, 404, "nothing was done");
+    assert_eq!(post(40 << 10).status, 200);
+    assert_eq!(site.get("/kv/k").body.len(), 40 << 10);
     site.stop();
 }

@@ -9,6 +9,10 @@ use crate::site::{LOOK_DELAY, Site};
 
 /// More than there are connections for.
 const PEERS: usize = 40;
+/// A time that no test takes.
+const NEVER_MS: u32 = 3_600_000;
+/// What a slow peer sends of a request.
+const HALF_A_HEAD: &[u8] = b"GET /version HTTP/1.1\r\nhost: local";
 
 #[test]
 fn only_names_that_are_ours_are_answered() {
@@ -56,9 +60,8 @@ fn requests_have_names() {
 }
 
 #[test]
-fn slow_peers_are_cut_off_and_do_not_keep_others_out() {
+fn slow_peers_are_cut_off() {
     let site = Site::with(Rig::with_shards(1), |config| {
-        config.limits.connections_max = 8;
         config.limits.head_ms_max = 200;
         config.limits.body_ms_max = 200;
     });
@@ -68,14 +71,9 @@ fn slow_peers_are_cut_off_and_do_not_keep_others_out() {
         kept.write(&request("GET", "/version", &[], b""));
         assert_eq!(kept.answer("GET").unwrap().status, 200);
     }
-    let mut slow: Vec<Line> = (0..PEERS).map(|_| Line::open(site.address())).collect();
-    slow.iter_mut().for_each(|line| line.try_write(b"GET /version HTTP/1.1\r\nhost: local"));
-    let answers: Vec<_> = slow.iter_mut().map(|line| line.answer("GET")).collect();
-    let refused: Vec<_> = answers.iter().flatten().collect();
-    assert!(!refused.is_empty() && refused.len() < PEERS, "half a head is not waited for");
-    for answer in refused {
-        assert_eq!((answer.status, answer.problem()), (503, "too_many_connections".to_owned()));
-    }
+    let mut slow = Line::open(site.address());
+    slow.try_write(HALF_A_HEAD);
+    assert!(slow.ends(), "half a head is not waited for");
     assert!(kept.ends(), "nor is a request that does not come");
 
     let mut half = Line::open(site.address());
@@ -83,6 +81,74 @@ fn slow_peers_are_cut_off_and_do_not_keep_others_out() {
     let answer = half.answer("PUT").unwrap();
     assert_eq!((answer.status, answer.problem()), (408, "body_timeout".to_owned()));
     assert_eq!(site.get("/kv/k").status, 404);
+    site.stop();
+}
+
+#[test]
+fn peers_that_send_no_request_keep_nobody_out() {
+    let site = Site::with(Rig::with_shards(1), |config| {
+        config.limits.connections_max = 6;
+        config.limits.connections_reserved = 2;
+        config.limits.head_ms_max = NEVER_MS;
+    });
+    let mut idle = Line::open(site.address());
+    idle.write(&request("GET", "/version", &[], b""));
+    assert_eq!(idle.answer("GET").unwrap().status, 200);
+    let mut slow: Vec<Line> = (0..PEERS).map(|_| Line::open(site.address())).collect();
+    slow.iter_mut().for_each(|line| line.try_write(HALF_A_HEAD));
+    assert_eq!(site.put("/kv/k", b"v").status, 204);
+    assert_eq!((site.get("/kv/k").status, site.get("/healthz").status), (200, 200));
+    assert!(idle.ends() && slow[0].ends(), "who has waited longest gives way");
+    let newest = slow.last_mut().expect("there are some");
+    newest.write(b"host\r\n\r\n");
+    assert_eq!(newest.answer("GET").expect("who has come last is waited for").status, 200);
+    let told = site.get("/admin/v1/status").json()["gateway"].clone();
+    assert!(told["connections"].as_u64() <= Some(8), "{told}");
+    assert!(told["connections_gave_way"].as_u64() >= Some(PEERS as u64 + 1 - 8), "{told}");
+    assert_eq!(told["connections_refused"], 0, "{told}");
+    site.stop();
+}
+
+#[test]
+fn requests_under_way_leave_room_for_who_looks_after_the_node() {
+    let limited = |connections_reserved: u32| {
+        Site::with(Rig::with_shards(1), |config| {
+            config.limits.connections_max = 2;
+            config.limits.connections_reserved = connections_reserved;
+            config.limits.body_ms_max = NEVER_MS;
+        })
+    };
+    let without_body = |site: &Site| {
+        let mut line = Line::open(site.address());
+        line.write(
+            b"PUT /kv/k HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n",
+        );
+        assert_eq!(line.answer("PUT").expect("to go on").status, 100);
+        line
+    };
+    let site = limited(1);
+    let mut slow = [without_body(&site), without_body(&site)];
+    for _ in 0..3 {
+        let refused = site.get("/kv/k");
+        assert_eq!((refused.status, refused.problem()), (503, "too_many_connections".to_owned()));
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        for target in ["/healthz", "/livez", "/readyz", "/metrics", "/admin/v1/status"] {
+            assert_eq!(site.get(target).status, 200, "{target}");
+        }
+    }
+    for line in &mut slow {
+        line.write(b"v");
+        assert_eq!(line.answer("PUT").unwrap().status, 204);
+    }
+    assert_eq!(site.get("/kv/k").text(), "v");
+    site.stop();
+
+    // Without that room, nobody gives way for a newcomer.
+    let site = limited(0);
+    let slow = [without_body(&site), without_body(&site)];
+    let refused = Line::open(site.address()).answer("GET").expect("an answer before it was asked");
+    assert_eq!((refused.status, refused.problem()), (503, "too_many_connections".to_owned()));
+    drop(slow);
     site.stop();
 }
 

@@ -33,6 +33,9 @@ const GOOD: &[(&str, &str)] = &[
     ("GET", "/version"),
     ("GET", "/metrics"),
     ("GET", "/admin/v1/status"),
+    ("GET", "/admin/v1/slowlog"),
+    ("GET", "/admin/v1/hotkeys"),
+    ("GET", "/admin/v1/clients"),
     ("GET", "/openapi.json"),
     ("GET", "/"),
 ];
@@ -158,8 +161,11 @@ fn the_description_and_the_gateway_agree() {
     // A node that hangs.
     site.server.pause();
     seen.all_good(at);
-    while seen.ask(at, "GET", "/admin/v1/status", &[], b"").status == 200 {
-        std::thread::sleep(crate::site::LOOK_DELAY);
+    for section in ["status", "slowlog", "hotkeys", "clients"] {
+        // What was told just before is shown for a moment.
+        while seen.ask(at, "GET", &format!("/admin/v1/{section}"), &[], b"").status == 200 {
+            std::thread::sleep(crate::site::LOOK_DELAY);
+        }
     }
     site.server.resume();
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use pinion_tests::process::{Server, temporary_directory};
+use pinion_tests::process::{Rig, Server, temporary_directory};
+use serde_json::Value;
 
 use crate::site::{LOOK_DELAY, Site};
 
@@ -92,6 +93,34 @@ fn metrics_are_what_the_node_counts() {
         }
     }
 
+    for core in 0..2 {
+        for name in ["busy", "idle"] {
+            assert!(
+                found.contains_key(&format!("pinion_core_{name}_seconds_total{{core=\"{core}\"}}")),
+                "{name}"
+            );
+        }
+    }
+    for name in ["pinion_queue_delay_seconds", "pinion_stall_seconds"] {
+        assert!(found.contains_key(&format!("{name}_count")), "{name}");
+        assert!(found.contains_key(&format!("{name}_bucket{{le=\"+Inf\"}}")), "{name}");
+        let summary = name.replace("pinion_", "pinion_core_");
+        assert!(found.contains_key(&format!("{summary}_count{{core=\"1\"}}")), "{name}");
+    }
+    // The gateway's own looks are requests, too.
+    assert!(found["pinion_listener_requests_total{listener=\"native\"}"] >= 101.0);
+    assert_eq!(found["pinion_listener_requests_total{listener=\"resp\"}"], 0.0);
+    assert_eq!(
+        found["pinion_listener_request_duration_seconds_count{listener=\"native\",op=\"read\"}"],
+        51.0
+    );
+    assert_eq!(found["pinion_namespace_requests_total{namespace=\"default\",op=\"read\"}"], 51.0);
+    assert_eq!(found["pinion_namespace_requests_total{namespace=\"default\",op=\"write\"}"], 50.0);
+    assert_eq!(
+        found["pinion_namespace_request_duration_seconds_count{namespace=\"default\",op=\"write\"}"],
+        50.0
+    );
+
     let client = site.server.client();
     let before = Server::storage(&client, "writes");
     site.server.pause();
@@ -110,8 +139,52 @@ fn metrics_are_what_the_node_counts() {
 }
 
 #[test]
+fn what_the_node_keeps_of_operations_keys_and_clients_is_passed_on() {
+    // Whatever waits for the disk is slow, and is remembered with its trace.
+    let site = Site::with(Rig::new().flag("slow-us", 1), |_| {});
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(site.put("/kv/h%C3%B6t", b"v").status, 204);
+    assert_eq!(site.send("PUT", "/kv/traced", &[("traceparent", parent)], b"v").status, 204);
+    let slow = site.get("/admin/v1/slowlog").json();
+    assert_eq!(slow["threshold_us"], 1, "{slow}");
+    let of = |key: &str| {
+        let all = slow["slow"].as_array().expect("operations");
+        all.iter().find(|operation| operation["key"] == key).unwrap_or_else(|| panic!("no {key} in {slow}"))
+    };
+    assert_eq!((&of("traced")["trace"], &of("traced")["operation"]), (&parent.into(), &"put".into()));
+    assert_eq!((&of("h\\xc3\\xb6t")["trace"], &of("h\\xc3\\xb6t")["key_bytes"]), (&Value::Null, &4.into()));
+    let hot = site.get("/admin/v1/hotkeys").json();
+    assert!(hot["hot"].is_array() && hot["sampled_one_in"].is_u64(), "{hot}");
+    let clients = site.get("/admin/v1/clients").json();
+    let ours = clients["clients"].as_array().expect("clients").iter();
+    let ours: Vec<_> = ours.filter(|client| client["protocol"] == "native").collect();
+    assert!(
+        ours.iter().any(|client| client["name"].as_str().is_some_and(|name| name.contains("gateway"))),
+        "{clients}"
+    );
+    for document in [slow, hot, clients] {
+        assert!(document["time_ms"].as_u64() > Some(1_600_000_000_000), "{document}");
+    }
+    site.stop();
+}
+
+#[test]
+fn traces_come_back_in_their_form() {
+    let site = Site::with(Rig::with_shards(1), |_| {});
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (method, target) in [("PUT", "/kv/k"), ("GET", "/kv/k"), ("GET", "/nowhere"), ("DELETE", "/kv/k")] {
+        let answer = site.send(method, target, &[("traceparent", parent)], b"");
+        assert_eq!(answer.header("traceparent"), Some(parent), "{method} {target}");
+        assert!(answer.header("x-request-id").is_some());
+    }
+    assert_eq!(site.send("PUT", "/kv/k", &[("traceparent", &parent[1..])], b"v").header("traceparent"), None);
+    assert_eq!(site.get("/kv/k").header("traceparent"), None);
+    site.stop();
+}
+
+#[test]
 fn the_console_shows_the_node_in_a_browser() {
-    let site = Site::start();
+    let site = Site::with(Rig::new().flag("slow-us", 1), |_| {});
     let page = site.get("/");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let policy = page.header("content-security-policy").expect("a policy");
@@ -128,12 +201,16 @@ fn the_console_shows_the_node_in_a_browser() {
     for number in 0..200 {
         assert_eq!(site.put(&format!("/kv/{number}"), b"value").status, 204);
     }
+    let client = site.server.client();
+    for _ in 0..20_000 {
+        client.get("the<hot>key").expect("a get");
+    }
     let profile = temporary_directory();
     let run = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"])
         .args(["--enable-logging=stderr", "--virtual-time-budget=8000", "--window-size=1280,1600"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("http://{}/", site.address()))
+        .arg(format!("http://{}/#busy", site.address()))
         .output()
         .expect("the browser runs");
     let (dom, log) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
@@ -146,6 +223,13 @@ fn the_console_shows_the_node_in_a_browser() {
         "write amplification",
         "row cache hits",
         "in memtables",
+        "queue",
+        "share of its time that a core worked",
+        // The lists were had, and are shown as texts.
+        "longer than",
+        "one access in",
+        "the&lt;hot&gt;key",
+        "class=\"strip\"",
         env!("CARGO_PKG_VERSION"),
     ] {
         assert!(dom.contains(text), "{text} in {dom}");

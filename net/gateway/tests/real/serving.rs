@@ -14,6 +14,9 @@ fn serve_answers_http_beside_its_cores_and_stops_with_them() {
     let rig = Rig::new().flag("http", "127.0.0.1:0");
     let server = rig.start();
     let address = server.start_line("  http    http://").trim_end_matches('/').parse().expect("an address");
+    while send(address, "GET", "/readyz", &[], b"").status != 200 {
+        std::thread::sleep(crate::site::LOOK_DELAY);
+    }
     assert_eq!(send(address, "PUT", "/kv/k", &[], b"v").status, 204);
     assert_eq!(server.client().get("k").expect("a get").as_deref(), Some(&b"v"[..]));
     // It runs on a thread of its own, free to run on any CPU that the process may use.

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use pinion_protocol::{Header, Request, Response};
+use pinion_protocol::{Extension, Frames, HEADER_BYTES, Header, KeyRequest, Request, Response};
 
 use crate::samples;
 
 const REQUEST_ID: u64 = 0x1122_3344_5566_7788;
 const EPOCH: u64 = 9;
 const DEADLINE_US: u32 = 250_000;
+/// The request that is sent as part of a trace too.
+const TRACED: Request<'_> = Request::Get(KeyRequest { namespace: 7, key: b"key" });
 
 #[test]
 fn messages_encode_to_their_golden_frames() {
@@ -57,7 +59,24 @@ fn the_dumps_of_the_documentation_are_golden_frames() {
         assert_eq!(frame, golden(name), "{name}");
         dumps += 1;
     }
-    assert_eq!(dumps, 6);
+    assert_eq!(dumps, 7);
+}
+
+#[test]
+fn a_request_of_a_trace_is_the_same_request() {
+    let (plain, traced) = (golden("get.request"), golden("get_traced.request"));
+    let mut frames = Frames::new(1_000);
+    let mut rest = traced.as_slice();
+    let frame = frames.next_frame(&mut rest).unwrap().unwrap();
+    assert_eq!((frame.body, frame.header.is_extended()), (&plain[HEADER_BYTES..], true));
+    assert_eq!(Extension::read(frame.extension), Ok(Extension { trace: Some(samples::TRACE) }));
+    assert_eq!(Request::decode(&frame.header, frame.body), Ok(TRACED));
+    // The short way for GETs leaves it to the long one.
+    assert_eq!(KeyRequest::decode_get(&frame.header, frame.body), None);
+    let mut rest = plain.as_slice();
+    let frame = frames.next_in_place(&mut rest).unwrap();
+    assert_eq!((frame.extension, frame.header.is_extended()), (&[][..], false));
+    assert!(KeyRequest::decode_get(&frame.header, frame.body).is_some());
 }
 
 #[test]
@@ -76,6 +95,9 @@ fn encoded() -> BTreeMap<String, Vec<u8>> {
         request.encode(REQUEST_ID, EPOCH, DEADLINE_US, &mut frame).expect("samples fit");
         assert!(frames.insert(format!("{name}.request"), frame).is_none(), "{name} twice");
     });
+    let (mut traced, fields) = (Vec::new(), (REQUEST_ID, EPOCH, DEADLINE_US));
+    TRACED.encode_traced(fields, &samples::TRACE, &mut traced).expect("it fits");
+    frames.insert("get_traced.request".to_owned(), traced);
     samples::responses(|name, response| {
         let mut frame = Vec::new();
         response.encode(REQUEST_ID, EPOCH, &mut frame).expect("samples fit");

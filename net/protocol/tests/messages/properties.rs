@@ -158,7 +158,7 @@ impl Parts {
         }));
         visit(Response::Get(GetReply { value: found.then_some(value), stamp_seen: d }));
         let stat = Stat { version, expiry_ms: a, value_bytes: c as u32 };
-        visit(Response::Stat(StatReply { stat: found.then_some(stat), stamp_seen: d }));
+        visit(Response::Stat(StatReply { stat: found.then_some(stat), accesses: b, stamp_seen: d }));
         let values =
             samples::list::<Values>(&[ValueItem::NotRead, ValueItem::Found(value), ValueItem::Missing]);
         visit(Response::MultiGet(MultiGetReply { values: values.list(), stamp_seen: a }));

@@ -7,11 +7,18 @@ use pinion_protocol::{
     Hello, HelloReply, KeyRequest, Keys, ListBuf, ListKind, MultiGet, MultiGetReply, NamespaceInfo,
     NamespaceOptions, NamespaceState, Namespaces, OperationResult, OperationResults, Operations, Outcome,
     ProposedStamp, Put, Record, Records, Request, Response, Scan, ScanKind, ScanReply, ShardCores, Stat,
-    StatReply, Ttl, Update, UpdateOperation, Value, ValueItem, Values, Version, Write, WriteOutcome, Written,
+    StatReply, TraceParent, Ttl, Update, UpdateOperation, Value, ValueItem, Values, Version, Write,
+    WriteOutcome, Written,
 };
 
 const STAMP_SEEN: u64 = 0x0190_0000_0000_0005;
 const EXPIRY_MS: u64 = 1_718_000_060_000;
+/// The trace of the sample request that has one.
+pub(crate) const TRACE: TraceParent = TraceParent {
+    trace_id: *b"\x4b\xf9\x2f\x35\x77\xb3\x4d\xa6\xa3\xce\x92\x9d\x0e\x0e\x47\x36",
+    parent_id: *b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7",
+    flags: 1,
+};
 const VERSION: Version = Version([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0, 0, 0]);
 
 /// Calls `visit` with the name and the message of every sample request.
@@ -137,8 +144,8 @@ pub(crate) fn responses(mut visit: impl FnMut(&str, Response<'_>)) {
     let last = ScanReply { done: true, records: pinion_protocol::List::EMPTY, cursor: b"", ..page };
     visit("scan_done", Response::Scan(last));
     let stat = Stat { version: VERSION, expiry_ms: EXPIRY_MS, value_bytes: 5 };
-    visit("stat", Response::Stat(StatReply { stat: Some(stat), stamp_seen: STAMP_SEEN }));
-    visit("stat_missing", Response::Stat(StatReply { stat: None, stamp_seen: STAMP_SEEN }));
+    visit("stat", Response::Stat(StatReply { stat: Some(stat), accesses: 640, stamp_seen: STAMP_SEEN }));
+    visit("stat_missing", Response::Stat(StatReply { stat: None, accesses: 0, stamp_seen: STAMP_SEEN }));
     visit("namespace_create", Response::NamespaceCreate(3));
     let namespaces = list::<Namespaces>(&[
         NamespaceInfo { id: 0, state: NamespaceState::Live, default_ttl_ms: 0, name: "default" },

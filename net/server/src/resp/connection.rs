@@ -8,7 +8,7 @@ use crate::core::{Core, Ticket};
 use crate::message::ServerEnv;
 use crate::resp::intake::{Client, Taken};
 use crate::resp::table::{Name, Spec};
-use crate::resp::{config, docs, failure, info};
+use crate::resp::{config, docs, failure, info, seen};
 
 /// The version of Redis whose behaviour is followed, for clients that choose by it.
 pub(super) const REDIS_VERSION: &str = "7.0.15";
@@ -30,7 +30,7 @@ pub(super) fn carry_out<E: ServerEnv>(
     let version = client.version;
     let is_long = match spec.is {
         Name::Ping => command.len() > 1,
-        Name::Echo | Name::Command | Name::Config | Name::Info => true,
+        Name::Echo | Name::Command | Name::Config | Name::Info | Name::Client | Name::SlowLog => true,
         _ => false,
     };
     // As a read is: its answer waits too.
@@ -78,6 +78,7 @@ pub(super) fn carry_out<E: ServerEnv>(
         Name::Command => docs::carry_out(core, ticket, command, version),
         Name::Config => config::carry_out(core, ticket, command, version),
         Name::Info => info::gather(core, *ticket, command),
+        Name::SlowLog => seen::slow_log(core, ticket, command),
         _ => core.fail(ticket, failure::unknown_command(command.name(), command.args_from(1))),
     }
     Taken::Command
@@ -156,14 +157,20 @@ fn hello<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, command: &Command<'_>, c
     });
 }
 
-/// CLIENT SETNAME, GETNAME, ID, INFO, SETINFO.
-fn about_client<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, command: &Command<'_>, client: &mut Client) {
+/// CLIENT SETNAME, GETNAME, ID, INFO, LIST, SETINFO.
+fn about_client<E: ServerEnv>(
+    core: &Rc<Core<E>>,
+    ticket: &Ticket,
+    command: &Command<'_>,
+    client: &mut Client,
+) {
     let asked = command.arg(1).to_ascii_lowercase();
     let subcommand = match asked.as_slice() {
         b"setname" => ("client|setname", 3),
         b"getname" => ("client|getname", 2),
         b"id" => ("client|id", 2),
         b"info" => ("client|info", 2),
+        b"list" => ("client|list", 2),
         b"setinfo" => ("client|setinfo", 4),
         _ => return core.fail(ticket, failure::unknown_subcommand("client", command.arg(1))),
     };
@@ -181,6 +188,7 @@ fn about_client<E: ServerEnv>(core: &Core<E>, ticket: &Ticket, command: &Command
         },
         b"getname" if client.name.is_empty() => core.answer(ticket, |out| reply::null(out, version)),
         b"getname" => core.answer(ticket, |out| reply::bulk(out, &client.name)),
+        b"list" => seen::client_list(core, ticket),
         b"id" => core.answer(ticket, |out| reply::integer(out, client.id.cast_signed())),
         b"info" => {
             let text = line(client, core.env.now().since(client.since).as_secs());

@@ -7,9 +7,9 @@ use pinion_protocol::resp::reply;
 use pinion_protocol::{ErrorCode, Outcome};
 
 use crate::core::{Core, Ticket};
-use crate::counters::add;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
+use crate::watch;
 
 pub(super) const SYNTAX: &str = "ERR syntax error";
 pub(super) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -25,8 +25,8 @@ const QUOTED_BYTES_MAX: usize = 128;
 impl<E: ServerEnv> Core<E> {
     /// Answers a command with an error.
     pub(crate) fn fail(&self, ticket: &Ticket, text: impl AsRef<[u8]>) {
-        add(&self.counters.errors, 1);
-        self.answer(ticket, |out| reply::error(out, text.as_ref()));
+        self.count_error(ticket);
+        self.answer_as(ticket, watch::ERR, |out| reply::error(out, text.as_ref()));
     }
 }
 

@@ -10,13 +10,12 @@ use pinion_engine::Key;
 use pinion_env::Monotonic;
 use pinion_protocol::resp::{Command, Commands, RespVersion};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Speaks};
 use crate::coordinator;
-use crate::core::{Core, Dialect, ReplyTo, Ticket};
-use crate::counters::{OperationClass, add};
+use crate::core::{Core, ReplyTo, Ticket};
+use crate::counters::add;
 use crate::group::Moment;
 use crate::message::ServerEnv;
-use crate::resp::outcome::Then;
 use crate::resp::replies::{Access, Replies, Touches};
 use crate::resp::table::{self, Name, Scope, Spec};
 use crate::resp::{ahead, connection, failure, route, strings};
@@ -32,6 +31,17 @@ pub(super) struct Client {
     pub(super) since: Monotonic,
     /// Its name and that of its version, as told by CLIENT SETINFO.
     pub(super) driver: [Vec<u8>; 2],
+}
+
+impl Client {
+    /// Lets others see what it has said.
+    fn show(&self, connection: &Connection) {
+        connection.speaks.set(match self.version {
+            RespVersion::Two => Speaks::Resp2,
+            RespVersion::Three => Speaks::Resp3,
+        });
+        connection.who.borrow_mut().name = String::from_utf8_lossy(&self.name).into_owned();
+    }
 }
 
 /// The side of a connection that reads.
@@ -62,11 +72,11 @@ pub(crate) enum Taken {
 
 impl Intake {
     /// Of a connection that begins; makes its replies leave in order.
-    pub(crate) fn new<E: ServerEnv>(core: &Core<E>, connection: &Connection, peer: String) -> Self {
+    pub(crate) fn new<E: ServerEnv>(core: &Core<E>, connection: &Connection) -> Self {
         let new = connection.replies.set(Box::new(RefCell::new(Replies::default())));
         debug_assert!(new.is_ok(), "a connection opens once");
-        let since = core.env.now();
-        let (id, version) = (core.next_client(), RespVersion::Two);
+        let (id, since, version) = (connection.number, connection.since, RespVersion::Two);
+        let peer = connection.who.borrow().peer.clone();
         Self {
             commands: Commands::new(core.limits().frame_bytes_max),
             client: Client { id, peer, version, name: Vec::new(), since, driver: Default::default() },
@@ -113,7 +123,7 @@ impl Intake {
             Ok(None) => return Taken::Nothing,
             Err(error) => {
                 add(&core.counters.commands_bad, 1);
-                let ticket = begin(core, connection, self.client.version, OperationClass::Other, moment);
+                let ticket = begin(core, connection, self.client.version, None, moment);
                 core.fail(&ticket, [&b"ERR "[..], &error.text()].concat());
                 return Taken::End;
             }
@@ -135,8 +145,7 @@ impl Intake {
             return Taken::Waits;
         }
         self.waits = false;
-        let class = known.map_or(OperationClass::Other, |spec| spec.class);
-        let ticket = begin(core, connection, self.client.version, class, moment);
+        let ticket = begin(core, connection, self.client.version, known, moment);
         if !coordinator::admit(core, &ticket, moment.now) {
             return Taken::Command;
         }
@@ -151,7 +160,11 @@ impl Intake {
                 true
             }
             Some(spec) if spec.scope == Scope::Node => {
-                return connection::carry_out(core, &ticket, spec, &command, &mut self.client);
+                let taken = connection::carry_out(core, &ticket, spec, &command, &mut self.client);
+                if matches!(spec.is, Name::Hello | Name::Client | Name::Reset) {
+                    self.client.show(connection);
+                }
+                return taken;
             }
             Some(spec) => route::carry_out(core, ticket, spec, &command, key),
         };
@@ -166,7 +179,7 @@ impl Intake {
     pub(crate) fn give_up<E: ServerEnv>(&mut self, core: &Rc<Core<E>>, connection: &Connection) {
         let now = core.env.now();
         let moment = Moment { received: now, now };
-        let ticket = begin(core, connection, self.client.version, OperationClass::Other, moment);
+        let ticket = begin(core, connection, self.client.version, None, moment);
         self.commands = Commands::new(core.limits().frame_bytes_max);
         self.waits = false;
         core.refuse_overloaded(&ticket, "too many bytes of incomplete frames");
@@ -178,22 +191,15 @@ fn begin<E: ServerEnv>(
     core: &Core<E>,
     connection: &Connection,
     version: RespVersion,
-    class: OperationClass,
+    known: Option<&'static Spec>,
     moment: Moment,
 ) -> Ticket {
     let replies = connection.replies.get().expect("a RESP connection has them");
     add(&core.counters.commands, 1);
     core.begin();
     connection.requests.set(connection.requests.get() + 1);
-    Ticket {
-        reply: ReplyTo::Connection(connection.id),
-        dialect: Dialect::Resp(version, Then::Ok),
-        opcode: 0,
-        class,
-        request_id: replies.borrow_mut().push(),
-        received: moment.received,
-        deadline: None,
-    }
+    let (reply, request_id) = (ReplyTo::Connection(connection.id), replies.borrow_mut().push());
+    Ticket::of_command(reply, version, core.about_command(known), request_id, moment, None)
 }
 
 /// What a command touches, and its key if it has one.

@@ -27,6 +27,7 @@ use crate::resp::failure;
 use crate::resp::outcome::{self, Then};
 use crate::resp::route::Call;
 use crate::resp::table::{Name, Spec};
+use crate::watch;
 use crate::write::{WriteWaiter, count_refused};
 
 /// Tables that one command reads at the same time.
@@ -143,7 +144,11 @@ fn count<'a, E: ServerEnv>(
     for user in keys {
         let key = core.key(namespace, user);
         let shard = match core.place(key.partition) {
-            Place::Here(shard) => shard,
+            Place::Here(shard) => {
+                core.access(&key);
+                core.trail(&ticket, &key);
+                shard
+            }
             Place::Core(owner) => {
                 match elsewhere.iter_mut().find(|(core, _)| *core == owner) {
                     Some((_, keys)) => keys.push(user),
@@ -230,7 +235,10 @@ impl<E: ServerEnv> Counting<E> {
                 loop {
                     let Some((shard, key)) = counting.to_read.borrow_mut().pop() else { break };
                     add(&counting.core.counters.gets_from_disk, 1);
-                    match shard.get(&key.borrow()).await {
+                    let read = shard.get(&key.borrow()).await;
+                    counting.core.tick();
+                    counting.core.trail(&counting.ticket, &key.borrow());
+                    match read {
                         Ok(found) => counting.add(i64::from(found.is_some())),
                         Err(error) => counting.fail(&Refusal::engine(&error)),
                     }
@@ -249,8 +257,8 @@ impl<E: ServerEnv> Counting<E> {
         }
         match self.failed.take() {
             Some(line) => {
-                add(&self.core.counters.errors, 1);
-                self.core.answer(&self.ticket, |out| out.extend_from_slice(&line));
+                self.core.count_error(&self.ticket);
+                self.core.answer_as(&self.ticket, watch::ERR, |out| out.extend_from_slice(&line));
             }
             None => self.core.answer(&self.ticket, |out| reply::integer(out, self.sum.get())),
         }
@@ -258,6 +266,12 @@ impl<E: ServerEnv> Counting<E> {
 }
 
 impl<E: ServerEnv> CountPart<E> {
+    /// Whose command it is a part of.
+    #[inline]
+    pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
+        (&self.0.core, &self.0.ticket)
+    }
+
     /// Takes the answer of a shard of this core.
     pub(crate) fn complete(self, result: Result<Written>) {
         let counting = self.0;

@@ -26,6 +26,7 @@ mod numbers;
 mod outcome;
 mod replies;
 mod route;
+mod seen;
 mod strings;
 mod table;
 
@@ -37,6 +38,8 @@ pub(crate) use many::CountPart;
 pub(crate) use outcome::{RespWrite, Then, answer_write};
 pub(crate) use replies::Replies;
 pub(crate) use route::arrive;
+pub(crate) use seen::{SlowLogAsked, client_lines, put_slow_log};
+pub(crate) use table::name_of;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -45,10 +48,12 @@ use pinion_env::Monotonic;
 use pinion_protocol::resp::Commands;
 
 use crate::config::{Limits, RespConfig};
-use crate::core::Core;
+use crate::core::{Core, NO_NAMESPACE};
+use crate::counters::OperationClass;
 use crate::message::ServerEnv;
 use crate::namespaces::NamespaceTable;
 use cursors::Cursors;
+use table::{Scope, Spec};
 
 /// How often a core logs that somebody talks HTTP to it.
 const HTTP_WARNING_EVERY: Duration = Duration::from_secs(10);
@@ -61,8 +66,6 @@ pub(crate) struct RespCore {
     /// Reads commands that other cores forward; `None` while one is carried out.
     parser: RefCell<Option<Commands>>,
     cursors: RefCell<Cursors>,
-    /// Connections so far.
-    clients: Cell<u64>,
     /// When HTTP was logged last.
     warned: Cell<Option<Monotonic>>,
     started: Monotonic,
@@ -74,7 +77,6 @@ impl RespCore {
             namespace: Cell::new(table.id_of(&config.namespace)),
             parser: RefCell::new(None),
             cursors: RefCell::new(Cursors::new(limits.resp_cursors_max)),
-            clients: Cell::new(0),
             warned: Cell::new(None),
             started: now,
         }
@@ -87,11 +89,14 @@ impl RespCore {
 }
 
 impl<E: ServerEnv> Core<E> {
-    /// The next number of a client: unique within the node, counted by each core for itself.
-    fn next_client(&self) -> u64 {
-        let number = self.resp.clients.get();
-        self.resp.clients.set(number + 1);
-        number * u64::from(self.layout.cores) + u64::from(self.index) + 1
+    /// What a command's ticket says of it: its number, what it is counted under, its namespace.
+    fn about_command(&self, known: Option<&'static Spec>) -> (u8, OperationClass, u32) {
+        let Some(spec) = known else { return (table::UNKNOWN, OperationClass::Other, NO_NAMESPACE) };
+        let namespace = match spec.scope {
+            Scope::Node => None,
+            _ => self.resp.namespace.get(),
+        };
+        (table::number_of(spec), spec.class, namespace.unwrap_or(NO_NAMESPACE))
     }
 
     /// Logs that a connection was closed because it talks HTTP; now and then.

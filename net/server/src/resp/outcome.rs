@@ -53,8 +53,8 @@ pub(crate) struct RespWrite<E: ServerEnv> {
 impl<E: ServerEnv> Call<'_, E> {
     /// Writes, and answers when it is done. Answers whether it is decided what the write does.
     pub(super) fn write(&self, operation: Operation<'_>, then: Then) -> bool {
-        let dialect = Dialect::Resp(self.ticket.resp_version(), then);
-        let ticket = Ticket { dialect, ..self.ticket };
+        let mut ticket = self.ticket;
+        ticket.dialect = Dialect::Resp(ticket.resp_version(), then);
         self.start(operation, WriteWaiter::Single { core: Rc::clone(self.core), ticket })
     }
 
@@ -104,6 +104,12 @@ pub(crate) fn answer_write<E: ServerEnv>(
 }
 
 impl<E: ServerEnv> RespWrite<E> {
+    /// Whose write it is.
+    #[inline]
+    pub(crate) fn about(&self) -> (&Core<E>, &Ticket) {
+        (&self.core, &self.ticket)
+    }
+
     /// Keeps the value that stands there, if it is to be answered.
     pub(crate) fn decided(&mut self, present: Option<&RecordView<'_>>) {
         self.was_there = present.is_some();

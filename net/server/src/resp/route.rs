@@ -11,11 +11,10 @@ use pinion_env::Monotonic;
 use pinion_protocol::resp::{Command, Commands, RespVersion};
 
 use crate::coordinator::{self, Place};
-use crate::core::{Core, CoreShard, Dialect, ReplyTo, Ticket};
-use crate::counters::OperationClass;
+use crate::core::{Core, CoreShard, ReplyTo, Ticket};
+use crate::group::Moment;
 use crate::message::ServerEnv;
 use crate::refusal::Refusal;
-use crate::resp::outcome::Then;
 use crate::resp::replies::Access;
 use crate::resp::table::{self, Name, Scope, Spec};
 use crate::resp::{expiry, failure, keys, many, numbers, strings};
@@ -72,6 +71,8 @@ pub(super) fn carry_out<E: ServerEnv>(
             }
             match core.place(key.partition) {
                 Place::Here(shard) => {
+                    core.access(&key);
+                    core.trail(&ticket, &key);
                     let default_lifetime = lifetime(default_ttl_ms);
                     on_key(spec, &Call { core, ticket, command: *command, shard, key, default_lifetime })
                 }
@@ -127,20 +128,13 @@ pub(crate) fn arrive<E: ServerEnv>(
     let mut parser = parser.unwrap_or_else(|| Commands::new(u32::MAX));
     let command = parser.next_command(&mut bytes).ok().flatten();
     let spec = command.as_ref().and_then(|command| table::find(command.name()));
-    let class = spec.map_or(OperationClass::Other, |spec| spec.class);
-    let ticket = Ticket {
-        reply,
-        dialect: Dialect::Resp(version, Then::Ok),
-        opcode: 0,
-        class,
-        request_id: 0,
-        received,
-        deadline,
-    };
+    let now = core.tick();
+    let about = core.about_command(spec);
+    let ticket = Ticket::of_command(reply, version, about, 0, Moment { received, now }, deadline);
     core.begin();
     match (spec, &command) {
         (Some(spec), Some(command)) => {
-            if coordinator::admit(core, &ticket, core.env.now()) {
+            if coordinator::admit(core, &ticket, now) {
                 carry_out(core, ticket, spec, command, None);
             }
             *core.resp.parser.borrow_mut() = Some(parser);

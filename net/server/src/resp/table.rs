@@ -52,6 +52,7 @@ pub(super) enum Name {
     SetEx,
     SetNx,
     SetRange,
+    SlowLog,
     StrLen,
     Time,
     Ttl,
@@ -110,7 +111,7 @@ impl Spec {
             (Scope::Node, Name::Auth | Name::Hello | Name::Quit | Name::Reset) => {
                 &["noscript", "loading", "stale", "fast", "no_auth", "allow_busy"]
             }
-            (Scope::Node, Name::Config) => &["admin", "noscript", "loading", "stale"],
+            (Scope::Node, Name::Config | Name::SlowLog) => &["admin", "noscript", "loading", "stale"],
             (Scope::Node, _) => &["loading", "stale", "fast"],
         }
     }
@@ -191,11 +192,28 @@ commands! {
     "setex" SetEx 4 Key(Writes), Write, "string" "2.0.0" "Set the value and time to live of a key";
     "setnx" SetNx 3 Key(Change), Write, "string" "1.0.0" "Set the value of a key if there is none";
     "setrange" SetRange 4 Key(Change), Write, "string" "2.2.0" "Overwrite a part of the value of a key";
+    "slowlog" SlowLog -2 Node, Other, "server" "2.2.12" "Tell or forget the operations that took long";
     "strlen" StrLen 2 Key(Reads), Read, "string" "2.2.0" "Get the length of the value of a key";
     "time" Time 1 Node, Other, "server" "2.6.0" "Return the server's time";
     "ttl" Ttl 2 Key(Reads), Read, "generic" "1.0.0" "Get a key's time to live in seconds";
     "type" Type 2 Key(Reads), Read, "generic" "1.0.0" "Get the type of the value of a key";
     "unlink" Del -2 Keys(Change, 0), Write, "generic" "4.0.0" "Delete keys";
+}
+
+/// The number of a command that there is none of.
+pub(super) const UNKNOWN: u8 = 0;
+
+/// The number of a command: where it stands in [`COMMANDS`], counted from 1.
+#[inline]
+pub(super) fn number_of(spec: &'static Spec) -> u8 {
+    let offset = std::ptr::from_ref(spec).addr() - COMMANDS.as_ptr().addr();
+    (offset / size_of::<Spec>()) as u8 + 1
+}
+
+/// The name of the command of a number.
+pub(crate) fn name_of(number: u8) -> &'static str {
+    let at = usize::from(number).checked_sub(1);
+    at.and_then(|at| COMMANDS.get(at)).map_or("unknown", |spec| spec.name)
 }
 
 /// The longest name in bytes.
@@ -256,8 +274,10 @@ mod tests {
             for name in [spec.name.to_owned(), spec.name.to_uppercase()] {
                 assert!(std::ptr::eq(find(name.as_bytes()).unwrap(), spec), "{name}");
             }
+            assert_eq!(name_of(number_of(spec)), spec.name);
         }
         assert!(COMMANDS.is_sorted_by_key(|spec| spec.name));
+        assert_eq!((name_of(UNKNOWN), name_of(u8::MAX)), ("unknown", "unknown"));
         for name in ["", "g", "gett", "lpush", "pexpiretimes", "g\0t", "SETX"] {
             assert!(find(name.as_bytes()).is_none(), "{name}");
         }

@@ -1,9 +1,11 @@
 //! What must be true of one frame, whatever it holds.
 
+use std::io::Write;
+
 use pinion_protocol::{
-    Batch, CLIENT_NAME_BYTES_MAX, CURSOR_BYTES_MAX, Condition, ERROR_MESSAGE_BYTES_MAX, HEADER_BYTES, Header,
-    KeyRequest, List, ListBuf, ListKind, MultiGet, NAMESPACE_NAME_BYTES_MAX, Opcode, PING_BYTES_MAX,
-    ProposedStamp, ProtocolError, Put, Request, Response, Scan,
+    Batch, CLIENT_NAME_BYTES_MAX, CURSOR_BYTES_MAX, Condition, ERROR_MESSAGE_BYTES_MAX, Extension,
+    HEADER_BYTES, Header, KeyRequest, List, ListBuf, ListKind, MultiGet, NAMESPACE_NAME_BYTES_MAX, Opcode,
+    PING_BYTES_MAX, ProposedStamp, ProtocolError, Put, Request, Response, Scan,
 };
 
 use super::messages::NODE;
@@ -34,6 +36,10 @@ pub struct Tally {
     pub prefaces: u64,
     /// Sealed cursors that were opened.
     pub cursors: u64,
+    /// Headers that were longer than they need be, and made sense.
+    pub extensions: u64,
+    /// Of them, those with a trace.
+    pub traces: u64,
 }
 
 impl Tally {
@@ -56,6 +62,8 @@ impl Tally {
             ("answers only a newer server sends", self.newer_answers),
             ("prefaces", self.prefaces),
             ("cursors opened", self.cursors),
+            ("headers extended", self.extensions),
+            ("traces", self.traces),
         ];
         for (name, count) in named {
             counts.add(name, count);
@@ -100,10 +108,30 @@ impl Judge {
         }
     }
 
+    /// A header's extension is damaged, or says the same whatever else is in it.
+    ///
+    /// # Panics
+    /// When a promise is broken.
+    pub(super) fn extension(&mut self, extension: &[u8], tally: &mut Tally) {
+        let Ok(read) = Extension::read(extension) else { return };
+        tally.extensions += u64::from(!extension.is_empty());
+        let Some(trace) = read.trace else { return };
+        tally.traces += 1;
+        self.again.clear();
+        write!(self.again, "{trace}").expect("memory takes all of it");
+        assert_eq!(str::from_utf8(&self.again).map(str::parse), Ok(Ok(trace)));
+        self.again.clear();
+        let fields = (1, 0, 0);
+        Request::NamespaceList.encode_traced(fields, &trace, &mut self.again).expect("a trace fits");
+        let header = Header::read(&self.again).expect("our own header").expect("is whole");
+        let alone = &self.again[HEADER_BYTES..usize::from(header.header_bytes)];
+        assert_eq!(Extension::read(alone), Ok(read));
+    }
+
     fn short_cuts_agree(&self, header: &Header, body: &[u8], long: &Result<Request<'_>, ProtocolError>) {
         let short = KeyRequest::decode_get(header, body);
         match long {
-            Ok(Request::Get(get)) => assert_eq!(short.as_ref(), Some(get)),
+            Ok(Request::Get(get)) if !header.is_extended() => assert_eq!(short.as_ref(), Some(get)),
             _ => assert_eq!(short, None),
         }
         if header.opcode == Opcode::Put.to_u8() {

@@ -8,8 +8,8 @@ use pinion_protocol::{
     HelloReply, KeyRequest, Keys, ListBuf, ListKind, MultiGet, MultiGetReply, NAMESPACE_NAME_BYTES_MAX,
     NamespaceInfo, NamespaceOptions, NamespaceState, Namespaces, OperationResult, OperationResults,
     Operations, Outcome, PING_BYTES_MAX, ProposedStamp, Put, Record, Records, Request, Response, Scan,
-    ScanKind, ScanReply, ShardCores, Stat, StatReply, Ttl, Update, UpdateOperation, Value, ValueItem, Values,
-    Version, Write, WriteOutcome, Written,
+    ScanKind, ScanReply, ShardCores, Stat, StatReply, TraceParent, Ttl, Update, UpdateOperation, Value,
+    ValueItem, Values, Version, Write, WriteOutcome, Written,
 };
 
 use crate::fuzz::mutate::number;
@@ -49,6 +49,13 @@ pub(super) fn draw(random: &mut Random) -> Vec<Vec<u8>> {
             let header = Header::read(&frame).expect("our own header").expect("is whole");
             assert_eq!(Request::decode(&header, &frame[HEADER_BYTES..]).as_ref(), Ok(request));
             frames.push(frame);
+            if random.one_in(4) {
+                let trace =
+                    TraceParent { trace_id: parts.version, parent_id: [7; 8], flags: parts.version[0] };
+                let (fields, mut traced) = ((request_id, epoch, deadline_us), Vec::new());
+                request.encode_traced(fields, &trace, &mut traced).expect("a drawn request fits");
+                frames.push(traced);
+            }
         });
         parts.responses(|response| {
             let mut frame = Vec::new();
@@ -237,7 +244,7 @@ impl Parts {
         }
         visit(&Response::Get(GetReply { value: found.then_some(value), stamp_seen: d }));
         let stat = Stat { version, expiry_ms: a, value_bytes: c as u32 };
-        visit(&Response::Stat(StatReply { stat: found.then_some(stat), stamp_seen: d }));
+        visit(&Response::Stat(StatReply { stat: found.then_some(stat), accesses: b, stamp_seen: d }));
         let values = list::<Values>(&[ValueItem::NotRead, ValueItem::Found(value), ValueItem::Missing]);
         visit(&Response::MultiGet(MultiGetReply { values: values.list(), stamp_seen: a }));
         let code = ErrorCode::from_u16(a as u16);

@@ -333,6 +333,9 @@ fn feed_stream(stream: &[u8], chunks: &Chunks, way: Way, tally: &mut Tally) {
                         assert_eq!(frame.body, &whole[usize::from(frame.header.header_bytes)..]);
                         at = end;
                         tally.cut += 1;
+                        let extension = &whole[HEADER_BYTES..usize::from(frame.header.header_bytes)];
+                        assert_eq!(frame.extension, extension);
+                        judge.extension(frame.extension, tally);
                         judge.frame(&frame.header, frame.body, tally);
                     }
                     Ok(None) => break,

@@ -6,20 +6,20 @@ use pinion_tests::world::{ByteStream, SimSocket};
 use crate::client::TestNode;
 
 /// A connection that speaks RESP.
-pub(super) struct RespClient {
+pub(crate) struct RespClient {
     stream: ByteStream<SimSocket>,
-    pub(super) resp3: bool,
+    pub(crate) resp3: bool,
     received: Vec<u8>,
 }
 
 impl RespClient {
     /// Connects; the first command opens.
-    pub(super) async fn connect(node: &TestNode) -> Self {
+    pub(crate) async fn connect(node: &TestNode) -> Self {
         Self { stream: node.connect_bare().await.stream, resp3: false, received: Vec::new() }
     }
 
     /// Connects until a connection is taken in by this core, as the node's counters say.
-    pub(super) async fn connect_to(node: &TestNode, core: u16) -> Self {
+    pub(crate) async fn connect_to(node: &TestNode, core: u16) -> Self {
         loop {
             let mut client = Self::connect(node).await;
             let id = client.call(&["CLIENT", "ID"]).await;
@@ -31,19 +31,19 @@ impl RespClient {
         }
     }
 
-    pub(super) async fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("the node reads");
     }
 
     /// Sends commands in one go.
-    pub(super) async fn send(&mut self, commands: &[Args]) {
+    pub(crate) async fn send(&mut self, commands: &[Args]) {
         let mut bytes = Vec::new();
         commands.iter().for_each(|args| encode(args, &mut bytes));
         self.send_bytes(&bytes).await;
     }
 
     /// The next reply; `None` when the node closes.
-    pub(super) async fn try_receive(&mut self) -> Option<Reply> {
+    pub(crate) async fn try_receive(&mut self) -> Option<Reply> {
         loop {
             if !self.received.is_empty()
                 && let Some((reply, bytes)) = decode(self.resp3, &self.received)
@@ -57,12 +57,12 @@ impl RespClient {
     }
 
     /// The next reply.
-    pub(super) async fn receive(&mut self) -> Reply {
+    pub(crate) async fn receive(&mut self) -> Reply {
         self.try_receive().await.expect("the node does not close the connection")
     }
 
     /// So many replies.
-    pub(super) async fn receive_all(&mut self, count: usize) -> Vec<Reply> {
+    pub(crate) async fn receive_all(&mut self, count: usize) -> Vec<Reply> {
         let mut replies = Vec::new();
         for _ in 0..count {
             replies.push(self.receive().await);
@@ -71,12 +71,12 @@ impl RespClient {
     }
 
     /// Sends a command and waits for its reply.
-    pub(super) async fn call(&mut self, args: &[&str]) -> Reply {
+    pub(crate) async fn call(&mut self, args: &[&str]) -> Reply {
         self.call_bytes(args.iter().map(|arg| arg.as_bytes().to_vec()).collect()).await
     }
 
     /// As [`RespClient::call`] with arguments of any bytes.
-    pub(super) async fn call_bytes(&mut self, args: Args) -> Reply {
+    pub(crate) async fn call_bytes(&mut self, args: Args) -> Reply {
         self.send(&[args]).await;
         self.receive().await
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pinion_engine::Durability;
 use pinion_tests::resp::{Reply, words};
 
-use self::client::RespClient;
+pub(crate) use self::client::RespClient;
 use crate::client::{Client, TestNode};
 use crate::{SEEDS, counter, in_worlds, info};
 

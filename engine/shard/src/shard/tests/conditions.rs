@@ -9,6 +9,7 @@ use pinion_env::Env;
 use super::{IDENTITY, fill, key, open, put, small, write};
 use crate::answer::{Teller, answer};
 use crate::error::Result;
+use crate::key::Key;
 use crate::operation::{Condition, Effect, Expiring, Lifetime, Operation, Update, Waiter, Written};
 use crate::record::RecordView;
 use crate::shard::Shard;
@@ -17,6 +18,23 @@ use crate::testing::TestEnv;
 
 /// Remembers the values that decisions were made on.
 struct Witness(Teller, Rc<RefCell<Vec<Option<Vec<u8>>>>>);
+
+/// Remembers the keys of what was published, and empty ones for how often many were told.
+struct Published(Teller, Rc<RefCell<Vec<Vec<u8>>>>);
+
+impl Waiter for Published {
+    fn first_of_many(&self) {
+        self.1.borrow_mut().push(Vec::new());
+    }
+
+    fn published(&self, key: &Key<'_>) {
+        self.1.borrow_mut().push(key.user.to_vec());
+    }
+
+    fn complete(self, result: Result<Written>) {
+        self.0.complete(result);
+    }
+}
 
 impl Waiter for Witness {
     fn decided(&mut self, present: Option<&RecordView<'_>>) {
@@ -69,6 +87,31 @@ fn a_waiter_is_told_what_was_replaced_pending_or_not() {
     env.block_on(shard.flush()).unwrap();
     env.block_on(start(put_if(Condition::Always, b"four", Lifetime::Forever))).unwrap();
     assert_eq!(seen.take(), [bytes("three")], "from a table");
+}
+
+#[test]
+fn writes_that_are_durable_together_are_told_one_after_the_other_with_their_keys() {
+    let env = TestEnv::new(33);
+    let dir = PathBuf::from("shard");
+    let shard: Shard<TestEnv, Published> = env
+        .block_on(async {
+            pinion_env::create_dir_all(&env, &dir).await.expect("the test disk takes directories");
+            env.sync_dir("".as_ref()).await.expect("the root can be synced");
+            Shard::open(env.clone(), dir.clone(), IDENTITY, Origin(1), small()).await
+        })
+        .unwrap();
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let mut answers = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (teller, answer) = answer();
+        shard.write(&key(name), put(b"v"), Default::default(), Published(teller, Rc::clone(&told)));
+        answers.push(answer);
+    }
+    answers.into_iter().for_each(|answer| drop(env.block_on(answer).unwrap()));
+    let told = told.take();
+    assert_eq!(told[..2], [vec![], b"a".to_vec()], "asked for the time before the first");
+    let keys: Vec<_> = told.iter().filter(|key| !key.is_empty()).collect();
+    assert_eq!(keys, [b"a", b"b", b"c"]);
 }
 
 #[test]

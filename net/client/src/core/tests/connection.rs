@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use pinion_protocol::{ErrorReply, GetReply, Opcode, Response, Value, WriteOutcome};
+use pinion_protocol::{ErrorReply, Extension, GetReply, Opcode, Response, TraceParent, Value, WriteOutcome};
 
 use super::*;
+use crate::core::call::Call;
+use crate::core::operation::Try;
 use crate::error::{Error, Outcome};
 
 fn found(bytes: &'static [u8]) -> Response<'static> {
@@ -43,6 +45,26 @@ fn answers_are_matched_by_request_id_in_any_order() {
     assert_eq!(values, [&b"B"[..], b"A"]);
     assert!(pair.connection.is_idle());
     assert_eq!(pair.connection.take_stamp_seen(), 3);
+}
+
+#[test]
+fn every_try_of_a_traced_call_names_its_trace() {
+    let trace = TraceParent { trace_id: [3; 16], parent_id: [4; 8], flags: 1 };
+    let mut pair = Pair::greeted(10);
+    let mut session = session(pair.now, 4);
+    let mut call = Call::new(put("k"), pair.now + Duration::from_secs(1), 2).traced(Some(trace));
+    for _ in 0..2 {
+        let attempt = call.attempt(&mut session, pair.now);
+        pair.connection.submit(pair.now, "traced", attempt, pair.now + Duration::from_secs(1));
+    }
+    pair.connection.submit(pair.now, "plain", Try::from(put("k")), pair.now + Duration::from_secs(1));
+    let mut output = pair.connection.output();
+    let mut traces = Vec::new();
+    while let Some(frame) = pair.frames.next_frame(&mut output).unwrap() {
+        assert!(matches!(Request::decode(&frame.header, frame.body), Ok(Request::Put(_))));
+        traces.push(Extension::read(frame.extension).unwrap().trace);
+    }
+    assert_eq!(traces, [Some(trace), Some(trace), None]);
 }
 
 #[test]

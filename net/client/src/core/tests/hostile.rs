@@ -4,7 +4,7 @@
 //! Nothing panics; every call ends exactly once, with an answer or an error; and whatever an answer
 //! holds goes through what callers do with it: retries, pages of scans, parts of reads and batches.
 
-use pinion_protocol::HEADER_BYTES;
+use pinion_protocol::{HEADER_BYTES, Section};
 use pinion_tests::fuzz::corpus;
 use pinion_tests::fuzz::frames::{Chunks, Streams};
 use pinion_tests::world::Random as Drawn;
@@ -32,7 +32,8 @@ fn batch() -> WriteBatch {
 fn operations(reads: &mut ManyReads, scan: &mut ScanState) -> Vec<Operation> {
     let map = map();
     let parts = BatchParts::new(batch(), None, &map).expect("a small batch fits");
-    let mut all = vec![get("k"), put("k"), Operation::NamespaceList, Operation::ServerInfo { section: 0 }];
+    let mut all =
+        vec![get("k"), put("k"), Operation::NamespaceList, Operation::ServerInfo { section: Section::All }];
     all.push(Operation::Ping { bytes: Bytes::from_static(b"ping"), route: Route::Any });
     all.push(Operation::Stat { namespace: 0, key: Bytes::from_static(b"k") });
     all.push(Operation::NamespaceDrop { name: "n".into() });
