@@ -82,10 +82,30 @@ impl Counts {
     }
 }
 
-/// Where a time in nanoseconds is counted.
+/// Where a time in nanoseconds is counted: the bounds are looked through from the first that the quarter of
+/// its power of two can have, so at most two are.
+#[inline]
 pub(crate) fn place(nanos: u64) -> usize {
-    BOUNDS_NS.partition_point(|bound| *bound < nanos)
+    let mut place = usize::from(FIRST[Quarters::place(nanos)]);
+    while place < BOUNDS_NS.len() && BOUNDS_NS[place] < nanos {
+        place += 1;
+    }
+    place
 }
+
+/// By place in [`Quarters`]: where its smallest time is counted.
+static FIRST: [u8; 64 << PARTS_LOG2] = {
+    let mut first = [0; 64 << PARTS_LOG2];
+    let (mut quarter, mut place) = (1, 0);
+    while quarter < first.len() {
+        while place < BOUNDS_NS.len() && BOUNDS_NS[place] <= Quarters::last_of(quarter - 1) {
+            place += 1;
+        }
+        first[quarter] = place as u8;
+        quarter += 1;
+    }
+    first
+};
 
 /// Places for each power of two, as a power of two.
 const PARTS_LOG2: u32 = 2;
@@ -116,10 +136,11 @@ impl Quarters {
     }
 
     /// The largest time that is counted in a place.
-    fn last_of(place: usize) -> u64 {
-        let (power, part) = ((place >> PARTS_LOG2) as u32, (place & ((1 << PARTS_LOG2) - 1)) as u64);
-        let parts = (1_u128 << PARTS_LOG2) + u128::from(part) + 1;
-        u64::try_from((parts << power >> PARTS_LOG2) - 1).unwrap_or(u64::MAX)
+    const fn last_of(place: usize) -> u64 {
+        let (power, part) = (place >> PARTS_LOG2, place & ((1 << PARTS_LOG2) - 1));
+        let parts = (1_u128 << PARTS_LOG2) + part as u128 + 1;
+        // At most the largest there is.
+        ((parts << power >> PARTS_LOG2) - 1) as u64
     }
 
     /// Adds all to a histogram, each as the largest time of its place.
@@ -150,6 +171,12 @@ mod tests {
     fn a_time_is_counted_up_to_its_bound() {
         for (nanos, expected) in [(0, 0), (1_000, 0), (1_001, 1), (10_000_000_000, 42), (u64::MAX, 43)] {
             assert_eq!(place(nanos), expected, "{nanos}");
+        }
+        let around = (0..64)
+            .flat_map(|power| (0..40).map(move |part| ((1_u64 << power) / 32).saturating_mul(32 + part)));
+        let bounds = BOUNDS_NS.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
+        for nanos in around.chain(bounds) {
+            assert_eq!(place(nanos), BOUNDS_NS.partition_point(|bound| *bound < nanos), "{nanos}");
         }
         let (mut one, mut two) = (Counts::default(), Counts::default());
         one.count(0, 2);

@@ -25,14 +25,14 @@ pub struct ScanStream {
 
 enum Phase {
     Refused(Error),
-    Running { client: Client, state: ScanState, fetch: Option<Fetch> },
+    Running { client: Client, state: Box<ScanState>, fetch: Option<Fetch> },
     Over,
 }
 
 impl ScanStream {
     pub(super) fn new(client: Client, range: ScanRange) -> Self {
         let phase = match client.inner.shared.plan_scan(range) {
-            Ok(state) => Phase::Running { client, state, fetch: None },
+            Ok(state) => Phase::Running { client, state: Box::new(state), fetch: None },
             Err(error) => Phase::Refused(error),
         };
         Self { phase }
