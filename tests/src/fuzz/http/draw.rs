@@ -107,7 +107,8 @@ fn query(random: &mut Random, method: &str, path: &str, out: &mut Vec<u8>) {
         sign = b'&';
     }
     for _ in 0..random.below(8).saturating_sub(4) {
-        let name = one(random, if random.one_in(12) { ALL } else { known });
+        let names = if random.one_in(12) { ALL } else { known };
+        let name = one(random, names);
         out.push(sign);
         out.extend_from_slice(name.as_bytes());
         sign = b'&';
