@@ -20,13 +20,16 @@ const INFO_FRESH: Duration = Duration::from_millis(250);
 /// Namespaces whose numbers are remembered: as many as a node can have.
 const NAMESPACES_MAX: usize = 256;
 
+/// An answer, and when it came.
+type Kept = tokio::sync::Mutex<Option<(Instant, Arc<Info>)>>;
+
 /// The node, once it has answered.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     client: OnceLock<Client>,
     namespaces: Mutex<HashMap<String, Client>>,
     /// The newest answer of each section.
-    sections: [tokio::sync::Mutex<Option<(Instant, Arc<Info>)>>; 4],
+    sections: [Kept; 4],
 }
 
 /// What the node said about itself.
