@@ -150,6 +150,8 @@ struct Sketch {
     /// Hashes of `top`, in the same order.
     hashes: Vec<u64>,
     top: Vec<HotKey>,
+    /// Room for the fronts of further keys: counting allocates nothing.
+    spare: Vec<KeyFront>,
     samples: u64,
     /// When counts were last halved, or began.
     since: Monotonic,
@@ -164,6 +166,7 @@ impl Sketch {
             decay: Box::new(std::array::from_fn(decay)),
             hashes: Vec::with_capacity(TOP),
             top: Vec::with_capacity(TOP),
+            spare: (0..TOP).map(|_| KeyFront::with_room()).collect(),
             samples: 0,
             since: now,
             random: seed | 1,
@@ -212,8 +215,9 @@ impl Sketch {
         }
         if self.top.len() < TOP {
             if samples > 0 {
-                let namespace = key.namespace.0;
-                self.top.push(HotKey { namespace, key: KeyFront::of(key.user), samples });
+                let mut front = self.spare.pop().unwrap_or_default();
+                front.set(key.user);
+                self.top.push(HotKey { namespace: key.namespace.0, key: front, samples });
                 self.hashes.push(key.hash);
             }
             return;
@@ -248,7 +252,7 @@ impl Sketch {
         while at < self.top.len() {
             self.top[at].samples >>= halvings;
             if self.top[at].samples == 0 {
-                self.top.swap_remove(at);
+                self.spare.push(self.top.swap_remove(at).key);
                 self.hashes.swap_remove(at);
             } else {
                 at += 1;

@@ -19,6 +19,11 @@ impl KeyFront {
         this
     }
 
+    /// No key yet, with memory for the longest front.
+    pub(super) fn with_room() -> Self {
+        Self { front: Vec::with_capacity(FRONT_BYTES_MAX), bytes: 0 }
+    }
+
     /// Another key, in the same memory.
     pub(super) fn set(&mut self, key: &[u8]) {
         self.front.clear();
