@@ -365,7 +365,8 @@ fn put_usage<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, usage: &UsageR
         json.begin_object(None);
         match counts.id {
             Some(id) => json.string("name", &core.namespace_name(id)),
-            None => json.string("name", "other"),
+            // No namespace can be called so.
+            None => json.string("name", "*"),
         }
         json.number("reads", counts.reads.sum());
         json.number("writes", counts.writes.sum());
