@@ -4,20 +4,25 @@ without its ending, and the rows that are wanted.
 Every row is a ratio of two numbers that are taken in turn, three times where that takes seconds, once where it
 takes minutes; the median counts. The server or engine is on cpu 0 (of two cores: on both), the load on cpu 1."""
 
+import contextlib
 import glob
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 BINARY, BASE, RESULT = sys.argv[1:4]
 WANTED = sys.argv[4:]
 ROUNDS = 3
+PAIRS = 9
+SLOW_CLIENTS = 1_000
 KEY_BYTES, VALUE_BYTES = 32, 512
 RECORD_BYTES = KEY_BYTES + VALUE_BYTES
 MEMORY_MIB = 128
@@ -69,19 +74,20 @@ def counter(report, name):
 
 
 class Serve:
-    """A node on cpu 0."""
+    """A node with one core, which is on cpu 0."""
 
-    def __init__(self, data, *arguments):
-        self.began = time.monotonic()
-        command = [BINARY, "serve", "--cores", "1", "--data", data, "--listen", "127.0.0.1:0", "--http", "none"]
+    def __init__(self, data, *arguments, http="none"):
+        began = time.monotonic()
+        command = [BINARY, "serve", "--cores", "1", "--data", data, "--listen", "127.0.0.1:0", "--http", http]
         self.process = subprocess.Popen(
-            ["taskset", "-c", "0", *command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         for line in self.process.stdout:
-            found = re.search(r"127\.0\.0\.1:\d+", line)
-            if found:
-                self.target = "pinion://" + found.group()
-                self.started_s = time.monotonic() - self.began
+            if found := re.search(r"http://(127\.0\.0\.1:\d+)", line):
+                self.http = found.group(1)
+            if found := re.match(r"listening on (.*)", line):
+                self.target = "pinion://" + found.group(1)
+                self.started_s = time.monotonic() - began
                 return
         sys.exit(f"asked.py: the server ended with {self.process.wait()}")
 
@@ -204,15 +210,99 @@ def rate():
         rounds.append((run["ops_per_second"], by_kind))
     server.end()
     for kind in ("READ", "UPDATE"):
-        tails = [[by_kind[kind][p] / 1000 for p in wanted_percentiles(by_kind[kind])] for _, by_kind in rounds]
+        tails = [[by_kind[kind][percentile] / 1000 for percentile in (50.0, 99.0, 99.9)] for _, by_kind in rounds]
         p50, p99, p999 = (statistics.median(column) for column in zip(*tails))
         row("rate", f"{kind} of 100,000 reads/s and 10,000 synced writes/s, open loop",
             f"p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f} ms", f"{statistics.median(r for r, _ in rounds):,.0f}/s reached", None,
             "p99 < 1 ms, p99.9 < 3 ms", p99 < 1 and p999 < 3)
 
 
-def wanted_percentiles(percentiles):
-    return [min(percentiles, key=lambda p: abs(float(p) - wanted)) for wanted in (50, 99, 99.9)]
+class SlowClients:
+    """HTTP connections that send a byte of a request every quarter of a second, and come back when they are closed."""
+
+    def __init__(self, http):
+        host, port = http.split(":")
+        self.address, self.ended = (host, int(port)), threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self):
+        self.thread.start()
+        time.sleep(1)
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+    def connect(self):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(self.address)
+        return client
+
+    def run(self):
+        clients = [self.connect() for _ in range(SLOW_CLIENTS)]
+        while not self.ended.wait(0.25):
+            for index, client in enumerate(clients):
+                try:
+                    client.send(b"x")
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    client.close()
+                    clients[index] = self.connect()
+        for client in clients:
+            client.close()
+
+
+def gateway():
+    """Requests over HTTP, and native requests beside a thousand slow HTTP clients. The gateway's thread, the load and
+    the slow clients share cpu 1."""
+    server = Serve(fresh("gateway"), "--memory", "512MiB", http="127.0.0.1:0")
+    sized = ["-p", "recordcount=100000", "--cpus", 1]
+    bench("load", server.target, *sized, "--connections", 64, "--depth", 16, "-p", "durability=buffered")
+    over_http(server.http)
+
+    def p99():
+        run = bench(
+            "run", server.target, *sized, *READS, "--connections", 16, "--depth", 4, "--rate", 20000, "--warmup", 1,
+            "--seconds", 4,
+        )
+        return dict(run["kinds"][0]["latency"]["percentiles"])[99.0]
+
+    pairs = []
+    for pair in range(PAIRS):
+        beside = {}
+        for is_beside in (False, True) if pair % 2 == 0 else (True, False):
+            with SlowClients(server.http) if is_beside else contextlib.nullcontext():
+                beside[is_beside] = p99()
+        pairs.append((beside[True] / beside[False], beside[True], beside[False]))
+        note(f"p99 of native GETs: {beside[False]:,.0f} us alone, {beside[True]:,.0f} us beside slow clients")
+    server.end()
+    ratio, with_slow, alone = sorted(pairs)[PAIRS // 2]
+    row("gateway", f"p99 of 20,000 native GETs/s beside {SLOW_CLIENTS:,} slow HTTP clients", f"{with_slow:,.0f} us",
+        f"alone, {alone:,.0f} us; {PAIRS} pairs", round(ratio, 2), "<= 1.5", ratio <= 1.5)
+
+
+def over_http(address):
+    """Requests per second by `ab`, over 32 connections that are kept."""
+    if shutil.which("ab") is None:
+        return note("no requests over HTTP: `ab` is missing (apt-get install apache2-utils)")
+    value = os.path.join(WORK, "value")
+    with open(value, "wb") as file:
+        file.write(b"v" * VALUE_BYTES)
+    for name, query, arguments in (
+        ("synced PUT", "", ["-u", value, "-n", "20000"]),
+        ("buffered PUT", "?durability=buffered", ["-u", value, "-n", "40000"]),
+        ("GET", "", ["-n", "60000"]),
+    ):
+        command = ["taskset", "-c", "0", "ab", "-q", "-k", "-c", "32", *arguments, f"http://{address}/kv/measured{query}"]
+        rates = []
+        for _ in range(ROUNDS):
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            if failed := re.search(r"(Non-2xx responses|Failed requests): +([1-9]\d*)", text):
+                sys.exit(f"asked.py: {' '.join(command)}: {failed.group()}")
+            rates.append(float(re.search(r"Requests per second: +([\d.]+)", text).group(1)))
+        row("http", f"{name} of {VALUE_BYTES} B over HTTP, `ab -k -c 32`", f"{statistics.median(rates):,.0f}/s", "", None, "", None)
 
 
 def idle():
@@ -235,7 +325,7 @@ def markdown():
     return "\n".join(lines) + "\n"
 
 
-ALL = {"idle": idle, "cores": cores, "recovery": recovery, "rate": rate, "cold": cold}
+ALL = {"idle": idle, "cores": cores, "recovery": recovery, "rate": rate, "gateway": gateway, "cold": cold}
 unknown = [name for name in WANTED if name not in ALL]
 if unknown:
     sys.exit(f"asked.py: there is no row {unknown[0]}; choose from {', '.join(ALL)}")

@@ -10,19 +10,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use pinion_client::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::answer;
 use crate::handle::App;
-use crate::request::JSON;
 
 /// A core that does not answer for so long is called stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
@@ -75,9 +73,8 @@ async fn answer(app: &App, least: Gravity) -> Response {
     let fails = findings.iter().any(|finding| finding.gravity >= least);
     let texts: Vec<&str> = findings.iter().map(|finding| &finding.text[..]).collect();
     let document = json!({ "status": if fails { "failing" } else { "ok" }, "findings": texts });
-    let mut response = Response::new(Body::from(document.to_string()));
+    let mut response = answer::json(document.to_string());
     *response.status_mut() = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     response
 }
 

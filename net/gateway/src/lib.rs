@@ -19,6 +19,7 @@
 //! leave for: PUT, DELETE, or a batch, which must name its content type. Values are sent as bytes that
 //! browsers may not take for a page.
 
+mod answer;
 mod budget;
 mod config;
 mod connection;

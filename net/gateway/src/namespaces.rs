@@ -7,14 +7,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use pinion_client::{ErrorCode, Namespace, Ttl};
 use serde_json::{Value, json};
 
+use crate::answer;
 use crate::handle::App;
 use crate::problem::Problem;
+use crate::request::percent;
 use crate::request::query::{Query, check_namespace};
-use crate::request::{JSON, percent};
 
 /// All of them, with those whose space is still being given back.
 pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
@@ -22,9 +22,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Resul
     let mut namespaces = app.node_client(request.extensions())?.namespaces().await?;
     namespaces.sort_by_key(|namespace| namespace.id);
     let items: Vec<Value> = namespaces.iter().map(document).collect();
-    let mut response = Response::new(Body::from(json!({ "items": items }).to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    Ok(response)
+    Ok(answer::json(json!({ "items": items }).to_string()))
 }
 
 fn document(namespace: &Namespace) -> Value {

@@ -106,13 +106,7 @@ impl Node {
     /// same answer.
     pub(crate) async fn section(&self, section: Section) -> Result<Arc<Info>, Problem> {
         let client = self.client()?;
-        let place = match section {
-            Section::All => 0,
-            Section::SlowOperations => 1,
-            Section::HotKeys => 2,
-            Section::Clients => 3,
-        };
-        let mut kept = self.sections[place].lock().await;
+        let mut kept = self.sections[usize::from(section.to_u8())].lock().await;
         if let Some((taken, info)) = &*kept
             && taken.elapsed() < INFO_FRESH
         {

@@ -4,18 +4,16 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use pinion_client::Section;
 use serde_json::{Value, json};
 
+use crate::answer;
 use crate::handle::App;
 use crate::problem::Problem;
-use crate::request::JSON;
 
 /// Operations that took long, the newest first.
 pub(crate) async fn slow_operations(State(app): State<Arc<App>>) -> Result<Response, Problem> {
@@ -41,7 +39,5 @@ async fn section(app: &App, section: Section) -> Result<Response, Problem> {
     };
     members.insert("time_ms".into(), json!(info.taken_ms()));
     let text = app.budget.pay(Bytes::from(Value::Object(members).to_string()))?;
-    let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    Ok(response)
+    Ok(answer::json(text))
 }

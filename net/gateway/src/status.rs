@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::json;
 
+use crate::answer;
 use crate::handle::App;
 use crate::problem::Problem;
-use crate::request::JSON;
 
 /// The node's information with the time when it was asked, and the gateway's own numbers.
 pub(crate) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem> {
@@ -32,7 +30,5 @@ pub(crate) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem
         "node": node.value,
     });
     let text = app.budget.pay(Bytes::from(document.to_string()))?;
-    let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    Ok(response)
+    Ok(answer::json(text))
 }

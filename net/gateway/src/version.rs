@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value, json};
 
+use crate::answer;
 use crate::handle::App;
-use crate::request::JSON;
 
 /// What is told of the node, by its own names.
 const OF_NODE: [&str; 5] = ["version", "node_id", "incarnation", "protocol_lowest", "protocol_highest"];
@@ -21,7 +19,5 @@ pub(crate) async fn get(State(app): State<Arc<App>>) -> Response {
         Value::Object(Map::from_iter(members))
     });
     let document = json!({ "gateway": env!("CARGO_PKG_VERSION"), "node": node });
-    let mut response = Response::new(Body::from(document.to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    response
+    answer::json(document.to_string())
 }

@@ -108,11 +108,12 @@ heads! {
 
     /// GET and STAT.
     KeyHead [8] { namespace: u32_ule, key_len: u16_ule, reserved: [u8; 2], }
+    /// Replies of GET and, before [`AccessesHead`], of STAT.
     ValueReplyHead [40] {
         found: u8, reserved: [u8; 3], value_len: u32_ule, version: [u8; 16], expiry_ms: u64_ule,
         stamp_seen: u64_ule,
     }
-    /// Follows the head of GET's reply in that of STAT.
+    /// Ends the reply of STAT.
     AccessesHead [8] { accesses: u64_ule, }
     MultiGetHead [8] { namespace: u32_ule, count: u32_ule, }
     /// Entry of MULTI_GET.

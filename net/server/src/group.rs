@@ -69,7 +69,7 @@ pub(crate) struct Moment {
 }
 
 impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
-    /// No frames yet. To be filled where it lies: it is of some 2 KiB.
+    /// No frames yet. To be filled where it lies: it is of some 3 KiB.
     #[inline]
     pub(crate) fn new() -> Self {
         // A constant would be copied as a whole, what is made here is marked as empty.

@@ -9,8 +9,9 @@
 //! who must see it; `read`, `multi_get`, `write`, `batch`, `scan`, `namespaces` and `info` carry it
 //! out on the engine; `forward` takes it to another core and its answer back;
 //! `core` puts the answer into the connection's out buffer, and the session sends it with all
-//! others of the turn; `watch` sees what took long, which keys are hot and who is connected. A connection that begins with RESP takes the same way, with `resp` in the place
-//! of frames: other words for the same operations.
+//! others of the turn. `watch` sees what took long, which keys are hot and who is connected. A
+//! connection that begins with RESP takes the same way, with `resp` in the place of frames: other
+//! words for the same operations.
 //!
 //! Bounds are in [`Limits`] and in the engine's options; each has a defined answer when reached.
 

@@ -192,7 +192,7 @@ impl<E: ServerEnv> Core<E> {
             shard,
             operation,
             is_resp,
-            namespace: (ticket.namespace != NO_NAMESPACE).then_some(ticket.namespace),
+            namespace: (ticket.namespace != NO_NAMESPACE).then(|| self.namespace_name(ticket.namespace)),
             key,
             connection: connection.number,
             client: who.name.clone(),

@@ -27,7 +27,8 @@ pub(crate) struct SlowOperation {
     pub(crate) shard: Option<u16>,
     pub(crate) operation: &'static str,
     pub(crate) is_resp: bool,
-    pub(crate) namespace: Option<u32>,
+    /// Its name, if it is about one.
+    pub(crate) namespace: Option<String>,
     /// Empty if it has none, or if it ended before that was looked at.
     pub(crate) key: KeyFront,
     /// The connection's number.
@@ -138,7 +139,7 @@ mod tests {
             shard: None,
             operation: "get",
             is_resp: false,
-            namespace: Some(0),
+            namespace: Some("default".to_owned()),
             key: KeyFront::of(b"k"),
             connection: 1,
             client: String::new(),

@@ -26,14 +26,14 @@ pub(crate) fn slow<E: ServerEnv>(core: &Core<E>, reports: &[SlowReport]) -> Stri
     json.number("seen", reports.iter().map(|report| report.seen).sum::<u64>());
     json.begin_array("slow");
     for (core_index, operation) in kept {
-        put_operation(&mut json, core, core_index, operation);
+        put_operation(&mut json, core_index, operation);
     }
     json.end_array();
     json.end_object();
     json.finish()
 }
 
-fn put_operation<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, index: u16, slow: &SlowOperation) {
+fn put_operation(json: &mut JsonWriter, index: u16, slow: &SlowOperation) {
     json.begin_object(None);
     json.number("time_ms", slow.ended_ms);
     json.number("core", index);
@@ -43,7 +43,7 @@ fn put_operation<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, index: u16
     }
     json.string("operation", slow.operation);
     json.string("protocol", if slow.is_resp { "resp" } else { "native" });
-    put_text(json, "namespace", slow.namespace.map(|id| core.namespace_name(id)));
+    put_text(json, "namespace", slow.namespace.clone());
     put_key(json, &slow.key);
     json.number("connection", slow.connection);
     json.string("client", &slow.client);
