@@ -81,11 +81,20 @@ impl Scratch {
     /// Builds the classes, as tests are built or without optimisation.
     pub(super) fn build(&self, as_tests: bool) {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--locked", "--offline", "--workspace", "--bin", "pinion-tests"]);
+        cargo.args(["build", "--quiet", "--locked", "--offline", "--workspace"]);
+        // With a test, so that dependencies have the features of dev-dependencies too.
+        cargo.args(["--bin", "pinion-tests", "--test", "tidy"]);
         cargo.arg("--manifest-path").arg(self.copy.join("Cargo.toml"));
         cargo.arg("--target-dir").arg(&self.target).stdin(Stdio::null());
         if !as_tests {
-            cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
+            // One by one: a setting for all would have the dependencies built again.
+            let lock = fs::read_to_string(self.copy.join("Cargo.lock")).expect("the copy has its lock file");
+            let names = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+            for name in names.filter(|name| name.starts_with(OURS)) {
+                for setting in ["opt-level=0", "debug=0"] {
+                    cargo.arg("--config").arg(format!("profile.dev.package.{name}.{setting}"));
+                }
+            }
         }
         expect_success("the planted copy", cargo.output().expect("cargo runs"));
     }

@@ -42,9 +42,9 @@ fn build() -> PathBuf {
     let profile = if name == "debug" { "dev" } else { name };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(cargo)
-        // The whole workspace, so that dependencies have the features they were built with for
-        // `cargo test --workspace` and are not built again.
-        .args(["build", "--quiet", "--workspace", "--bin", "pinion", "--profile", profile])
+        // The whole workspace with a test, so that dependencies have the features they were built with for
+        // `cargo test --workspace` (those of dev-dependencies among them), and nothing is built again.
+        .args(["build", "--quiet", "--workspace", "--bin", "pinion", "--test", "tidy", "--profile", profile])
         .arg("--manifest-path")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
         .arg("--target-dir")
