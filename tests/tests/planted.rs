@@ -1,15 +1,34 @@
 //! What shows that the other tests can fail: bugs planted into a scratch copy of the repository, disks
 //! that lie, and the canary. `cargo run -p pinion-tests -- planted --size full` plants all bugs.
 
-use std::process::{Command, Output};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
-use pinion_tests::planted::{CANARY, LIES, PLANTED};
+use pinion_tests::planted::{CANARY, LIES, PATCHES, PLANTED};
 use pinion_tests::trials::Class;
 
 #[test]
 fn planted_bugs_are_caught() {
     let counts = Class::submit(PLANTED.name);
     assert!(counts.get("caught") >= 1 && counts.get("classes passed on sound code") >= 1);
+}
+
+/// Only two are built with every submission; that all still fit is known at once.
+#[test]
+fn every_patch_fits() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for patch in PATCHES {
+        let mut git = Command::new("git");
+        git.current_dir(&root).args(["apply", "--check", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut git = git.spawn().expect("git runs");
+        let mut stdin = git.stdin.take().expect("it is piped");
+        stdin.write_all(patch.text.as_bytes()).expect("git reads its input");
+        drop(stdin);
+        let checked = git.wait_with_output().expect("git ends");
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{}: {said}", patch.name);
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Reading segments: a window over one file, and the search for blocks behind a bad one.
 
+use std::future::{Future, poll_fn};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use pinion_env::{AlignedBuf, Env, File, OpenMode, PAGE_BYTES, page_round_up};
 
@@ -12,7 +16,7 @@ use super::format::{
 use crate::error::{Corruption, Error, Result};
 
 /// How much is read at once; a larger block is read whole.
-const WINDOW_BYTES: usize = 256 << 10;
+const WINDOW_BYTES: usize = 512 << 10;
 
 /// A segment as it was found.
 pub(super) struct FoundSegment {
@@ -62,6 +66,41 @@ pub(super) struct SegmentReader<E: Env> {
     /// The window: `buffer[..loaded]` holds the file from `start`.
     start: u32,
     loaded: usize,
+    ahead: Option<ReadAhead>,
+}
+
+/// What a read gives: how much, and its buffer.
+type ReadResult = (io::Result<usize>, AlignedBuf);
+
+/// The read of what follows the window, under way while the window's records are put back.
+struct ReadAhead {
+    start: u32,
+    span: usize,
+    reading: Pin<Box<dyn Future<Output = ReadResult>>>,
+    /// What it gave, if it has ended and nobody has taken it.
+    ended: Option<ReadResult>,
+}
+
+impl ReadAhead {
+    /// Starts the read: environments submit it when it is first polled.
+    async fn start(start: u32, span: usize, reading: Pin<Box<dyn Future<Output = ReadResult>>>) -> Self {
+        let mut ahead = Self { start, span, reading, ended: None };
+        poll_fn(|context| {
+            if let Poll::Ready(result) = ahead.reading.as_mut().poll(context) {
+                ahead.ended = Some(result);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        ahead
+    }
+
+    async fn end(self) -> ReadResult {
+        match self.ended {
+            Some(result) => result,
+            None => self.reading.await,
+        }
+    }
 }
 
 impl<E: Env> SegmentReader<E> {
@@ -76,7 +115,7 @@ impl<E: Env> SegmentReader<E> {
             found: format!("{bytes} bytes"),
         })?;
         let path = path.to_path_buf();
-        Ok(Self { file, path, file_bytes, buffer: AlignedBuf::default(), start: 0, loaded: 0 })
+        Ok(Self { file, path, file_bytes, buffer: AlignedBuf::default(), start: 0, loaded: 0, ahead: None })
     }
 
     /// The file's bytes from `offset` on: `bytes` of them, fewer only at the end of the file.
@@ -93,12 +132,13 @@ impl<E: Env> SegmentReader<E> {
 
     /// Makes sure that bytes are loaded; gives their place for [`SegmentReader::loaded_at`].
     async fn load(&mut self, offset: u32, bytes: u32) -> Result<usize> {
-        let wanted_end = offset.saturating_add(bytes).min(self.file_bytes);
-        let loaded_end = self.start as usize + self.loaded;
-        if self.loaded == 0 || offset < self.start || wanted_end as usize > loaded_end {
+        if !self.holds(offset, bytes) {
+            self.take_ahead(offset).await?;
+        }
+        if !self.holds(offset, bytes) {
             let start = offset - offset % PAGE_BYTES as u32;
             let span = page_round_up((offset - start) as usize + bytes as usize).max(WINDOW_BYTES);
-            let span = span.min(page_round_up(self.file_bytes.saturating_sub(start) as usize));
+            let span = self.within_file(start, span);
             let mut buffer = std::mem::take(&mut self.buffer);
             if buffer.capacity() < span {
                 buffer = AlignedBuf::zeroed(span);
@@ -106,23 +146,79 @@ impl<E: Env> SegmentReader<E> {
             self.loaded = 0;
             let (read, buffer) = self.file.read(u64::from(start), buffer, span).await;
             self.buffer = buffer;
-            let loaded = read.map_err(|error| Error::io(&self.path, error))?;
-            let there = span.min(self.file_bytes.saturating_sub(start) as usize);
-            if loaded < there {
-                // Not the end of the file, so not the end of the log either.
-                return Err(Corruption {
-                    file: self.path.clone(),
-                    offset: u64::from(start) + loaded as u64,
-                    what: "length of a read",
-                    expected: format!("{there} bytes"),
-                    found: format!("{loaded} bytes"),
-                }
-                .into());
-            }
-            self.loaded = loaded;
+            self.loaded = self.check_read(start, span, read)?;
             self.start = start;
         }
         Ok((offset - self.start) as usize)
+    }
+
+    /// Whether bytes, up to the end of the file, lie in the window.
+    fn holds(&self, offset: u32, bytes: u32) -> bool {
+        let wanted_end = offset.saturating_add(bytes).min(self.file_bytes);
+        self.loaded > 0 && offset >= self.start && wanted_end as usize <= self.start as usize + self.loaded
+    }
+
+    /// Whole pages from `start`, `span` of them or up to the end of the file.
+    fn within_file(&self, start: u32, span: usize) -> usize {
+        span.min(page_round_up(self.file_bytes.saturating_sub(start) as usize))
+    }
+
+    /// How much was read, which must be all that there is.
+    fn check_read(&self, start: u32, span: usize, read: io::Result<usize>) -> Result<usize> {
+        let loaded = read.map_err(|error| Error::io(&self.path, error))?;
+        let there = span.min(self.file_bytes.saturating_sub(start) as usize);
+        if loaded < there {
+            // Not the end of the file, so not the end of the log either.
+            return Err(Corruption {
+                file: self.path.clone(),
+                offset: u64::from(start) + loaded as u64,
+                what: "length of a read",
+                expected: format!("{there} bytes"),
+                found: format!("{loaded} bytes"),
+            }
+            .into());
+        }
+        Ok(loaded)
+    }
+
+    /// Starts to read what follows the window, unless that is under way.
+    async fn read_ahead(&mut self, buffer: AlignedBuf) {
+        let start = self.start + self.loaded as u32;
+        if self.ahead.is_some() || start >= self.file_bytes {
+            return;
+        }
+        let span = self.within_file(start, WINDOW_BYTES);
+        let buffer = if buffer.capacity() < span { AlignedBuf::zeroed(span) } else { buffer };
+        let reading = Box::pin(self.file.read(u64::from(start), buffer, span));
+        self.ahead = Some(ReadAhead::start(start, span, reading).await);
+    }
+
+    /// Moves the window to `offset` if what follows it was read ahead, and reads on. What the
+    /// window holds from `offset` on stays: a block may begin in it and end behind it.
+    async fn take_ahead(&mut self, offset: u32) -> Result<()> {
+        let Some(ahead) = self.ahead.take() else { return Ok(()) };
+        let start = offset - offset % PAGE_BYTES as u32;
+        let end = self.start + self.loaded as u32;
+        if ahead.start != end || !(self.start..=end).contains(&start) {
+            return Ok(());
+        }
+        let (from, span) = (ahead.start, ahead.span);
+        let (read, behind) = ahead.end().await;
+        let read = self.check_read(from, span, read)?;
+        let kept = (start - self.start) as usize..self.loaded;
+        let loaded = kept.len() + read;
+        let room = page_round_up(loaded);
+        if self.buffer.capacity() < room {
+            let small = std::mem::replace(&mut self.buffer, AlignedBuf::zeroed(room));
+            self.buffer[..kept.len()].copy_from_slice(&small[kept.clone()]);
+        } else {
+            self.buffer.copy_within(kept.clone(), 0);
+        }
+        self.buffer[kept.len()..loaded].copy_from_slice(&behind[..read]);
+        self.start = start;
+        self.loaded = loaded;
+        self.read_ahead(behind).await;
+        Ok(())
     }
 
     /// The sound block of `segment` at `offset`, records checked, and its place for
@@ -145,6 +241,7 @@ impl<E: Env> SegmentReader<E> {
             return Ok(Err(BlockFault::SegmentEnd));
         }
         let at = self.load(offset, header.used_bytes).await?;
+        self.read_ahead(AlignedBuf::default()).await;
         let block = self.loaded_at(at, header.used_bytes as usize);
         if block.len() < header.used_bytes as usize {
             return Ok(Err(BlockFault::SegmentEnd));

@@ -8,6 +8,8 @@
 //! `DiskFull` once both memtables are taken, and the flush is tried again when space returns. Any
 //! other failure stops the shard.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,10 +28,28 @@ use crate::table::FilterWidth;
 /// How long a retired memtable may be held by readers between two looks, in milliseconds.
 const RETIRE_RETRY_MS: u64 = 10;
 
+/// A flush that has been started.
+pub(super) type Flush = Pin<Box<dyn Future<Output = Result<()>>>>;
+
 impl<E: Env, W: Waiter> Shard<E, W> {
-    pub(super) fn spawn_flush_task(&self) {
+    /// Starts the task that flushes, with the flush that recovery has started.
+    pub(super) fn spawn_flush_task(&self, started: Option<Flush>) {
         let shard = self.clone();
-        self.inner.env.spawn(TaskClass::Flush, async move { shard.inner.flush_frozen().await });
+        self.inner.env.spawn(TaskClass::Flush, async move {
+            if let Some(started) = started
+                && !shard.inner.go_on_after(started.await).await
+            {
+                return;
+            }
+            shard.inner.flush_frozen().await;
+        });
+    }
+
+    /// The flush of the oldest frozen memtable.
+    pub(super) fn start_flush(&self) -> Option<Flush> {
+        let slot = self.inner.memtables.borrow().oldest_frozen().cloned()?;
+        let shard = self.clone();
+        Some(Box::pin(async move { shard.inner.flush(&slot).await }))
     }
 }
 
@@ -44,11 +64,24 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 self.flush_wanted.changed().await;
                 continue;
             };
-            match self.flush(&slot).await {
-                Ok(()) => {}
-                Err(error) if is_out_of_space(&error) => self.wait_for_space().await,
-                Err(Error::ShuttingDown) => return,
-                Err(error) => return self.fail(&error),
+            if !self.go_on_after(self.flush(&slot).await).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether to flush on, after a flush that ended so; waits for space if that is what it lacked.
+    async fn go_on_after(&self, flushed: Result<()>) -> bool {
+        match flushed {
+            Ok(()) => true,
+            Err(error) if is_out_of_space(&error) => {
+                self.wait_for_space().await;
+                true
+            }
+            Err(Error::ShuttingDown) => false,
+            Err(error) => {
+                self.fail(&error);
+                false
             }
         }
     }

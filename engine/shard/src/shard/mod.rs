@@ -25,6 +25,7 @@ mod pending;
 mod place_cursor;
 mod quarantine;
 mod read;
+mod replay;
 mod scan;
 mod stats;
 #[cfg(test)]

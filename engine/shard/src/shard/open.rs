@@ -2,12 +2,12 @@
 //!
 //! The manifest names the tables and the log's release point; files it does not name are orphans
 //! of a job that a crash cut short, and are removed in the end. The log is replayed from the release
-//! point into memtables under the same caps as in service: a full one is flushed before replay goes on.
+//! point into memtables under the same caps as in service: a full one is flushed while replay goes on.
 //! The old segments stay until their records are in tables; writing goes on in a new segment.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::future::Future;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use super::counters::Counters;
 use super::memtables::Memtables;
 use super::output::is_out_of_space;
 use super::pending::Pending;
+use super::replay::Flushes;
 use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
@@ -27,12 +28,10 @@ use crate::codec::COUNTED_MAX;
 use crate::compaction::{Pace, PaceOptions};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use crate::key::Key;
-use crate::log::{LogPosition, LogReplay, ReplayedBatch};
+use crate::log::{LogPosition, LogReplay};
 use crate::manifest::{Manifest, ManifestState};
 use crate::operation::Waiter;
 use crate::options::Options;
-use crate::record::RecordView;
 use crate::signal::Signal;
 use crate::stamp::{HybridClock, HybridTime, Origin};
 use crate::table::{Table, table_number, table_path};
@@ -64,14 +63,42 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let (manifest, state) = Manifest::open(&env, &dir, identity, options.manifest_edit_bytes).await?;
         let (version, last_run) = open_tables(&env, &dir, identity, &state).await?;
         let orphans = orphans(&env, &dir, &version).await?;
-        let mut replay = LogReplay::open(&env, &dir, identity, (&options).into(), state.log_released).await?;
+        let replay = LogReplay::open(&env, &dir, identity, (&options).into(), state.log_released).await?;
 
         let shard =
             Self { inner: Rc::new(inner(env, dir, identity, origin, options, manifest, version, &state)) };
         shard.inner.last_run.set(last_run);
         shard.inner.number_after(&orphans);
-        shard.replay(&mut replay).await?;
+        let flushes = Flushes::default();
+        let recovered = flushes.beside(&shard, shard.recover(replay, &orphans, &flushes)).await;
+        let flush = flushes.started();
+        if let Err(error) = recovered {
+            // Who opens the directory again finds nobody writing there.
+            if let Some(flush) = flush {
+                _ = flush.await;
+            }
+            return Err(error);
+        }
         let inner = &*shard.inner;
+        // The first block carries the clock's ceiling over into the new segment.
+        inner.mark_wanted.set(true);
+        inner.make_memory_ahead();
+        inner.update_debt();
+        inner.look_at_space().await;
+        shard.spawn_commit_tasks();
+        shard.spawn_flush_task(flush);
+        shard.spawn_compaction_task();
+        if inner.disk_full.get() {
+            let waiting = shard.clone();
+            inner.env.spawn(TaskClass::Background, async move { waiting.inner.wait_for_space().await });
+        }
+        Ok(shard)
+    }
+
+    /// Puts the log's records back and opens the log for writing.
+    async fn recover(&self, mut replay: LogReplay<E>, orphans: &[u64], flushes: &Flushes) -> Result<()> {
+        self.replay(&mut replay, flushes).await?;
+        let inner = &*self.inner;
         let wall_ms = inner.env.wall_ms();
         {
             let mut clock = inner.clock.borrow_mut();
@@ -87,55 +114,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let set = inner.log.set(log);
         assert!(set.is_ok(), "the log is opened once");
 
-        inner.remove_orphans(&orphans).await?;
-        // The first block carries the clock's ceiling over into the new segment.
-        inner.mark_wanted.set(true);
-        inner.make_memory_ahead();
-        inner.update_debt();
-        inner.look_at_space().await;
-        shard.spawn_commit_tasks();
-        shard.spawn_flush_task();
-        shard.spawn_compaction_task();
-        if inner.disk_full.get() {
-            let waiting = shard.clone();
-            inner.env.spawn(TaskClass::Background, async move { waiting.inner.wait_for_space().await });
-        }
-        Ok(shard)
-    }
-
-    /// Puts the log's records back into memtables.
-    async fn replay(&self, replay: &mut LogReplay<E>) -> Result<()> {
-        let inner = &*self.inner;
-        while let Some(batch) = replay.next().await? {
-            let bytes: usize = batch.ops().map(|op| op.key.len() + op.value.len()).sum();
-            let operations = batch.ops().count();
-            let full = !inner.memtables.borrow().active().table.borrow().has_room(operations, bytes);
-            if full {
-                inner.freeze_replayed();
-                self.flush_replayed().await?;
-            }
-            let stale = inner.stale_operations(&batch).await?;
-            inner.put_back(&batch, &stale);
-            inner.counters.records_replayed.add(operations as u64);
-            if inner.counters.records_replayed.get().is_multiple_of(u64::from(inner.options.step_records_max))
-            {
-                inner.env.yield_now().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes frozen memtables out. On a full disk they stay in memory, however many: a node that
-    /// cannot write must still start and answer reads, and what the log holds was in memory before.
-    async fn flush_replayed(&self) -> Result<()> {
-        loop {
-            let oldest = self.inner.memtables.borrow().oldest_frozen().cloned();
-            let Some(slot) = oldest else { return Ok(()) };
-            match self.inner.flush(&slot).await {
-                Err(error) if is_out_of_space(&error) => return Ok(()),
-                flushed => flushed?,
-            }
-        }
+        inner.remove_orphans(orphans).await
     }
 
     /// Stops taking requests, waits for what is pending, writes the memtable out and the clock
@@ -189,7 +168,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let mut flush = pin!(self.flush());
         while !inner.disk_full.get() && !inner.log().is_disk_full() {
             let mut pause = pin!(inner.env.sleep(Duration::from_millis(CLOSE_LOOK_MS)));
-            let flushed = std::future::poll_fn(|context| match flush.as_mut().poll(context) {
+            let flushed = poll_fn(|context| match flush.as_mut().poll(context) {
                 Poll::Ready(flushed) => Poll::Ready(Some(flushed)),
                 Poll::Pending => pause.as_mut().poll(context).map(|()| None),
             });
@@ -266,58 +245,6 @@ fn pace_options(options: &Options) -> PaceOptions {
         soft_debt_bytes: options.level_base_bytes * 4,
         hard_debt_bytes: options.level_base_bytes * 32,
         ..PaceOptions::default()
-    }
-}
-
-impl<E: Env, W: Waiter> Inner<E, W> {
-    /// Indexes of operations that tables or frozen memtables hold an equal or newer version of.
-    /// Memtables may be cut elsewhere than before the crash (other sizes, other pauses), and what
-    /// was settled within one of them then lies in two: the older version, logged later, must not
-    /// come to stand above.
-    async fn stale_operations(&self, batch: &ReplayedBatch<'_>) -> Result<Vec<usize>> {
-        let mut stale = Vec::new();
-        if batch.stamp() > self.stamp_floor.get() {
-            return Ok(stale);
-        }
-        for (index, op) in batch.ops().enumerate() {
-            let key = Key::placed(op.partition, op.namespace, op.key);
-            let frozen = self.memtables.borrow().frozen_stamp(&key);
-            let present = match frozen {
-                Some(stamp) => Some(stamp),
-                None => self.get_from_tables(&key).await?.map(|present| present.view().stamp),
-            };
-            if present.is_some_and(|present| present >= batch.stamp()) {
-                stale.push(index);
-            }
-        }
-        Ok(stale)
-    }
-
-    /// Makes one record of the log visible in the active memtable, but for stale operations.
-    fn put_back(&self, batch: &ReplayedBatch<'_>, stale: &[usize]) {
-        let (stamp, position) = (batch.stamp(), batch.position());
-        self.clock.borrow_mut().observe(stamp.time);
-        let sequence = self.sequence.get() + 1;
-        let memtables = self.memtables.borrow();
-        let active = memtables.active();
-        let mut table = active.table.borrow_mut();
-        for (_, op) in batch.ops().enumerate().filter(|(index, _)| !stale.contains(index)) {
-            let key = Key::placed(op.partition, op.namespace, op.key);
-            let record = RecordView { kind: op.kind, stamp, expiry_ms: op.expiry_ms, value: op.value };
-            let entry = table.stage(&key, &record);
-            table.publish(entry, sequence);
-        }
-        self.sequence.set(sequence);
-        active.log_end.set(position);
-        self.durable.set(position);
-    }
-
-    /// Freezes during replay, when there is no log to write to yet.
-    fn freeze_replayed(&self) {
-        let mut memtables = self.memtables.borrow_mut();
-        let stamp_max = memtables.active().table.borrow().stamp_max();
-        self.raise_stamp_floor(stamp_max);
-        memtables.freeze_replayed();
     }
 }
 
