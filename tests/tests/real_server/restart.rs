@@ -39,6 +39,31 @@ fn fewer_cores_than_shards_have_everything() {
     }
 }
 
+/// Recovery fills a memtable and goes on while that is flushed: in these lengths the log ends before the
+/// flush does, which then goes on in service.
+#[test]
+fn a_start_that_still_flushes_serves() {
+    let value = vec![7_u8; 64 << 10];
+    for rest in [2, 8, 16] {
+        let mut rig = Rig::with_shards(1).engine("memtable_bytes", "\"16MiB\"");
+        let server = rig.start();
+        let client = server.client();
+        let keys: Vec<String> = (0..64 + rest).map(|number| format!("key {number}")).collect();
+        for key in &keys {
+            client.put(key, value.clone()).expect("a put is acknowledged");
+        }
+        assert_eq!(Server::storage(&client, "flushes"), 0);
+        server.kill();
+        rig = rig.engine("memtable_bytes", "\"4MiB\"");
+        let server = rig.start();
+        let client = server.client();
+        for key in &keys {
+            assert_eq!(client.get(key).expect("a get").as_deref(), Some(&value[..]));
+        }
+        server.kill();
+    }
+}
+
 #[test]
 fn more_cores_than_shards_serve_and_say_so() {
     let mut rig = Rig::new();

@@ -17,8 +17,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pinion_gateway::Gateway;
-use pinion_runtime::{Runtime, RuntimeConfig, SocketHandoff};
+use pinion_runtime::{Runtime, RuntimeConfig, SocketHandoff, online_cpus};
 use pinion_server::{CoreMessage, Error, ServerConfig, serve_core};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::checks::{self, Level};
 use crate::logs;
@@ -76,8 +77,9 @@ fn start(settings: &Settings) -> Result<(), String> {
     let mut runtime = RuntimeConfig::new(settings.cpus.clone());
     runtime.listen = Some(settings.listen);
     let runtime = Runtime::new(runtime).map_err(|error| error.to_string())?;
+    leave_to_cores(&settings.cpus);
     let address = runtime.local_addr().unwrap_or(settings.listen);
-    // Before the cores run, and on a thread that is pinned to none of them.
+    // Before the cores run, and on a thread of its own.
     let gateway = match settings.gateway(address).map(Gateway::start).transpose() {
         Ok(gateway) => gateway.map(Arc::new),
         Err(error) => return Err(error.to_string()),
@@ -88,6 +90,20 @@ fn start(settings: &Settings) -> Result<(), String> {
     let http = gateway.as_ref().map(|gateway| gateway.address());
     let banner = Banner::new(settings, &options, address, http);
     serve(runtime, config, banner)
+}
+
+/// Keeps this thread and those that it starts, but for the cores' own, off the CPUs of the cores, as far as
+/// there are others: HTTP and work off the core take no time from requests then.
+fn leave_to_cores(cpus: &[usize]) {
+    let mut others = CpuSet::new();
+    for cpu in online_cpus().into_iter().filter(|cpu| *cpu < CpuSet::MAX_CPU && !cpus.contains(cpu)) {
+        others.set(cpu);
+    }
+    if others.count() > 0
+        && let Err(error) = sched_setaffinity(None, &others)
+    {
+        tracing::debug!("threads beside the cores may run on the cores' CPUs: {error}");
+    }
 }
 
 /// Runs the cores until all have ended.

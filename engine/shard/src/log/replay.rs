@@ -18,7 +18,7 @@
 //! [`ReplayMode::Salvage`] ends the log at the damage instead of failing, and keeps the damage for
 //! the caller to report. The first block written after that says so (rule 1).
 //!
-//! Memory: a window of 512 KiB, or one block if that is larger, and as much that is read ahead.
+//! Memory: a window of 1 MiB and the block that ends behind it, and 1 MiB that is read ahead.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

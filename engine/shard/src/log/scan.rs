@@ -1,4 +1,5 @@
-//! Reading segments: a window over one file, and the search for blocks behind a bad one.
+//! Reading segments: a window over one file, the read of what follows it, and the search for blocks
+//! behind a bad one.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,7 +17,7 @@ use super::format::{
 use crate::error::{Corruption, Error, Result};
 
 /// How much is read at once; a larger block is read whole.
-const WINDOW_BYTES: usize = 512 << 10;
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// A segment as it was found.
 pub(super) struct FoundSegment {
@@ -82,7 +83,7 @@ struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Starts the read: environments submit it when it is first polled.
+    /// Starts the read: it is asked for when it is first polled.
     async fn start(start: u32, span: usize, reading: Pin<Box<dyn Future<Output = ReadResult>>>) -> Self {
         let mut ahead = Self { start, span, reading, ended: None };
         poll_fn(|context| {
@@ -132,10 +133,9 @@ impl<E: Env> SegmentReader<E> {
 
     /// Makes sure that bytes are loaded; gives their place for [`SegmentReader::loaded_at`].
     async fn load(&mut self, offset: u32, bytes: u32) -> Result<usize> {
+        while !self.holds(offset, bytes) && self.take_ahead(offset).await? {}
         if !self.holds(offset, bytes) {
-            self.take_ahead(offset).await?;
-        }
-        if !self.holds(offset, bytes) {
+            self.ahead = None;
             let start = offset - offset % PAGE_BYTES as u32;
             let span = page_round_up((offset - start) as usize + bytes as usize).max(WINDOW_BYTES);
             let span = self.within_file(start, span);
@@ -193,14 +193,15 @@ impl<E: Env> SegmentReader<E> {
         self.ahead = Some(ReadAhead::start(start, span, reading).await);
     }
 
-    /// Moves the window to `offset` if what follows it was read ahead, and reads on. What the
-    /// window holds from `offset` on stays: a block may begin in it and end behind it.
-    async fn take_ahead(&mut self, offset: u32) -> Result<()> {
-        let Some(ahead) = self.ahead.take() else { return Ok(()) };
+    /// Moves the window to `offset` and on by what was read ahead, and reads on. What the window holds
+    /// from `offset` on stays: a block may begin in it and end behind it. False when nothing was read
+    /// ahead that follows.
+    async fn take_ahead(&mut self, offset: u32) -> Result<bool> {
+        let Some(ahead) = self.ahead.take() else { return Ok(false) };
         let start = offset - offset % PAGE_BYTES as u32;
         let end = self.start + self.loaded as u32;
         if ahead.start != end || !(self.start..=end).contains(&start) {
-            return Ok(());
+            return Ok(false);
         }
         let (from, span) = (ahead.start, ahead.span);
         let (read, behind) = ahead.end().await;
@@ -218,7 +219,7 @@ impl<E: Env> SegmentReader<E> {
         self.start = start;
         self.loaded = loaded;
         self.read_ahead(behind).await;
-        Ok(())
+        Ok(true)
     }
 
     /// The sound block of `segment` at `offset`, records checked, and its place for

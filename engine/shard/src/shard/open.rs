@@ -84,7 +84,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         inner.mark_wanted.set(true);
         inner.make_memory_ahead();
         inner.update_debt();
-        inner.look_at_space().await;
+        // Nothing is waited for before this: the flush, which nobody polls now, may have yielded.
         shard.spawn_commit_tasks();
         shard.spawn_flush_task(flush);
         shard.spawn_compaction_task();
@@ -114,7 +114,9 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         let set = inner.log.set(log);
         assert!(set.is_ok(), "the log is opened once");
 
-        inner.remove_orphans(orphans).await
+        inner.remove_orphans(orphans).await?;
+        inner.look_at_space().await;
+        Ok(())
     }
 
     /// Stops taking requests, waits for what is pending, writes the memtable out and the clock

@@ -100,14 +100,15 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             }
             let stale = inner.stale_operations(&batch).await?;
             inner.put_back(&batch, &stale);
+            let step = u64::from(inner.options.step_records_max);
+            let steps = inner.counters.records_replayed.get() / step;
             inner.counters.records_replayed.add(operations as u64);
-            if inner.counters.records_replayed.get().is_multiple_of(u64::from(inner.options.step_records_max))
-            {
+            if inner.counters.records_replayed.get() / step != steps {
                 inner.make_memory_ahead();
                 inner.env.yield_now().await;
             }
         }
-        Ok(())
+        flushes.fail_if_failed()
     }
 }
 
