@@ -39,8 +39,8 @@ fn fewer_cores_than_shards_have_everything() {
     }
 }
 
-/// Recovery fills a memtable and goes on while that is flushed: in these lengths the log ends before the
-/// flush does, which then goes on in service.
+/// Recovery fills a memtable and goes on while that is flushed. The log ends soon after, so the flush may
+/// outlast it and go on in service.
 #[test]
 fn a_start_that_still_flushes_serves() {
     let value = vec![7_u8; 64 << 10];
