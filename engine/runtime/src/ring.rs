@@ -9,6 +9,11 @@
 //! of an empty list, so [`Ring::quiet_with_wakeups`] enables the eventfd first and then enters
 //! until the list is known to be empty: whatever comes later is a first item and signals.
 //!
+//! The kernel clears TASKRUN before it runs deferred items, in parts. An item that is added while the
+//! last part runs sets the flag and is run with it: the flag then stays with nothing behind it, and
+//! entering does not clear it, because there is nothing to run. [`Ring::quiet_with_wakeups`] gives
+//! the kernel an item to run then; without it the core would spin until something completes.
+//!
 //! Interrupted or refused enters (EINTR, EAGAIN, EBUSY) are not errors but "not yet": the caller
 //! reaps what there is and comes back. Entries that find the submission queue full are submitted
 //! at once; if the kernel takes none, they wait in a backlog, in order.
@@ -197,21 +202,37 @@ impl Ring {
     pub(crate) fn quiet_with_wakeups(&mut self) -> bool {
         // Each round runs the deferred items there are, up to the kernel's limit.
         const ROUNDS_MAX: usize = 4;
+        // After so many with nothing to reap, the flag has nothing behind it.
+        const ROUNDS_STALE: usize = 2;
         self.uring.completion().enable_eventfd();
-        for _ in 0..ROUNDS_MAX {
+        for round in 1..=ROUNDS_MAX {
             self.submit_backlog();
             if self.enter(GET_EVENTS) == Entered::NotYet || !self.uring.completion().is_empty() {
                 break;
             }
             let submission = self.uring.submission();
-            let quiet = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+            let taskrun = submission.taskrun();
+            let quiet = submission.is_empty() && !taskrun && !submission.cq_overflow();
             drop(submission);
             if quiet && self.backlog.is_empty() && self.uring.completion().is_empty() {
                 return true;
             }
+            if taskrun && round == ROUNDS_STALE {
+                self.end_alarm();
+            }
         }
         self.disable_wakeups();
         false
+    }
+
+    /// Has the alarm complete now, which is a deferred item: running it clears TASKRUN.
+    fn end_alarm(&mut self) {
+        if self.alarm.is_none() {
+            self.set_alarm(u64::MAX);
+        }
+        let entry = opcode::TimeoutRemove::new(ALARM).build().user_data(NOBODY);
+        // SAFETY: the entry points to no memory.
+        unsafe { self.push(entry) };
     }
 
     /// Sees to it that something completes at `nanos` of the monotonic clock or earlier.
@@ -278,6 +299,65 @@ impl Ring {
                 // Nothing on this core can go on without its ring.
                 _ => panic!("entering the io_uring failed: {error}"),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const TASKRUN: u32 = 1 << 2;
+
+    /// Sets the flag as the kernel leaves it when it has run the item that it stands for.
+    fn leave_taskrun_set(ring: &Ring) {
+        // `sq_off.flags` of `struct io_uring_params`, which `Parameters` is a transparent wrapper of.
+        const FLAGS_OFFSET_AT: usize = 56;
+        let params = ptr::from_ref(ring.uring.params()).cast::<u8>();
+        // SAFETY: the structure is 120 bytes long, and this field is four of them.
+        let offset = unsafe { params.add(FLAGS_OFFSET_AT).cast::<u32>().read_unaligned() } as usize;
+        let (protection, descriptor) = (libc::PROT_READ | libc::PROT_WRITE, ring.uring.as_raw_fd());
+        // SAFETY: a new mapping of the ring's first page at a place that the kernel chooses.
+        let rings = unsafe { libc::mmap(ptr::null_mut(), 4096, protection, libc::MAP_SHARED, descriptor, 0) };
+        assert_ne!(rings, libc::MAP_FAILED, "mapping the ring: {}", io::Error::last_os_error());
+        assert!(offset + 4 <= 4096, "the flags lie in the first page");
+        // SAFETY: the flags lie in the mapping, aligned; the kernel changes them atomically too.
+        let flags = unsafe { AtomicU32::from_ptr(rings.cast::<u8>().add(offset).cast()) };
+        flags.fetch_or(TASKRUN, Ordering::AcqRel);
+        // SAFETY: nothing refers to the mapping any more.
+        assert_eq!(unsafe { libc::munmap(rings, 4096) }, 0);
+    }
+
+    fn quiet_within(ring: &mut Ring, tries: usize) -> bool {
+        let mut batch = Vec::new();
+        for _ in 0..tries {
+            if ring.quiet_with_wakeups() {
+                return true;
+            }
+            batch.clear();
+            ring.reap(&mut batch);
+            if batch.iter().any(|completion| completion.user_data == ALARM) {
+                ring.alarm_ended();
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn a_flag_with_nothing_behind_it_does_not_keep_the_core_awake() {
+        let mut ring = Ring::new(8).expect("a ring");
+        assert!(quiet_within(&mut ring, 1), "a new ring is quiet");
+        for alarm in [None, Some(u64::MAX / 2)] {
+            if let Some(alarm) = alarm {
+                ring.set_alarm(alarm);
+            }
+            leave_taskrun_set(&ring);
+            assert!(ring.uring.submission().taskrun(), "the flag was found");
+            assert!(quiet_within(&mut ring, 3), "quiet with the alarm at {alarm:?}");
+            assert_eq!(ring.alarm, None, "whoever sleeps next sets it anew");
         }
     }
 }
