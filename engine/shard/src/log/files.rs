@@ -43,6 +43,11 @@ pub(super) fn spare_name(id: u32) -> String {
     format!("spare-{id:010}.log")
 }
 
+/// The name of a spare that was made as one: no segment has its id, and so none becomes a spare of this name.
+pub(super) fn made_spare_name() -> String {
+    spare_name(0)
+}
+
 /// What a file in the log's directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogFile {
@@ -123,8 +128,9 @@ pub(super) struct SegmentFiles<E: Env> {
     env: E,
     dir: PathBuf,
     binding: Binding,
-    options: LogOptions,
-    unit_bytes: u32,
+    pub(super) options: LogOptions,
+    /// What writes are padded to: a block of the file system.
+    pub(super) unit_bytes: u32,
     health: Rc<Health>,
     /// The segment asked for and not there yet.
     wanted: Cell<Option<u32>>,
@@ -146,9 +152,8 @@ impl<E: Env> SegmentFiles<E> {
         binding: Binding,
         options: LogOptions,
         unit_bytes: u32,
-        spares: Vec<String>,
     ) -> Rc<Self> {
-        let files = Rc::new(Self {
+        Rc::new(Self {
             env,
             dir,
             binding,
@@ -162,9 +167,7 @@ impl<E: Env> SegmentFiles<E> {
             running: Cell::new(false),
             waiting: RefCell::default(),
             stats: Cell::default(),
-        });
-        files.keep_or_remove(spares);
-        files
+        })
     }
 
     pub(super) fn health(&self) -> &Rc<Health> {
@@ -226,7 +229,8 @@ impl<E: Env> SegmentFiles<E> {
         self.run();
     }
 
-    fn keep_or_remove(&self, names: Vec<String>) {
+    /// As [`SegmentFiles::recycle`], but removes nothing yet.
+    pub(super) fn keep_or_remove(&self, names: Vec<String>) {
         let mut spares = self.spares.borrow_mut();
         for name in names {
             if spares.len() < self.options.spare_segments_max as usize {
@@ -278,10 +282,7 @@ impl<E: Env> SegmentFiles<E> {
                     pause_ms = (pause_ms * 2).min(SPACE_RETRY_MS_MAX);
                 }
                 Err(_) if self.health.stopped().is_some() => {}
-                Err(error) => {
-                    let path = self.path(segment);
-                    self.health.fail(format!("{}: cannot be made: {error}", path.display()));
-                }
+                Err(error) => _ = self.cannot_make(&self.path(segment), &error),
             }
             self.wake();
         }
@@ -306,6 +307,23 @@ impl<E: Env> SegmentFiles<E> {
                 None => remove_if_there(&self.env, &path).await?,
             }
         }
+        self.make_as(&self.path(segment)).await
+    }
+
+    /// Makes a file to use as a segment later. There are no spares yet.
+    pub(super) async fn make_spare(&self) -> io::Result<()> {
+        self.make_as(&self.dir.join(made_spare_name())).await?;
+        self.spares.borrow_mut().push(made_spare_name());
+        Ok(())
+    }
+
+    /// The log ends here, because a file could not be made.
+    pub(super) fn cannot_make(&self, path: &Path, error: &io::Error) -> Error {
+        self.health.fail(format!("{}: cannot be made: {error}", path.display()))
+    }
+
+    /// Makes a new segment file under a name, durably.
+    async fn make_as(&self, path: &Path) -> io::Result<E::File> {
         let space = self.env.space(&self.dir).await?;
         let needed = u64::from(self.options.segment_bytes) + self.options.disk_reserve_bytes;
         if space.available_bytes < needed {
@@ -320,7 +338,7 @@ impl<E: Env> SegmentFiles<E> {
             return Err(error);
         }
         let file = made?;
-        self.env.rename(&temporary, &self.path(segment)).await?;
+        self.env.rename(&temporary, path).await?;
         self.sync_dir().await?;
         self.count(|stats| stats.segments_made += 1);
         Ok(file)

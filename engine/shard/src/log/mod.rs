@@ -32,7 +32,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use format::Ops;
-pub use replay::{LOG_DIR, LogReplay, ReplayMode, ReplayedBatch};
+pub use replay::{LOG_DIR, LogReplay, NextSegmentFile, ReplayMode, ReplayedBatch};
 pub use writer::Log;
 
 use crate::error::{Error, Result};

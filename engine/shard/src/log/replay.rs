@@ -21,11 +21,15 @@
 //! Memory: a window of 1 MiB and the block that ends behind it, and 1 MiB that is read ahead.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
 
 use pinion_env::{Env, File, OpenMode};
 
-use super::files::{LogFile, SegmentFiles, segment_name, spare_name};
+use super::files::{LogFile, SegmentFiles, made_spare_name, segment_name, spare_name};
 use super::format::{
     BLOCK_HEADER_BYTES, BLOCKS_START, Binding, BlockFault, BlockHeader, Ops, RECORD_HEADER_BYTES, RecordHead,
 };
@@ -35,7 +39,7 @@ use super::{Log, LogOptions, LogPosition};
 use crate::codec::COUNTED_MAX;
 use crate::error::{Corruption, Error, Result};
 use crate::identity::Identity;
-use crate::small_file::remove_if_there;
+use crate::small_file::{is_no_space, remove_if_there};
 use crate::stamp::{HybridTime, Stamp};
 
 /// The log's directory within the shard's.
@@ -55,12 +59,12 @@ pub struct LogReplay<E: Env> {
     env: E,
     dir: PathBuf,
     binding: Binding,
-    options: LogOptions,
     mode: ReplayMode,
     /// Records at or before it are held by tables.
     from: LogPosition,
     segments: Vec<FoundSegment>,
     spares: Vec<String>,
+    files: Rc<SegmentFiles<E>>,
     /// The segment being read, its reader, and where its next block starts.
     index: usize,
     reader: Option<SegmentReader<E>>,
@@ -107,6 +111,57 @@ impl<'a> ReplayedBatch<'a> {
     /// The operations, in order.
     pub fn ops(&self) -> Ops<'a> {
         self.ops.clone()
+    }
+}
+
+/// The file of the segment that writing will begin in. Its zeros take the disk while what is read
+/// back takes the processor.
+pub struct NextSegmentFile<E: Env> {
+    files: Rc<SegmentFiles<E>>,
+    is_wanted: bool,
+}
+
+impl<E: Env> NextSegmentFile<E> {
+    /// Makes it beside the replay, unless a file waits to be used again. Ends when both have ended; a
+    /// replay that fails stops it. Having no space is no error: [`LogReplay::finish`] meets it again.
+    ///
+    /// # Errors
+    /// The replay's; [`Error::StorageFailed`] if the file cannot be made for another reason.
+    pub async fn beside<T>(self, replay: impl Future<Output = Result<T>>) -> Result<T> {
+        let health = self.files.health();
+        let mut replay = pin!(replay);
+        let mut making = pin!(self.files.make_spare());
+        let (mut replayed, mut made) = (None, (!self.is_wanted).then_some(Ok(())));
+        let (replayed, made) = poll_fn(|context| {
+            if replayed.is_none()
+                && let Poll::Ready(result) = replay.as_mut().poll(context)
+            {
+                if result.is_err() {
+                    health.stop();
+                }
+                replayed = Some(result);
+            }
+            if made.is_none()
+                && let Poll::Ready(result) = making.as_mut().poll(context)
+            {
+                made = Some(result);
+            }
+            match (replayed.take(), made.take()) {
+                (Some(replayed), Some(made)) => Poll::Ready((replayed, made)),
+                unfinished => {
+                    (replayed, made) = unfinished;
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        let replayed = replayed?;
+        match made {
+            Err(error) if !is_no_space(&error) => {
+                Err(self.files.cannot_make(Path::new(&made_spare_name()), &error))
+            }
+            _ => Ok(replayed),
+        }
     }
 }
 
@@ -174,15 +229,17 @@ impl<E: Env> LogReplay<E> {
         if segments.is_empty() && from.offset() > BLOCKS_START {
             return Err(missing(dir, first, None));
         }
+        let space = env.space(dir).await.map_err(|error| Error::io(dir, error))?;
+        let files = SegmentFiles::new(env.clone(), dir.clone(), binding, options, space.block_bytes);
         Ok(Self {
             env: env.clone(),
             dir: dir.clone(),
             binding,
-            options,
             mode,
             from,
             segments,
             spares,
+            files,
             index: 0,
             reader: None,
             offset: BLOCKS_START,
@@ -224,6 +281,13 @@ impl<E: Env> LogReplay<E> {
         Ok(Some(ReplayedBatch { stamp: head.stamp, position, ops: Ops::new(body, head.ops) }))
     }
 
+    /// What makes the segment that writing will begin in.
+    pub fn next_segment_file(&self) -> NextSegmentFile<E> {
+        // The last segment is often one that was prepared and has no block yet: it can be used again.
+        let has_unused = self.segments.last().is_some_and(|last| last.first_mark.is_none());
+        NextSegmentFile { files: self.files.clone(), is_wanted: self.spares.is_empty() && !has_unused }
+    }
+
     /// The greatest clock ceiling read so far.
     pub fn clock_ceiling(&self) -> HybridTime {
         self.clock_ceiling
@@ -253,17 +317,8 @@ impl<E: Env> LogReplay<E> {
         self.sync_tail().await?;
         self.retire_empty_segments().await?;
         let first_segment = self.segments.last().map_or(self.from.segment().max(1), |last| last.id + 1);
-        let space = self.env.space(&self.dir).await.map_err(|error| Error::io(&self.dir, error))?;
-        let unit_bytes = space.block_bytes;
-        let files = SegmentFiles::new(
-            self.env,
-            self.dir,
-            self.binding,
-            self.options.clone(),
-            unit_bytes,
-            self.spares,
-        );
-        files.first_try(first_segment).await?;
+        self.files.keep_or_remove(self.spares);
+        self.files.first_try(first_segment).await?;
         let start = LogStart {
             first_segment,
             older: self.segments.iter().map(|segment| segment.id).collect::<VecDeque<u32>>(),
@@ -271,7 +326,7 @@ impl<E: Env> LogReplay<E> {
             end: self.end,
             clock_ceiling: self.clock_ceiling,
         };
-        Ok(Log::new(files, self.binding, &self.options, unit_bytes, start))
+        Ok(Log::new(self.files, self.binding, start))
     }
 
     /// The last block may have been read from the device's cache: its write was cut short by the end

@@ -18,6 +18,8 @@ use crate::error::{Corruption, Error, Result};
 
 /// How much is read at once; a larger block is read whole.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How much is read to look at a segment: its header page and the header of its first block.
+const HEAD_BYTES: usize = BLOCKS_START as usize + PAGE_BYTES;
 
 /// A segment as it was found.
 pub(super) struct FoundSegment {
@@ -37,7 +39,7 @@ impl FoundSegment {
 
     /// Checks the header page and looks at the first block's header.
     pub(super) async fn open<E: Env>(env: &E, id: u32, path: PathBuf, binding: &Binding) -> Result<Self> {
-        let mut reader = SegmentReader::<E>::open(env, &path).await?;
+        let mut reader = SegmentReader::<E>::open_with(env, &path, HEAD_BYTES).await?;
         let bytes = reader.file_bytes;
         let page = reader.window(0, PAGE_BYTES as u32).await?;
         let header = SegmentHeader::decode(page, binding, &path)?;
@@ -63,6 +65,8 @@ pub(super) struct SegmentReader<E: Env> {
     file: E::File,
     path: PathBuf,
     pub(super) file_bytes: u32,
+    /// How much is read at once.
+    window_bytes: usize,
     buffer: AlignedBuf,
     /// The window: `buffer[..loaded]` holds the file from `start`.
     start: u32,
@@ -106,6 +110,10 @@ impl ReadAhead {
 
 impl<E: Env> SegmentReader<E> {
     pub(super) async fn open(env: &E, path: &Path) -> Result<Self> {
+        Self::open_with(env, path, WINDOW_BYTES).await
+    }
+
+    async fn open_with(env: &E, path: &Path, window_bytes: usize) -> Result<Self> {
         let file = env.open(path, OpenMode::Read).await.map_err(|error| Error::io(path, error))?;
         let bytes = file.bytes().await.map_err(|error| Error::io(path, error))?;
         let file_bytes = u32::try_from(bytes).map_err(|_| Corruption {
@@ -116,7 +124,8 @@ impl<E: Env> SegmentReader<E> {
             found: format!("{bytes} bytes"),
         })?;
         let path = path.to_path_buf();
-        Ok(Self { file, path, file_bytes, buffer: AlignedBuf::default(), start: 0, loaded: 0, ahead: None })
+        let buffer = AlignedBuf::default();
+        Ok(Self { file, path, file_bytes, window_bytes, buffer, start: 0, loaded: 0, ahead: None })
     }
 
     /// The file's bytes from `offset` on: `bytes` of them, fewer only at the end of the file.
@@ -137,7 +146,7 @@ impl<E: Env> SegmentReader<E> {
         if !self.holds(offset, bytes) {
             self.ahead = None;
             let start = offset - offset % PAGE_BYTES as u32;
-            let span = page_round_up((offset - start) as usize + bytes as usize).max(WINDOW_BYTES);
+            let span = page_round_up((offset - start) as usize + bytes as usize).max(self.window_bytes);
             let span = self.within_file(start, span);
             let mut buffer = std::mem::take(&mut self.buffer);
             if buffer.capacity() < span {
@@ -187,7 +196,7 @@ impl<E: Env> SegmentReader<E> {
         if self.ahead.is_some() || start >= self.file_bytes {
             return;
         }
-        let span = self.within_file(start, WINDOW_BYTES);
+        let span = self.within_file(start, self.window_bytes);
         let buffer = if buffer.capacity() < span { AlignedBuf::zeroed(span) } else { buffer };
         let reading = Box::pin(self.file.read(u64::from(start), buffer, span));
         self.ahead = Some(ReadAhead::start(start, span, reading).await);

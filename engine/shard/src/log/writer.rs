@@ -11,7 +11,7 @@ use pinion_env::{Env, File, WriteMode};
 use super::files::{SegmentFiles, segment_name};
 use super::format::{BLOCK_HEADER_BYTES, Binding};
 use super::staging::Staging;
-use super::{AppendError, LogOp, LogOptions, LogPosition, LogStats};
+use super::{AppendError, LogOp, LogPosition, LogStats};
 use crate::error::{Error, Result};
 use crate::stamp::{HybridTime, Stamp};
 
@@ -53,21 +53,18 @@ pub(super) struct LogStart {
 }
 
 impl<E: Env> Log<E> {
-    pub(super) fn new(
-        files: Rc<SegmentFiles<E>>,
-        binding: Binding,
-        options: &LogOptions,
-        unit_bytes: u32,
-        start: LogStart,
-    ) -> Self {
+    pub(super) fn new(files: Rc<SegmentFiles<E>>, binding: Binding, start: LogStart) -> Self {
         let first = LogPosition::new(start.first_segment, 0);
+        let (options, unit_bytes) = (&files.options, files.unit_bytes);
+        let staging = Staging::new(options, unit_bytes, start.first_segment, binding.seed);
+        let segment_bytes = options.segment_bytes;
         Self {
             files,
             binding,
-            staging: RefCell::new(Staging::new(options, unit_bytes, start.first_segment, binding.seed)),
+            staging: RefCell::new(staging),
             active: RefCell::new(None),
             older: RefCell::new(start.older),
-            segment_bytes: options.segment_bytes,
+            segment_bytes,
             start: first,
             staged_through: Cell::new(first),
             next_number: Cell::new(start.next_number),

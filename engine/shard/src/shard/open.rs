@@ -44,8 +44,8 @@ impl<E: Env, W: Waiter> Shard<E, W> {
     /// everything that was acknowledged. Starts the shard's tasks on `env`.
     ///
     /// # Errors
-    /// [`Error::Damaged`] with file and offset if a file is not what was written; nothing has been
-    /// changed then. [`Error::BadOptions`] if the options contradict each other.
+    /// [`Error::Damaged`] with file and offset if a file is not what was written; nothing that was
+    /// there has been changed then. [`Error::BadOptions`] if the options contradict each other.
     pub async fn open(
         env: E,
         dir: PathBuf,
@@ -97,7 +97,8 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 
     /// Puts the log's records back and opens the log for writing.
     async fn recover(&self, mut replay: LogReplay<E>, orphans: &[u64], flushes: &Flushes) -> Result<()> {
-        self.replay(&mut replay, flushes).await?;
+        let next_file = replay.next_segment_file();
+        next_file.beside(self.replay(&mut replay, flushes)).await?;
         let inner = &*self.inner;
         let wall_ms = inner.env.wall_ms();
         {

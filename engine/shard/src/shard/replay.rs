@@ -1,6 +1,7 @@
 //! Putting the log's records back into memtables, and flushing those that are full meanwhile.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -13,8 +14,27 @@ use super::{Inner, Shard};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::log::{LogReplay, ReplayedBatch};
+use crate::memtable::{EntryRef, Memtable};
 use crate::operation::Waiter;
 use crate::record::RecordView;
+
+/// Records are made visible so many later than they are copied: the memory that this takes has come
+/// by then.
+const STAGED_MAX: usize = 16;
+
+/// Records copied into the active memtable that are not visible yet, with their sequence numbers.
+#[derive(Default)]
+struct Staged(VecDeque<(EntryRef, u64)>);
+
+impl Staged {
+    /// Makes the oldest visible until `left` are left.
+    fn publish(&mut self, table: &mut Memtable, left: usize) {
+        let ready = self.0.len().saturating_sub(left);
+        for (entry, sequence) in self.0.drain(..ready) {
+            table.publish(entry, sequence);
+        }
+    }
+}
 
 /// The flushes of recovery, one after the other.
 #[derive(Default)]
@@ -89,17 +109,18 @@ impl<E: Env, W: Waiter> Shard<E, W> {
     /// Puts the log's records back into memtables.
     pub(super) async fn replay(&self, replay: &mut LogReplay<E>, flushes: &Flushes) -> Result<()> {
         let inner = &*self.inner;
+        let mut staged = Staged::default();
         while let Some(batch) = replay.next().await? {
             let bytes: usize = batch.ops().map(|op| op.key.len() + op.value.len()).sum();
             let operations = batch.ops().count();
             let full = !inner.memtables.borrow().active().table.borrow().has_room(operations, bytes);
             if full {
                 flushes.room(self).await?;
-                inner.freeze_replayed();
+                inner.freeze_replayed(&mut staged);
                 flushes.start(self);
             }
             let stale = inner.stale_operations(&batch).await?;
-            inner.put_back(&batch, &stale);
+            inner.put_back(&batch, &stale, &mut staged);
             let step = u64::from(inner.options.step_records_max);
             let steps = inner.counters.records_replayed.get() / step;
             inner.counters.records_replayed.add(operations as u64);
@@ -108,6 +129,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 inner.env.yield_now().await;
             }
         }
+        staged.publish(&mut inner.memtables.borrow().active().table.borrow_mut(), 0);
         flushes.fail_if_failed()
     }
 }
@@ -136,8 +158,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         Ok(stale)
     }
 
-    /// Makes one record of the log visible in the active memtable, but for stale operations.
-    fn put_back(&self, batch: &ReplayedBatch<'_>, stale: &[usize]) {
+    /// Copies one record of the log, but for stale operations, into the active memtable, and makes
+    /// visible what was copied long enough ago.
+    fn put_back(&self, batch: &ReplayedBatch<'_>, stale: &[usize], staged: &mut Staged) {
         let (stamp, position) = (batch.stamp(), batch.position());
         self.clock.borrow_mut().observe(stamp.time);
         let sequence = self.sequence.get() + 1;
@@ -148,16 +171,19 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let key = Key::placed(op.partition, op.namespace, op.key);
             let record = RecordView { kind: op.kind, stamp, expiry_ms: op.expiry_ms, value: op.value };
             let entry = table.stage(&key, &record);
-            table.publish(entry, sequence);
+            table.prefetch_to_publish(entry, key.hash);
+            staged.0.push_back((entry, sequence));
         }
+        staged.publish(&mut table, STAGED_MAX);
         self.sequence.set(sequence);
         active.log_end.set(position);
         self.durable.set(position);
     }
 
     /// Freezes during replay, when there is no log to write to yet.
-    fn freeze_replayed(&self) {
+    fn freeze_replayed(&self, staged: &mut Staged) {
         let mut memtables = self.memtables.borrow_mut();
+        staged.publish(&mut memtables.active().table.borrow_mut(), 0);
         let stamp_max = memtables.active().table.borrow().stamp_max();
         self.raise_stamp_floor(stamp_max);
         memtables.freeze_replayed();

@@ -89,22 +89,27 @@ fn replay_as(env: &TestEnv, options: LogOptions, from: LogPosition, mode: Replay
     env.block_on(async {
         let (mut numbers, mut positions) = (Vec::new(), Vec::new());
         let mut replay = LogReplay::open_as(env, Path::new(DIR), identity(), options, from, mode).await?;
-        while let Some(batch) = replay.next().await? {
-            let number = batch.stamp().time.0 - 1;
-            let ops: Vec<LogOp<'_>> = batch.ops().collect();
-            assert_eq!(batch.stamp(), stamp(number));
-            assert_eq!(ops.len(), 2);
-            assert_eq!(ops[0].key, number.to_be_bytes());
-            assert_eq!(ops[0].value, value(number, ops[0].value.len()));
-            assert_eq!((ops[0].kind, ops[0].expiry_ms), (RecordKind::Value, number * 10));
-            assert_eq!((ops[0].partition.0, ops[0].namespace.0), (number as u16 % 64, number as u32 % 3));
-            assert_eq!(
-                (ops[1].kind, ops[1].key, ops[1].value),
-                (RecordKind::Tombstone, &b"gone"[..], &b""[..])
-            );
-            numbers.push(number);
-            positions.push(batch.position());
-        }
+        let next_file = replay.next_segment_file();
+        let read_back = async {
+            while let Some(batch) = replay.next().await? {
+                let number = batch.stamp().time.0 - 1;
+                let ops: Vec<LogOp<'_>> = batch.ops().collect();
+                assert_eq!(batch.stamp(), stamp(number));
+                assert_eq!(ops.len(), 2);
+                assert_eq!(ops[0].key, number.to_be_bytes());
+                assert_eq!(ops[0].value, value(number, ops[0].value.len()));
+                assert_eq!((ops[0].kind, ops[0].expiry_ms), (RecordKind::Value, number * 10));
+                assert_eq!((ops[0].partition.0, ops[0].namespace.0), (number as u16 % 64, number as u32 % 3));
+                assert_eq!(
+                    (ops[1].kind, ops[1].key, ops[1].value),
+                    (RecordKind::Tombstone, &b"gone"[..], &b""[..])
+                );
+                numbers.push(number);
+                positions.push(batch.position());
+            }
+            Ok(())
+        };
+        next_file.beside(read_back).await?;
         let clock_ceiling = replay.clock_ceiling();
         let damage = replay.damage().cloned();
         assert!(positions.is_sorted_by(|left, right| left < right));

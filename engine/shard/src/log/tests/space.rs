@@ -1,13 +1,15 @@
 //! Segments: made, recycled, removed, and none to be had.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use pinion_env::Env;
 
-use super::super::{AppendError, Log, LogOptions, LogPosition, ReplayMode};
-use super::{append, commit, options, replay, replay_as, world};
-use crate::error::Error;
+use super::super::files::made_spare_name;
+use super::super::{AppendError, Log, LogOptions, LogPosition, LogReplay, ReplayMode};
+use super::{DIR, append, commit, identity, options, replay, replay_as, world};
+use crate::error::{Error, Result};
 use crate::testing::{Op, TestEnv};
 
 const SEGMENT: u64 = LogOptions::SEGMENT_BYTES_MIN as u64;
@@ -23,6 +25,10 @@ fn fill(env: &TestEnv, log: &Log<TestEnv>, first: u64) -> u64 {
         env.settle();
     }
     panic!("the disk never filled up");
+}
+
+async fn open_log(env: &TestEnv) -> Result<LogReplay<TestEnv>> {
+    LogReplay::open(env, Path::new(DIR), identity(), options(), LogPosition::ZERO).await
 }
 
 #[test]
@@ -164,4 +170,74 @@ fn segments_of_another_size_are_replaced() {
         let bytes = env.content(std::path::Path::new("/shard/wal").join(&name)).len() as u64;
         assert_eq!(bytes, 2 * SEGMENT, "{name}");
     }
+}
+
+#[test]
+fn the_segment_to_write_to_is_made_beside_the_replay() {
+    let env = world();
+    let log = replay(&env).unwrap().log;
+    commit(&env, &log, 0..20, 100);
+    env.crash();
+    // One more than the log was begun with, which is not written to before the replay has ended.
+    let before = env.names("/shard/wal");
+    let mut replay_log = env.block_on(open_log(&env)).unwrap();
+    let next_file = replay_log.next_segment_file();
+    env.block_on(next_file.beside(async {
+        while replay_log.next().await?.is_some() {}
+        Ok(())
+    }))
+    .unwrap();
+    let spares: Vec<String> =
+        env.names("/shard/wal").into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(spares, [made_spare_name()]);
+    let log = env.block_on(replay_log.finish()).unwrap();
+    assert_eq!((log.stats().segments_made, log.stats().segments_recycled), (1, 1));
+    assert!(!env.names("/shard/wal").contains(&made_spare_name()));
+}
+
+#[test]
+fn a_spare_is_not_joined_by_another_at_the_start() {
+    let env = world();
+    let log = replay(&env).unwrap().log;
+    let last = commit(&env, &log, 0..20, 9_000);
+    log.release(last);
+    env.settle();
+    env.crash();
+    let made = env.count(Op::Write);
+    let replayed = replay_as(&env, options(), last, ReplayMode::Strict).unwrap();
+    assert_eq!(replayed.log.stats().segments_recycled, 1);
+    assert_eq!(env.count(Op::Write), made, "no zeros are written");
+}
+
+#[test]
+fn what_fails_beside_the_replay_is_told_but_for_a_full_disk() {
+    for op in [Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
+        let env = world();
+        let log = replay(&env).unwrap().log;
+        commit(&env, &log, 0..20, 100);
+        env.crash();
+        env.fail(op, "wal", 0, 1, io::ErrorKind::Other);
+        let failed = replay(&env).map(|replayed| replayed.numbers);
+        assert!(matches!(failed, Err(Error::StorageFailed(_))), "{op:?}: {failed:?}");
+        env.heal();
+        env.crash();
+        env.fail(op, "wal", 0, 1, io::ErrorKind::StorageFull);
+        assert_eq!(replay(&env).unwrap().numbers.len(), 20, "{op:?}");
+    }
+}
+
+#[test]
+fn a_replay_that_fails_stops_what_is_made_beside_it() {
+    let env = world();
+    let log = replay(&env).unwrap().log;
+    commit(&env, &log, 0..20, 100);
+    env.crash();
+    let replay_log = env.block_on(open_log(&env)).unwrap();
+    let failing = async { Err::<(), _>(Error::ShuttingDown) };
+    let result = env.block_on(replay_log.next_segment_file().beside(failing));
+    assert!(matches!(result, Err(Error::ShuttingDown)));
+    let writes = env.count(Op::Write);
+    env.settle();
+    assert_eq!(env.count(Op::Write), writes, "nobody writes any more");
+    assert_eq!(env.names("/shard/wal").iter().filter(|name| name.starts_with("spare")).count(), 0);
 }
