@@ -63,5 +63,5 @@ pub const PATCHES: &[Patch] = &[
     patch!("batch-loses-the-refusal-of-a-core", "server-histories", 20, "was written as Version("),
     patch!("get-hashes-its-key-twice", "counts", 1, "server: get in 16: instructions: "),
     patch!("value-copied-on-its-way-out", "counts", 1, "server: get in 16: bytes copied: "),
-    patch!("ring-entered-once-more", "counts", 1, "process: get 4 x 16: io_uring_enter: "),
+    patch!("ring-entered-once-more", "counts", 1, "process: get 64 x 1: ring entered, with sleeps: "),
 ];
