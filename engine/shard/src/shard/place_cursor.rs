@@ -10,6 +10,18 @@ use crate::key::Position;
 use crate::record::RecordView;
 use crate::table::{ReadStyle, Table, TableCursor};
 
+/// Tables that are looked at to say how many records a place has.
+const SAMPLED_MAX: usize = 16;
+
+/// What a scan will want of a place.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    /// About so many records.
+    pub records: u64,
+    /// None at or beyond this position; in reverse, none before it.
+    pub stop: Position<'a>,
+}
+
 /// Stands on a record of one of its tables, or nowhere.
 pub(super) struct PlaceCursor<E: Env> {
     tables: Vec<Rc<Table<E>>>,
@@ -39,10 +51,19 @@ impl<E: Env> PlaceCursor<E> {
         self.cursor.as_ref().map(TableCursor::table)
     }
 
+    /// About how many records it has, hidden ones included.
+    pub(super) fn records(&self) -> u64 {
+        let sampled = self.tables.iter().step_by(self.tables.len().div_ceil(SAMPLED_MAX).max(1));
+        let (records, tables) =
+            sampled.fold((0, 0), |(records, tables), table| (records + table.meta().records, tables + 1));
+        records * self.tables.len() as u64 / tables.max(1)
+    }
+
     /// Goes to the first record at or after `position`.
-    pub(super) async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
+    pub(super) async fn seek(&mut self, position: &Position<'_>, reach: &Reach<'_>) -> Result<()> {
         let index = self.tables.partition_point(|table| table.meta().last.borrow() < *position);
         if let Some(cursor) = self.stand_in(index) {
+            cursor.expect(reach.records, &reach.stop);
             cursor.seek(position).await?;
         }
         Ok(())
@@ -57,10 +78,13 @@ impl<E: Env> PlaceCursor<E> {
     }
 
     /// Goes to the last record before `position`.
-    pub(super) async fn seek_before(&mut self, position: &Position<'_>) -> Result<()> {
+    pub(super) async fn seek_before(&mut self, position: &Position<'_>, reach: &Reach<'_>) -> Result<()> {
         let after = self.tables.partition_point(|table| table.meta().first.borrow() < *position);
         match after.checked_sub(1).and_then(|index| self.stand_in(index)) {
-            Some(cursor) => cursor.seek_last_before(position).await,
+            Some(cursor) => {
+                cursor.expect(reach.records, &reach.stop);
+                cursor.seek_last_before(position).await
+            }
             None => {
                 self.cursor = None;
                 Ok(())
@@ -95,8 +119,12 @@ impl<E: Env> PlaceCursor<E> {
     /// last table.
     fn stand_in(&mut self, index: usize) -> Option<&mut TableCursor<E>> {
         if self.cursor.is_none() || self.index != index {
-            let table = self.tables.get(index).cloned();
-            self.cursor = table.map(|table| TableCursor::new(table, self.style.clone()));
+            let ahead = self.cursor.as_ref().map(TableCursor::ahead).unwrap_or_default();
+            self.cursor = self.tables.get(index).map(|table| {
+                let mut cursor = TableCursor::new(Rc::clone(table), self.style.clone());
+                cursor.continue_from(ahead);
+                cursor
+            });
             self.index = index;
         }
         self.cursor.as_mut()

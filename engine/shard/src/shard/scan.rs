@@ -8,13 +8,14 @@
 //! merge stands there already). *Ordered* goes by user key across the partitions of the shard: one
 //! seek per partition and page, keeping the smallest `records_max` keys seen so far.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pinion_env::Env;
 
 use super::memtables::Slot;
-use super::place_cursor::PlaceCursor;
+use super::place_cursor::{PlaceCursor, Reach};
 use super::version::Version;
 use super::{Inner, Shard};
 use crate::error::Result;
@@ -78,13 +79,13 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             ScanKind::Placed { first, last } => {
                 let own = inner.partitions();
                 let (first, last) = (first.0.max(own.start), last.0.min(own.end - 1));
-                let mut left = records_max;
+                let left = Cell::new(records_max);
                 inner
-                    .scan_placed(&mut merge, range, first..=last, &mut |key, record| {
-                        if left == 0 || !sink.push(key, record) {
+                    .scan_placed(&mut merge, range, first..=last, &left, &mut |key, record| {
+                        if left.get() == 0 || !sink.push(key, record) {
                             return false;
                         }
-                        left -= 1;
+                        left.set(left.get() - 1);
                         true
                     })
                     .await
@@ -108,6 +109,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         merge: &mut Merge<E>,
         range: &ScanRange,
         partitions: std::ops::RangeInclusive<u16>,
+        left: &Cell<u32>,
         take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
     ) -> Result<Option<OwnedPosition>> {
         let (mut low, mut high) = (*partitions.start(), *partitions.end());
@@ -121,7 +123,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         while low <= high {
             let partition = Partition(if range.reverse { high } else { low });
             let bounds = Bounds::of(range, partition);
-            let ended = self.scan_partition(merge, &bounds, take).await?;
+            let ended = self.scan_partition(merge, &bounds, left.get(), take).await?;
             if ended.is_some() {
                 return Ok(ended);
             }
@@ -140,14 +142,16 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         Ok(None)
     }
 
-    /// Walks one partition; answers the position at which `take` refused.
+    /// Walks one partition, of which about `expected` records will be taken; answers the position
+    /// at which `take` refused.
     async fn scan_partition(
         &self,
         merge: &mut Merge<E>,
         bounds: &Bounds,
+        expected: u32,
         take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
     ) -> Result<Option<OwnedPosition>> {
-        merge.seek(bounds).await?;
+        merge.seek(bounds, expected).await?;
         let mut step = self.step();
         while let Some(head) = merge.head() {
             if !bounds.contains(head) {
@@ -191,13 +195,16 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         if range.reverse {
             partitions.reverse();
         }
-        for partition in partitions {
+        for (visited, partition) in partitions.into_iter().enumerate() {
             let mut bounds = Bounds::of(range, Partition(partition));
             best.tighten(&mut bounds);
             if bounds.is_empty() {
                 continue;
             }
-            self.scan_partition(merge, &bounds, &mut |key, record| best.offer(key, &record)).await?;
+            // Of the best of so many partitions, each has its part.
+            let expected = records_max / (visited as u32 + 1) + 1;
+            self.scan_partition(merge, &bounds, expected, &mut |key, record| best.offer(key, &record))
+                .await?;
             self.env.yield_now().await;
         }
         let place =
@@ -350,12 +357,16 @@ struct Merge<E: Env> {
     reverse: bool,
     sequence: u64,
     sources: Vec<Source<E>>,
+    /// Records of all sources.
+    records: u64,
     /// The source that holds the present record, if any.
     best: Option<usize>,
 }
 
 struct Source<E: Env> {
     place: Place<E>,
+    /// About how many records it has.
+    records: u64,
     /// Where it stands; the buffer is reused.
     head: Option<OwnedPosition>,
 }
@@ -375,8 +386,9 @@ impl<E: Env> Merge<E> {
         let tables = version
             .places()
             .map(|tables| Place::Tables(PlaceCursor::cached(tables.to_vec(), &shard.block_cache)));
-        let sources = memory.chain(tables).map(|place| Source { place, head: None }).collect();
-        Self { reverse, sequence: shard.sequence.get(), sources, best: None }
+        let sources: Vec<Source<E>> = memory.chain(tables).map(Source::new).collect();
+        let records = sources.iter().map(|source| source.records).sum();
+        Self { reverse, sequence: shard.sequence.get(), sources, records, best: None }
     }
 
     /// The position it stands on.
@@ -397,11 +409,14 @@ impl<E: Env> Merge<E> {
         }
     }
 
-    /// Goes to the first (or last, in reverse) position within the bounds or beyond them.
-    async fn seek(&mut self, bounds: &Bounds) -> Result<()> {
+    /// Goes to the first (or last, in reverse) position within the bounds or beyond them. About
+    /// `expected` records will be taken, from each source its share.
+    async fn seek(&mut self, bounds: &Bounds, expected: u32) -> Result<()> {
         let (reverse, sequence) = (self.reverse, self.sequence);
         for source in &mut self.sources {
-            source.seek(bounds, reverse, sequence).await?;
+            let share = u128::from(expected) * u128::from(source.records);
+            let records = share.div_ceil(u128::from(self.records.max(1))) as u64;
+            source.seek(bounds, records, reverse, sequence).await?;
         }
         self.choose();
         Ok(())
@@ -439,7 +454,15 @@ impl<E: Env> Merge<E> {
 }
 
 impl<E: Env> Source<E> {
-    async fn seek(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) -> Result<()> {
+    fn new(place: Place<E>) -> Self {
+        let records = match &place {
+            Place::Memtable { slot, .. } => slot.table.borrow().records() as u64,
+            Place::Tables(cursor) => cursor.records(),
+        };
+        Self { place, records, head: None }
+    }
+
+    async fn seek(&mut self, bounds: &Bounds, records: u64, reverse: bool, sequence: u64) -> Result<()> {
         // A source that stands at or beyond the start (and before nothing it has passed) stays.
         if let Some(head) = &self.head {
             let stands = if reverse { head.borrow() < bounds.end() } else { head.borrow() >= bounds.first() };
@@ -456,8 +479,12 @@ impl<E: Env> Source<E> {
                     cursor.seek(&table, &bounds.first());
                 }
             }
-            Place::Tables(cursor) if reverse => cursor.seek_before(&bounds.end()).await?,
-            Place::Tables(cursor) => cursor.seek(&bounds.first()).await?,
+            Place::Tables(cursor) if reverse => {
+                cursor.seek_before(&bounds.end(), &Reach { records, stop: bounds.first() }).await?
+            }
+            Place::Tables(cursor) => {
+                cursor.seek(&bounds.first(), &Reach { records, stop: bounds.end() }).await?
+            }
         }
         self.settle(reverse, sequence);
         Ok(())
