@@ -38,8 +38,8 @@ impl Ahead {
     /// For a scan that takes about `records` records of a table whose data has `data_pages`.
     pub(super) fn new(records: u64, meta: &TableMeta, data_pages: u32, stop: BlockAt) -> Self {
         // The first record may be the last of its block.
-        let behind = u128::from(records.saturating_sub(1)) * u128::from(data_pages);
-        let wanted = behind.div_ceil(u128::from(meta.records.max(1)));
+        let behind = records.saturating_sub(1).saturating_mul(u64::from(data_pages));
+        let wanted = behind.div_ceil(meta.records.max(1));
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         // Some more: a second read costs far more than a page.
         Self { wanted: wanted.saturating_add(wanted / 4), read: 0, stop: Some(stop) }
