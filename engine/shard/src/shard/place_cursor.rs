@@ -1,5 +1,6 @@
 //! A cursor over the disjoint, ordered tables of one place: a run or a level.
 
+use std::future::Future;
 use std::rc::Rc;
 
 use pinion_env::Env;
@@ -59,11 +60,45 @@ impl<E: Env> PlaceCursor<E> {
         records * self.tables.len() as u64 / tables.max(1)
     }
 
+    /// The first record from `from` on (in reverse: the last one before it), if the ranges of the
+    /// tables say alone that it does not lie before `stop` (in reverse: not behind it).
+    pub(super) fn beyond(
+        &self,
+        from: &Position<'_>,
+        stop: &Position<'_>,
+        reverse: bool,
+    ) -> Option<Position<'_>> {
+        if reverse {
+            let last = self.tables[self.index_before(from)?].meta().last.borrow();
+            (last < *stop && last < *from).then_some(last)
+        } else {
+            let first = self.tables.get(self.index_from(from))?.meta().first.borrow();
+            (first >= *stop && first >= *from).then_some(first)
+        }
+    }
+
+    /// Stands nowhere.
+    pub(super) fn leave(&mut self) {
+        self.cursor = None;
+    }
+
+    /// Prepares a seek to `from` (in reverse: before it). Answers the read that it begins with, if
+    /// it begins with one; the seek does it, if the caller does not.
+    pub(super) fn aim(
+        &mut self,
+        from: &Position<'_>,
+        reach: &Reach<'_>,
+        reverse: bool,
+    ) -> Option<impl Future<Output = Result<()>> + use<'_, E>> {
+        let index = if reverse { self.index_before(from)? } else { self.index_from(from) };
+        let cursor = self.stand_in(index)?;
+        cursor.expect(reach.records, &reach.stop);
+        cursor.first_read(from, reverse)
+    }
+
     /// Goes to the first record at or after `position`.
-    pub(super) async fn seek(&mut self, position: &Position<'_>, reach: &Reach<'_>) -> Result<()> {
-        let index = self.tables.partition_point(|table| table.meta().last.borrow() < *position);
-        if let Some(cursor) = self.stand_in(index) {
-            cursor.expect(reach.records, &reach.stop);
+    pub(super) async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
+        if let Some(cursor) = self.stand_in(self.index_from(position)) {
             cursor.seek(position).await?;
         }
         Ok(())
@@ -78,13 +113,9 @@ impl<E: Env> PlaceCursor<E> {
     }
 
     /// Goes to the last record before `position`.
-    pub(super) async fn seek_before(&mut self, position: &Position<'_>, reach: &Reach<'_>) -> Result<()> {
-        let after = self.tables.partition_point(|table| table.meta().first.borrow() < *position);
-        match after.checked_sub(1).and_then(|index| self.stand_in(index)) {
-            Some(cursor) => {
-                cursor.expect(reach.records, &reach.stop);
-                cursor.seek_last_before(position).await
-            }
+    pub(super) async fn seek_before(&mut self, position: &Position<'_>) -> Result<()> {
+        match self.index_before(position).and_then(|index| self.stand_in(index)) {
+            Some(cursor) => cursor.seek_last_before(position).await,
             None => {
                 self.cursor = None;
                 Ok(())
@@ -113,6 +144,16 @@ impl<E: Env> PlaceCursor<E> {
             cursor.seek_last().await?;
         }
         Ok(())
+    }
+
+    /// The table that holds the first record from a position on, or one past the last.
+    fn index_from(&self, position: &Position<'_>) -> usize {
+        self.tables.partition_point(|table| table.meta().last.borrow() < *position)
+    }
+
+    /// The table that holds the last record before a position.
+    fn index_before(&self, position: &Position<'_>) -> Option<usize> {
+        self.tables.partition_point(|table| table.meta().first.borrow() < *position).checked_sub(1)
     }
 
     /// A cursor in the table of this index (the present one if it stands there), or none past the

@@ -10,12 +10,14 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::rc::Rc;
 
 use pinion_env::Env;
 
 use super::memtables::Slot;
 use super::place_cursor::{PlaceCursor, Reach};
+use super::together::together;
 use super::version::Version;
 use super::{Inner, Shard};
 use crate::error::Result;
@@ -120,10 +122,14 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 low = low.max(resume.partition.0)
             }
         }
+        // Whole partitions are read ahead of across their borders.
+        let is_whole = range.start.is_empty() && range.end.is_none();
+        let last = Bounds::of(range, Partition(if range.reverse { low } else { high }));
         while low <= high {
             let partition = Partition(if range.reverse { high } else { low });
             let bounds = Bounds::of(range, partition);
-            let ended = self.scan_partition(merge, &bounds, left.get(), take).await?;
+            let outlook = Outlook { records: left.get(), until: if is_whole { &last } else { &bounds } };
+            let ended = self.scan_partition(merge, &bounds, &outlook, take).await?;
             if ended.is_some() {
                 return Ok(ended);
             }
@@ -142,16 +148,15 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         Ok(None)
     }
 
-    /// Walks one partition, of which about `expected` records will be taken; answers the position
-    /// at which `take` refused.
+    /// Walks one partition; answers the position at which `take` refused.
     async fn scan_partition(
         &self,
         merge: &mut Merge<E>,
         bounds: &Bounds,
-        expected: u32,
+        outlook: &Outlook<'_>,
         take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
     ) -> Result<Option<OwnedPosition>> {
-        merge.seek(bounds, expected).await?;
+        merge.seek(bounds, outlook).await?;
         let mut step = self.step();
         while let Some(head) = merge.head() {
             if !bounds.contains(head) {
@@ -202,8 +207,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 continue;
             }
             // Of the best of so many partitions, each has its part.
-            let expected = records_max / (visited as u32 + 1) + 1;
-            self.scan_partition(merge, &bounds, expected, &mut |key, record| best.offer(key, &record))
+            let outlook = Outlook { records: records_max / (visited as u32 + 1) + 1, until: &bounds };
+            self.scan_partition(merge, &bounds, &outlook, &mut |key, record| best.offer(key, &record))
                 .await?;
             self.env.yield_now().await;
         }
@@ -227,6 +232,14 @@ enum Verdict {
     Full,
     ExtendCeiling,
     Yield,
+}
+
+/// What a walk is expected to take, from all places together.
+struct Outlook<'a> {
+    /// About so many records.
+    records: u32,
+    /// None beyond these bounds.
+    until: &'a Bounds,
 }
 
 /// The part of a scan that lies in one partition.
@@ -271,6 +284,11 @@ impl Bounds {
 
     fn first(&self) -> Position<'_> {
         Position { partition: self.partition, namespace: self.namespace, user: &self.low }
+    }
+
+    /// Where a scan comes from, and where it stops.
+    fn way(&self, reverse: bool) -> (Position<'_>, Position<'_>) {
+        if reverse { (self.end(), self.first()) } else { (self.first(), self.end()) }
     }
 
     /// The position right after the last.
@@ -357,8 +375,6 @@ struct Merge<E: Env> {
     reverse: bool,
     sequence: u64,
     sources: Vec<Source<E>>,
-    /// Records of all sources.
-    records: u64,
     /// The source that holds the present record, if any.
     best: Option<usize>,
 }
@@ -369,6 +385,10 @@ struct Source<E: Env> {
     records: u64,
     /// Where it stands; the buffer is reused.
     head: Option<OwnedPosition>,
+    /// The head is known from a table's range, beyond the bounds, and its record was not read.
+    unread: bool,
+    /// There is a seek to do.
+    aimed: bool,
 }
 
 enum Place<E: Env> {
@@ -386,9 +406,8 @@ impl<E: Env> Merge<E> {
         let tables = version
             .places()
             .map(|tables| Place::Tables(PlaceCursor::cached(tables.to_vec(), &shard.block_cache)));
-        let sources: Vec<Source<E>> = memory.chain(tables).map(Source::new).collect();
-        let records = sources.iter().map(|source| source.records).sum();
-        Self { reverse, sequence: shard.sequence.get(), sources, records, best: None }
+        let sources = memory.chain(tables).map(Source::new).collect();
+        Self { reverse, sequence: shard.sequence.get(), sources, best: None }
     }
 
     /// The position it stands on.
@@ -409,14 +428,30 @@ impl<E: Env> Merge<E> {
         }
     }
 
-    /// Goes to the first (or last, in reverse) position within the bounds or beyond them. About
-    /// `expected` records will be taken, from each source its share.
-    async fn seek(&mut self, bounds: &Bounds, expected: u32) -> Result<()> {
+    /// Goes to the first (or last, in reverse) position within the bounds or beyond them. Each
+    /// source will be asked for its share of what is expected. What they have to read first they
+    /// read all at once.
+    async fn seek(&mut self, bounds: &Bounds, outlook: &Outlook<'_>) -> Result<()> {
         let (reverse, sequence) = (self.reverse, self.sequence);
         for source in &mut self.sources {
-            let share = u128::from(expected) * u128::from(source.records);
-            let records = share.div_ceil(u128::from(self.records.max(1))) as u64;
-            source.seek(bounds, records, reverse, sequence).await?;
+            source.aim(bounds, reverse, sequence);
+        }
+        let all = self.sources.iter().filter(|source| !source.unread).map(|source| source.records);
+        let all = all.sum::<u64>().max(1);
+        let mut reads = Vec::new();
+        for source in self.sources.iter_mut().filter(|source| source.aimed) {
+            let records = u64::from(outlook.records).saturating_mul(source.records).div_ceil(all);
+            let reach = Reach { records, stop: outlook.until.way(reverse).1 };
+            reads.extend(source.first_read(bounds, &reach, reverse).map(Box::pin));
+        }
+        // One alone is the seek's own.
+        if reads.len() > 1 {
+            together(reads).await?;
+        } else {
+            drop(reads);
+        }
+        for source in self.sources.iter_mut().filter(|source| source.aimed) {
+            source.seek(bounds, reverse, sequence).await?;
         }
         self.choose();
         Ok(())
@@ -459,17 +494,20 @@ impl<E: Env> Source<E> {
             Place::Memtable { slot, .. } => slot.table.borrow().records() as u64,
             Place::Tables(cursor) => cursor.records(),
         };
-        Self { place, records, head: None }
+        Self { place, records, head: None, unread: false, aimed: false }
     }
 
-    async fn seek(&mut self, bounds: &Bounds, records: u64, reverse: bool, sequence: u64) -> Result<()> {
-        // A source that stands at or beyond the start (and before nothing it has passed) stays.
+    /// Finds out whether there is a seek to do, and does what needs no table.
+    fn aim(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) {
+        self.aimed = false;
+        // One that stands at or beyond the start (and before nothing it has passed) stays.
         if let Some(head) = &self.head {
             let stands = if reverse { head.borrow() < bounds.end() } else { head.borrow() >= bounds.first() };
-            if stands {
-                return Ok(());
+            if stands && !(self.unread && bounds.contains(head)) {
+                return;
             }
         }
+        self.unread = false;
         match &mut self.place {
             Place::Memtable { slot, cursor } => {
                 let table = slot.table.borrow();
@@ -478,13 +516,40 @@ impl<E: Env> Source<E> {
                 } else {
                     cursor.seek(&table, &bounds.first());
                 }
-            }
-            Place::Tables(cursor) if reverse => {
-                cursor.seek_before(&bounds.end(), &Reach { records, stop: bounds.first() }).await?
+                drop(table);
+                self.settle(reverse, sequence);
             }
             Place::Tables(cursor) => {
-                cursor.seek(&bounds.first(), &Reach { records, stop: bounds.end() }).await?
+                let (from, stop) = bounds.way(reverse);
+                if let Some(position) = cursor.beyond(&from, &stop, reverse) {
+                    assign(&mut self.head, &position);
+                    self.unread = true;
+                    cursor.leave();
+                } else {
+                    self.aimed = true;
+                }
             }
+        }
+    }
+
+    /// The read that the seek begins with, if it begins with one. The seek does it, if the caller
+    /// does not.
+    fn first_read(
+        &mut self,
+        bounds: &Bounds,
+        reach: &Reach<'_>,
+        reverse: bool,
+    ) -> Option<impl Future<Output = Result<()>> + use<'_, E>> {
+        let Place::Tables(cursor) = &mut self.place else { return None };
+        cursor.aim(&bounds.way(reverse).0, reach, reverse)
+    }
+
+    /// Does the seek that was prepared.
+    async fn seek(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) -> Result<()> {
+        match &mut self.place {
+            Place::Tables(cursor) if reverse => cursor.seek_before(&bounds.end()).await?,
+            Place::Tables(cursor) => cursor.seek(&bounds.first()).await?,
+            Place::Memtable { .. } => {}
         }
         self.settle(reverse, sequence);
         Ok(())

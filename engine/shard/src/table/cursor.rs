@@ -11,6 +11,7 @@
 //! Memory of a cursor: the block it stands in, and its window, at most
 //! [`READ_AHEAD_PAGES_MAX`](super::ahead::READ_AHEAD_PAGES_MAX) pages or [`WINDOW_BYTES`].
 
+use std::future::Future;
 use std::rc::Rc;
 
 use pinion_env::{AlignedBuf, Env, PAGE_BYTES, page_round_up};
@@ -115,12 +116,9 @@ impl<E: Env> TableCursor<E> {
     /// # Errors
     /// See [`TableCursor::seek_first`].
     pub async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
-        if self.table.meta().last.borrow() < *position {
+        let Some(at) = self.first_block_for(position, Side::First) else {
             self.leave();
             return Ok(());
-        }
-        let Some(at) = self.table.block_of(position) else {
-            return self.seek_first().await;
         };
         self.enter(Some(at), Side::First).await?;
         let Some(view) = self.view() else { return Ok(()) };
@@ -137,11 +135,7 @@ impl<E: Env> TableCursor<E> {
     /// # Errors
     /// See [`TableCursor::seek_first`].
     pub async fn seek_last_before(&mut self, position: &Position<'_>) -> Result<()> {
-        if *position <= self.table.meta().first.borrow() {
-            self.leave();
-            return Ok(());
-        }
-        let Some(at) = self.table.block_of(position) else {
+        let Some(at) = self.first_block_for(position, Side::Last) else {
             self.leave();
             return Ok(());
         };
@@ -152,6 +146,48 @@ impl<E: Env> TableCursor<E> {
             return Ok(());
         }
         self.step_to(self.table.before(at), Side::Last).await
+    }
+
+    /// The read that a seek to `position` begins with, for callers that seek several cursors and let
+    /// their reads overlap; `None` if the seek begins in memory. `reverse`: for
+    /// [`TableCursor::seek_last_before`]. The seek that follows finds what was read.
+    pub(crate) fn first_read(
+        &mut self,
+        position: &Position<'_>,
+        reverse: bool,
+    ) -> Option<impl Future<Output = Result<()>> + use<'_, E>> {
+        let side = if reverse { Side::Last } else { Side::First };
+        let ReadStyle::Cached(cache) = &self.style else { return None };
+        let at = self.first_block_for(position, side)?;
+        let handle = self.table.handle(at);
+        if self.window.holds(handle) || cache.holds(self.table.meta().number, handle) {
+            return None;
+        }
+        let cache = Rc::clone(cache);
+        Some(async move {
+            let (first, end) = self.pages_ahead(at, side, &cache);
+            match self.read_window(first, end, &cache).await {
+                // The block that is wanted is read alone, then.
+                Err(_) if end - first > handle.pages => {
+                    self.ahead.shorten();
+                    Ok(())
+                }
+                read => read,
+            }
+        })
+    }
+
+    /// The block that a seek enters first; `None` if it ends nowhere.
+    fn first_block_for(&self, position: &Position<'_>, side: Side) -> Option<BlockAt> {
+        let meta = self.table.meta();
+        let nowhere = match side {
+            Side::First => meta.last.borrow() < *position,
+            Side::Last => meta.first.borrow() >= *position,
+        };
+        if nowhere {
+            return None;
+        }
+        Some(self.table.block_of(position).unwrap_or_else(|| self.table.first_block()))
     }
 
     /// Goes to the next record; nowhere after the last. Stays nowhere.
