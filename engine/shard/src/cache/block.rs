@@ -32,9 +32,11 @@ const BLOCK_DIVISOR: usize = 8;
 const USES_MAX: u8 = 3;
 /// Blocks that may survive their turn in a row before one is evicted in spite of its uses.
 const SPARED_MAX: usize = 16;
-/// Buffers kept for reads, per size of 1 to 4 pages.
+/// Sizes of buffers that are kept for reads, in pages: those of blocks, and of reading ahead.
+const SPARE_SIZES: [usize; 6] = [1, 2, 3, 4, 8, 16];
+/// Buffers kept of each size, and pages that they may have together.
 const SPARE_BUFFERS_MAX: usize = 16;
-const SPARE_PAGES_MAX: usize = 4;
+const SPARE_PAGES_MAX: usize = 64;
 
 /// Why a block is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub struct BlockCacheStats {
     pub evictions: u64,
     /// Bytes of these reads.
     pub read_bytes: u64,
+    /// Reads from disk for scans, several blocks at once counted as one.
+    pub scan_reads: u64,
+    /// Bytes of these, whether the scan got there or not.
+    pub scan_read_bytes: u64,
     /// Blocks held.
     pub blocks: u64,
     /// Memory held, in bytes.
@@ -86,6 +92,12 @@ impl BlockCache {
         self.inner.borrow_mut().get(table, handle.page, admission)
     }
 
+    /// Whether a block is held. Neither a use nor a lookup that counts.
+    pub(crate) fn holds(&self, table: u64, handle: BlockHandle) -> bool {
+        let inner = self.inner.borrow();
+        inner.find(inner.hashes.hash_one((table, handle.page)), table, handle.page).is_some()
+    }
+
     /// Takes in a block that was read. Does nothing if it is held already or too large.
     pub fn insert(&self, table: u64, handle: BlockHandle, block: Rc<Block>, admission: Admission) {
         self.inner.borrow_mut().insert(table, handle.page, block, admission);
@@ -107,8 +119,7 @@ impl BlockCache {
 
     /// A buffer for a read of `bytes`, reused if possible; its content is undefined.
     pub(crate) fn take_buffer(&self, bytes: usize) -> AlignedBuf {
-        let spare = &mut self.inner.borrow_mut().spare;
-        let fitting = spare.get_mut((bytes / PAGE_BYTES).wrapping_sub(1)).and_then(Vec::pop);
+        let fitting = spare_size(bytes).and_then(|size| self.inner.borrow_mut().spare[size].pop());
         fitting.unwrap_or_else(|| AlignedBuf::zeroed(bytes))
     }
 
@@ -117,10 +128,14 @@ impl BlockCache {
         self.inner.borrow_mut().give_buffer(buffer);
     }
 
-    pub(crate) fn count_read(&self, bytes: usize) {
+    pub(crate) fn count_read(&self, bytes: usize, admission: Admission) {
         let stats = &mut self.inner.borrow_mut().stats;
         stats.misses += 1;
         stats.read_bytes += bytes as u64;
+        if admission == Admission::Scan {
+            stats.scan_reads += 1;
+            stats.scan_read_bytes += bytes as u64;
+        }
     }
 }
 
@@ -134,7 +149,7 @@ struct Inner {
     probation: Queue,
     main: Queue,
     tables: AHashMap<u64, TableBlocks>,
-    spare: [Vec<AlignedBuf>; SPARE_PAGES_MAX],
+    spare: [Vec<AlignedBuf>; SPARE_SIZES.len()],
     hashes: RandomState,
     stats: BlockCacheStats,
 }
@@ -270,8 +285,9 @@ impl Inner {
     }
 
     fn give_buffer(&mut self, buffer: AlignedBuf) {
-        let class = (buffer.capacity() / PAGE_BYTES).wrapping_sub(1);
-        if let Some(spare) = self.spare.get_mut(class).filter(|spare| spare.len() < SPARE_BUFFERS_MAX) {
+        let Some(size) = spare_size(buffer.capacity()) else { return };
+        let spare = &mut self.spare[size];
+        if spare.len() < SPARE_BUFFERS_MAX.min(SPARE_PAGES_MAX / SPARE_SIZES[size]) {
             spare.push(buffer);
         }
     }
@@ -333,6 +349,11 @@ impl Inner {
     fn ghost_place(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.ghosts.len() - 1)
     }
+}
+
+/// The index of a size in [`SPARE_SIZES`].
+fn spare_size(bytes: usize) -> Option<usize> {
+    SPARE_SIZES.iter().position(|pages| pages * PAGE_BYTES == bytes)
 }
 
 /// Never 0, which stands for no ghost.
@@ -442,6 +463,10 @@ mod tests {
         assert_eq!(cache.take_buffer(PAGE_BYTES).capacity(), PAGE_BYTES);
         assert_eq!(cache.inner.borrow().spare[0].len(), before - 1);
         assert_eq!(cache.take_buffer(7 * PAGE_BYTES).capacity(), 7 * PAGE_BYTES);
+        for _ in 0..100 {
+            cache.give_buffer(AlignedBuf::zeroed(16 * PAGE_BYTES));
+        }
+        assert_eq!(cache.inner.borrow().spare[5].len(), 4);
     }
 
     #[test]

@@ -35,8 +35,9 @@ const IDLE_MARK_MS: u64 = 100;
 /// Log that one memtable may span, in segments beyond its own size, before it is frozen although
 /// it is not full: the log of a slowly filled memtable is mostly padding.
 const LOG_SEGMENTS_SPARE: u64 = 4;
-/// Segments that an idle shard's log may keep.
-const LOG_SEGMENTS_IDLE_MAX: usize = 8;
+/// Log that an idle shard may keep, in segments beyond the size of a memtable: with fewer, short
+/// pauses would cut memtables off long before they are full.
+const LOG_SEGMENTS_IDLE_SPARE: u64 = 2;
 
 impl<E: Env, W: Waiter> Shard<E, W> {
     pub(super) fn spawn_commit_tasks(&self) {
@@ -264,8 +265,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let memtables = self.memtables.borrow();
             let active = memtables.active();
             let log_span = self.appended.get().0.saturating_sub(self.active_log_start.get().0) >> 32;
-            let log_span_max =
-                LOG_SEGMENTS_SPARE + self.options.memtable_bytes / u64::from(self.options.log_segment_bytes);
+            let log_span_max = LOG_SEGMENTS_SPARE + self.memtable_segments();
             let table = active.table.borrow();
             let full = !table.has_room(operations, bytes);
             if !full && (log_span < log_span_max || table.is_empty()) {
@@ -289,7 +289,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let is_idle = matches!(*self.state.borrow(), State::Open)
             && !self.log().has_staged()
             && self.pending.borrow().is_empty();
-        if !is_idle || self.log().segments() <= LOG_SEGMENTS_IDLE_MAX {
+        if !is_idle || self.log().segments() as u64 <= LOG_SEGMENTS_IDLE_SPARE + self.memtable_segments() {
             return;
         }
         if self.memtables.borrow().oldest_frozen().is_none() {
@@ -298,6 +298,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             self.memtables.borrow().active().log_end.set(self.durable.get());
             self.freeze();
         }
+    }
+
+    /// The size of a memtable in log segments.
+    fn memtable_segments(&self) -> u64 {
+        self.options.memtable_bytes / u64::from(self.options.log_segment_bytes)
     }
 
     /// Freezes the active memtable and wakes the flush.

@@ -68,6 +68,10 @@ counters! {
     damaged,
     /// Pages of scans.
     scans,
+    /// Reads from the device for scans; several blocks that are read at once count as one.
+    scan_reads,
+    /// Bytes of these, whether the scan got there or not.
+    scan_read_bytes,
     /// Operations staged: puts, deletes, updates, elements of batches.
     writes,
     /// Keys and values staged, in bytes.

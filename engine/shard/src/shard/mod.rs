@@ -30,6 +30,7 @@ mod scan;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod together;
 mod update;
 mod version;
 mod write;

@@ -1,5 +1,6 @@
 //! A cursor over the disjoint, ordered tables of one place: a run or a level.
 
+use std::future::Future;
 use std::rc::Rc;
 
 use pinion_env::Env;
@@ -9,6 +10,18 @@ use crate::error::Result;
 use crate::key::Position;
 use crate::record::RecordView;
 use crate::table::{ReadStyle, Table, TableCursor};
+
+/// Tables that are looked at to say how many records a place has.
+const SAMPLED_MAX: usize = 16;
+
+/// What a scan will want of a place.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    /// About so many records.
+    pub records: u64,
+    /// None at or beyond this position; in reverse, none before it.
+    pub stop: Position<'a>,
+}
 
 /// Stands on a record of one of its tables, or nowhere.
 pub(super) struct PlaceCursor<E: Env> {
@@ -39,10 +52,53 @@ impl<E: Env> PlaceCursor<E> {
         self.cursor.as_ref().map(TableCursor::table)
     }
 
+    /// About how many records it has, hidden ones included.
+    pub(super) fn records(&self) -> u64 {
+        let sampled = self.tables.iter().step_by(self.tables.len().div_ceil(SAMPLED_MAX).max(1));
+        let (records, tables) =
+            sampled.fold((0, 0), |(records, tables), table| (records + table.meta().records, tables + 1));
+        records * self.tables.len() as u64 / tables.max(1)
+    }
+
+    /// The first record from `from` on (in reverse: the last one before it), if the ranges of the
+    /// tables say alone that it does not lie before `stop` (in reverse: not behind it).
+    pub(super) fn beyond(
+        &self,
+        from: &Position<'_>,
+        stop: &Position<'_>,
+        reverse: bool,
+    ) -> Option<Position<'_>> {
+        if reverse {
+            let last = self.tables[self.index_before(from)?].meta().last.borrow();
+            (last < *stop && last < *from).then_some(last)
+        } else {
+            let first = self.tables.get(self.index_from(from))?.meta().first.borrow();
+            (first >= *stop && first >= *from).then_some(first)
+        }
+    }
+
+    /// Stands nowhere.
+    pub(super) fn leave(&mut self) {
+        self.cursor = None;
+    }
+
+    /// Prepares a seek to `from` (in reverse: before it). Answers the read that it begins with, if
+    /// it begins with one; the seek does it, if the caller does not.
+    pub(super) fn aim(
+        &mut self,
+        from: &Position<'_>,
+        reach: &Reach<'_>,
+        reverse: bool,
+    ) -> Option<impl Future<Output = Result<()>> + use<'_, E>> {
+        let index = if reverse { self.index_before(from)? } else { self.index_from(from) };
+        let cursor = self.stand_in(index)?;
+        cursor.expect(reach.records, &reach.stop);
+        cursor.first_read(from, reverse)
+    }
+
     /// Goes to the first record at or after `position`.
     pub(super) async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
-        let index = self.tables.partition_point(|table| table.meta().last.borrow() < *position);
-        if let Some(cursor) = self.stand_in(index) {
+        if let Some(cursor) = self.stand_in(self.index_from(position)) {
             cursor.seek(position).await?;
         }
         Ok(())
@@ -58,8 +114,7 @@ impl<E: Env> PlaceCursor<E> {
 
     /// Goes to the last record before `position`.
     pub(super) async fn seek_before(&mut self, position: &Position<'_>) -> Result<()> {
-        let after = self.tables.partition_point(|table| table.meta().first.borrow() < *position);
-        match after.checked_sub(1).and_then(|index| self.stand_in(index)) {
+        match self.index_before(position).and_then(|index| self.stand_in(index)) {
             Some(cursor) => cursor.seek_last_before(position).await,
             None => {
                 self.cursor = None;
@@ -91,12 +146,26 @@ impl<E: Env> PlaceCursor<E> {
         Ok(())
     }
 
+    /// The table that holds the first record from a position on, or one past the last.
+    fn index_from(&self, position: &Position<'_>) -> usize {
+        self.tables.partition_point(|table| table.meta().last.borrow() < *position)
+    }
+
+    /// The table that holds the last record before a position.
+    fn index_before(&self, position: &Position<'_>) -> Option<usize> {
+        self.tables.partition_point(|table| table.meta().first.borrow() < *position).checked_sub(1)
+    }
+
     /// A cursor in the table of this index (the present one if it stands there), or none past the
     /// last table.
     fn stand_in(&mut self, index: usize) -> Option<&mut TableCursor<E>> {
         if self.cursor.is_none() || self.index != index {
-            let table = self.tables.get(index).cloned();
-            self.cursor = table.map(|table| TableCursor::new(table, self.style.clone()));
+            let ahead = self.cursor.as_ref().map(TableCursor::ahead).unwrap_or_default();
+            self.cursor = self.tables.get(index).map(|table| {
+                let mut cursor = TableCursor::new(Rc::clone(table), self.style.clone());
+                cursor.continue_from(ahead);
+                cursor
+            });
             self.index = index;
         }
         self.cursor.as_mut()

@@ -8,13 +8,16 @@
 //! merge stands there already). *Ordered* goes by user key across the partitions of the shard: one
 //! seek per partition and page, keeping the smallest `records_max` keys seen so far.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::rc::Rc;
 
 use pinion_env::Env;
 
 use super::memtables::Slot;
-use super::place_cursor::PlaceCursor;
+use super::place_cursor::{PlaceCursor, Reach};
+use super::together::together;
 use super::version::Version;
 use super::{Inner, Shard};
 use crate::error::Result;
@@ -78,13 +81,13 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             ScanKind::Placed { first, last } => {
                 let own = inner.partitions();
                 let (first, last) = (first.0.max(own.start), last.0.min(own.end - 1));
-                let mut left = records_max;
+                let left = Cell::new(records_max);
                 inner
-                    .scan_placed(&mut merge, range, first..=last, &mut |key, record| {
-                        if left == 0 || !sink.push(key, record) {
+                    .scan_placed(&mut merge, range, first..=last, &left, &mut |key, record| {
+                        if left.get() == 0 || !sink.push(key, record) {
                             return false;
                         }
-                        left -= 1;
+                        left.set(left.get() - 1);
                         true
                     })
                     .await
@@ -108,6 +111,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         merge: &mut Merge<E>,
         range: &ScanRange,
         partitions: std::ops::RangeInclusive<u16>,
+        left: &Cell<u32>,
         take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
     ) -> Result<Option<OwnedPosition>> {
         let (mut low, mut high) = (*partitions.start(), *partitions.end());
@@ -118,10 +122,14 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 low = low.max(resume.partition.0)
             }
         }
+        // Whole partitions are read ahead of across their borders.
+        let is_whole = range.start.is_empty() && range.end.is_none();
+        let last = Bounds::of(range, Partition(if range.reverse { low } else { high }));
         while low <= high {
             let partition = Partition(if range.reverse { high } else { low });
             let bounds = Bounds::of(range, partition);
-            let ended = self.scan_partition(merge, &bounds, take).await?;
+            let outlook = Outlook { records: left.get(), until: if is_whole { &last } else { &bounds } };
+            let ended = self.scan_partition(merge, &bounds, &outlook, take).await?;
             if ended.is_some() {
                 return Ok(ended);
             }
@@ -145,9 +153,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         &self,
         merge: &mut Merge<E>,
         bounds: &Bounds,
+        outlook: &Outlook<'_>,
         take: &mut impl FnMut(&[u8], RecordView<'_>) -> bool,
     ) -> Result<Option<OwnedPosition>> {
-        merge.seek(bounds).await?;
+        merge.seek(bounds, outlook).await?;
         let mut step = self.step();
         while let Some(head) = merge.head() {
             if !bounds.contains(head) {
@@ -191,13 +200,16 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         if range.reverse {
             partitions.reverse();
         }
-        for partition in partitions {
+        for (visited, partition) in partitions.into_iter().enumerate() {
             let mut bounds = Bounds::of(range, Partition(partition));
             best.tighten(&mut bounds);
             if bounds.is_empty() {
                 continue;
             }
-            self.scan_partition(merge, &bounds, &mut |key, record| best.offer(key, &record)).await?;
+            // Of the best of so many partitions, each has its part.
+            let outlook = Outlook { records: records_max / (visited as u32 + 1) + 1, until: &bounds };
+            self.scan_partition(merge, &bounds, &outlook, &mut |key, record| best.offer(key, &record))
+                .await?;
             self.env.yield_now().await;
         }
         let place =
@@ -220,6 +232,14 @@ enum Verdict {
     Full,
     ExtendCeiling,
     Yield,
+}
+
+/// What a walk is expected to take, from all places together.
+struct Outlook<'a> {
+    /// About so many records.
+    records: u32,
+    /// None beyond these bounds.
+    until: &'a Bounds,
 }
 
 /// The part of a scan that lies in one partition.
@@ -264,6 +284,11 @@ impl Bounds {
 
     fn first(&self) -> Position<'_> {
         Position { partition: self.partition, namespace: self.namespace, user: &self.low }
+    }
+
+    /// Where a scan comes from, and where it stops.
+    fn way(&self, reverse: bool) -> (Position<'_>, Position<'_>) {
+        if reverse { (self.end(), self.first()) } else { (self.first(), self.end()) }
     }
 
     /// The position right after the last.
@@ -356,8 +381,14 @@ struct Merge<E: Env> {
 
 struct Source<E: Env> {
     place: Place<E>,
+    /// About how many records it has.
+    records: u64,
     /// Where it stands; the buffer is reused.
     head: Option<OwnedPosition>,
+    /// The head is known from a table's range, beyond the bounds, and its record was not read.
+    unread: bool,
+    /// There is a seek to do.
+    aimed: bool,
 }
 
 enum Place<E: Env> {
@@ -375,7 +406,7 @@ impl<E: Env> Merge<E> {
         let tables = version
             .places()
             .map(|tables| Place::Tables(PlaceCursor::cached(tables.to_vec(), &shard.block_cache)));
-        let sources = memory.chain(tables).map(|place| Source { place, head: None }).collect();
+        let sources = memory.chain(tables).map(Source::new).collect();
         Self { reverse, sequence: shard.sequence.get(), sources, best: None }
     }
 
@@ -397,10 +428,29 @@ impl<E: Env> Merge<E> {
         }
     }
 
-    /// Goes to the first (or last, in reverse) position within the bounds or beyond them.
-    async fn seek(&mut self, bounds: &Bounds) -> Result<()> {
+    /// Goes to the first (or last, in reverse) position within the bounds or beyond them. Each
+    /// source will be asked for its share of what is expected. What they have to read first they
+    /// read all at once.
+    async fn seek(&mut self, bounds: &Bounds, outlook: &Outlook<'_>) -> Result<()> {
         let (reverse, sequence) = (self.reverse, self.sequence);
         for source in &mut self.sources {
+            source.aim(bounds, reverse, sequence);
+        }
+        let all = self.sources.iter().filter(|source| !source.unread).map(|source| source.records);
+        let all = all.sum::<u64>().max(1);
+        let mut reads = Vec::new();
+        for source in self.sources.iter_mut().filter(|source| source.aimed) {
+            let records = u64::from(outlook.records).saturating_mul(source.records).div_ceil(all);
+            let reach = Reach { records, stop: outlook.until.way(reverse).1 };
+            reads.extend(source.first_read(bounds, &reach, reverse).map(Box::pin));
+        }
+        // One alone is the seek's own.
+        if reads.len() > 1 {
+            together(reads).await?;
+        } else {
+            drop(reads);
+        }
+        for source in self.sources.iter_mut().filter(|source| source.aimed) {
             source.seek(bounds, reverse, sequence).await?;
         }
         self.choose();
@@ -439,14 +489,25 @@ impl<E: Env> Merge<E> {
 }
 
 impl<E: Env> Source<E> {
-    async fn seek(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) -> Result<()> {
-        // A source that stands at or beyond the start (and before nothing it has passed) stays.
+    fn new(place: Place<E>) -> Self {
+        let records = match &place {
+            Place::Memtable { slot, .. } => slot.table.borrow().records() as u64,
+            Place::Tables(cursor) => cursor.records(),
+        };
+        Self { place, records, head: None, unread: false, aimed: false }
+    }
+
+    /// Finds out whether there is a seek to do, and does what needs no table.
+    fn aim(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) {
+        self.aimed = false;
+        // One that stands at or beyond the start (and before nothing it has passed) stays.
         if let Some(head) = &self.head {
             let stands = if reverse { head.borrow() < bounds.end() } else { head.borrow() >= bounds.first() };
-            if stands {
-                return Ok(());
+            if stands && !(self.unread && bounds.contains(head)) {
+                return;
             }
         }
+        self.unread = false;
         match &mut self.place {
             Place::Memtable { slot, cursor } => {
                 let table = slot.table.borrow();
@@ -455,9 +516,40 @@ impl<E: Env> Source<E> {
                 } else {
                     cursor.seek(&table, &bounds.first());
                 }
+                drop(table);
+                self.settle(reverse, sequence);
             }
+            Place::Tables(cursor) => {
+                let (from, stop) = bounds.way(reverse);
+                if let Some(position) = cursor.beyond(&from, &stop, reverse) {
+                    assign(&mut self.head, &position);
+                    self.unread = true;
+                    cursor.leave();
+                } else {
+                    self.aimed = true;
+                }
+            }
+        }
+    }
+
+    /// The read that the seek begins with, if it begins with one. The seek does it, if the caller
+    /// does not.
+    fn first_read(
+        &mut self,
+        bounds: &Bounds,
+        reach: &Reach<'_>,
+        reverse: bool,
+    ) -> Option<impl Future<Output = Result<()>> + use<'_, E>> {
+        let Place::Tables(cursor) = &mut self.place else { return None };
+        cursor.aim(&bounds.way(reverse).0, reach, reverse)
+    }
+
+    /// Does the seek that was prepared.
+    async fn seek(&mut self, bounds: &Bounds, reverse: bool, sequence: u64) -> Result<()> {
+        match &mut self.place {
             Place::Tables(cursor) if reverse => cursor.seek_before(&bounds.end()).await?,
             Place::Tables(cursor) => cursor.seek(&bounds.first()).await?,
+            Place::Memtable { .. } => {}
         }
         self.settle(reverse, sequence);
         Ok(())

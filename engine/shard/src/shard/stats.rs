@@ -89,6 +89,9 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 quarantine.push(QuarantinedTable { level, file_bytes: meta.file_bytes, damage });
             }
         }
+        let cached = inner.block_cache.stats();
+        inner.counters.scan_reads.raise(cached.scan_reads);
+        inner.counters.scan_read_bytes.raise(cached.scan_read_bytes);
         let failed = match &*inner.state.borrow() {
             State::Failed(reason) => Some(reason.to_string()),
             _ => None,
@@ -107,7 +110,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             memtable_bytes: inner.memtables.borrow().memory_bytes() as u64,
             memtable_records: inner.memtables.borrow().records() as u64,
             index_bytes,
-            block_cache_bytes: inner.block_cache.stats().bytes,
+            block_cache_bytes: cached.bytes,
             row_cache_bytes: inner.row_cache.borrow().memory_bytes() as u64,
         }
     }

@@ -4,6 +4,7 @@ mod conditions;
 mod hazards;
 mod namespaces;
 mod quarantine;
+mod scans;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

@@ -12,12 +12,13 @@
 //! | `index`, `filter`, `parts` | what a part is found and refused by |
 //! | `meta`, `tally` | properties, and counting them |
 //! | `writer`, `output`, `unit` | writing |
-//! | `reader`, `cursor` | point reads, ordered reads |
+//! | `reader`, `cursor`, `ahead` | point reads, ordered reads, reading ahead |
 //! | `verify` | reading everything and believing nothing |
 //!
 //! Every byte read from disk is checked before it is used; what fails is [`crate::Corruption`]
 //! with file and offset, never a missing record. The layout is in `engine/FORMAT.md`.
 
+mod ahead;
 mod block;
 mod block_builder;
 mod cursor;

@@ -40,7 +40,7 @@ struct Part {
 }
 
 /// A data block by its number within the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BlockAt {
     part: usize,
     entry: usize,
@@ -165,7 +165,7 @@ impl<E: Env> Table<E> {
         }
         let buffer = cache.take_buffer(handle.bytes());
         let (result, buffer) = self.file.read(handle.offset(), buffer, handle.bytes()).await;
-        cache.count_read(handle.bytes());
+        cache.count_read(handle.bytes(), admission);
         check_length(&self.path, handle.offset(), handle.bytes(), result)?;
         match Block::open(buffer, handle.bytes(), number, handle.page, self.seed) {
             Ok(block) => {
@@ -176,6 +176,29 @@ impl<E: Env> Table<E> {
             Err((damage, buffer)) => {
                 cache.give_buffer(buffer);
                 Err(damage.in_file(&self.path, handle.offset()).into())
+            }
+        }
+    }
+
+    /// Takes a block out of what was read ahead, as [`Table::block_for`] would read it; `None` if it
+    /// fails a check.
+    pub(crate) fn block_in(
+        &self,
+        bytes: &[u8],
+        handle: BlockHandle,
+        cache: &BlockCache,
+    ) -> Option<Rc<Block>> {
+        let mut buffer = cache.take_buffer(bytes.len());
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        match Block::open(buffer, bytes.len(), self.meta.number, handle.page, self.seed) {
+            Ok(block) => {
+                let block = Rc::new(block);
+                cache.insert(self.meta.number, handle, block.clone(), Admission::Scan);
+                Some(block)
+            }
+            Err((_, buffer)) => {
+                cache.give_buffer(buffer);
+                None
             }
         }
     }

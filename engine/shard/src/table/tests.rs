@@ -1,5 +1,7 @@
 //! Whole tables: written, read, damaged.
 
+mod reading_ahead;
+
 use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinion_env::{AlignedBuf, DirEntry, File, FileLock, OpenMode, PAGE_BYTES, WriteMode};
 
-use super::{Op, TestEnv, one_turn};
+use super::{Flight, Op, TestEnv, one_turn};
 
 #[derive(Clone, Default)]
 pub(super) struct Directory {
@@ -349,6 +349,7 @@ impl File for TestFile {
     ) -> impl Future<Output = (io::Result<usize>, AlignedBuf)> + 'static {
         let file = self.handle();
         async move {
+            let _flight = Flight::new(&file.env);
             let count = file.read_now(offset, &mut buffer, bytes);
             one_turn().await;
             (count, buffer)

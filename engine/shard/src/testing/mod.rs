@@ -67,6 +67,8 @@ struct World {
     locks: RefCell<BTreeMap<PathBuf, Arc<AtomicBool>>>,
     faults: RefCell<Vec<Fault>>,
     counts: RefCell<BTreeMap<Op, u64>>,
+    reads_now: Cell<u64>,
+    reads_at_once: Cell<u64>,
 }
 
 struct Task {
@@ -101,6 +103,8 @@ impl TestEnv {
                 locks: RefCell::default(),
                 faults: RefCell::default(),
                 counts: RefCell::default(),
+                reads_now: Cell::new(0),
+                reads_at_once: Cell::new(0),
             }),
         }
     }
@@ -193,12 +197,35 @@ impl TestEnv {
         self.world.counts.borrow().get(&op).copied().unwrap_or(0)
     }
 
+    /// The most reads that were in flight at the same time since this was asked last.
+    pub(crate) fn reads_at_once(&self) -> u64 {
+        self.world.reads_at_once.replace(self.world.reads_now.get())
+    }
+
     /// The process dies: tasks and locks end, files stay as they are.
     pub(crate) fn kill(&self) {
         let tasks = std::mem::take(&mut *self.world.tasks.borrow_mut());
         drop(tasks);
         self.world.sleepers.borrow_mut().clear();
         self.world.locks.borrow_mut().clear();
+    }
+}
+
+/// A read in flight.
+struct Flight(Rc<World>);
+
+impl Flight {
+    fn new(env: &TestEnv) -> Self {
+        let world = Rc::clone(&env.world);
+        world.reads_now.set(world.reads_now.get() + 1);
+        world.reads_at_once.set(world.reads_at_once.get().max(world.reads_now.get()));
+        Self(world)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.reads_now.set(self.0.reads_now.get() - 1);
     }
 }
 
