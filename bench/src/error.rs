@@ -25,6 +25,14 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// The server's name has no address, or none could be found out.
+    #[error("{target}: {reason}")]
+    NoAddress {
+        /// The server, as it was given.
+        target: String,
+        /// Why.
+        reason: String,
+    },
     /// The generator could not be kept on its cpu.
     #[error("running on cpu {cpu}: {error}")]
     Cpu {

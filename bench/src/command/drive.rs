@@ -161,7 +161,7 @@ impl DriveArgs {
 pub(super) fn load(args: &DriveArgs) -> Result<ExitCode> {
     let plan = args.plan()?;
     drive::stop_on_signals()?;
-    args.forms.write(&drive::run(&plan, Phase::Load)?)
+    args.forms.write(&args.forms.begun(&plan, Phase::Load, drive::run(&plan, Phase::Load))?)
 }
 
 /// Does the workload's operations.
@@ -181,7 +181,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
 
 fn run_once(args: &RunArgs, plan: &Plan) -> Result<ExitCode> {
     let forms = &args.drive.forms;
-    let report = drive::run(plan, Phase::Run)?;
+    let report = forms.begun(plan, Phase::Run, drive::run(plan, Phase::Run))?;
     let written = forms.write(&report)?;
     match drive::breach(&report, &args.slo).filter(|_| !args.slo.is_empty()) {
         Some(breach) => {
@@ -196,13 +196,17 @@ fn find_max(args: &RunArgs, plan: &Plan) -> Result<ExitCode> {
     let forms = &args.drive.forms;
     let found = drive::find_max(plan, &args.slo, |rate, _, breach| {
         forms.remark(format_args!("{rate:>10.0} ops/s: {}", breach.unwrap_or("kept")));
-    })?;
+    });
+    let found = forms.begun(plan, Phase::Run, found)?;
     if let Some(best) = &found.best {
         let so_far = if found.ended.is_some() { " until the search ended early" } else { "" };
         let rate = best.rate_per_second.unwrap_or(0.0);
         forms.remark(format_args!("highest rate that kept its promise{so_far}: {rate:.0} ops/s"));
     } else if found.ended.is_none() {
-        forms.remark(format_args!("no rate kept the promise"));
+        let least = drive::rate_least(plan, &args.slo);
+        forms.remark(format_args!(
+            "no rate kept the promise; below {least:.0} ops/s a run is too short to tell: --seconds"
+        ));
     }
     // What ended early is told when there is nothing better to tell.
     let written = match found.best.as_ref().or(found.ended.as_ref()) {
@@ -226,6 +230,17 @@ impl Forms {
         drop(say(format_args!("{}{text}\n", if self.ycsb { "# " } else { "" })));
     }
 
+    /// What a load came to. If it did not begin, for its target could not be reached, the files say so, lest
+    /// those of an earlier run stand for this one.
+    fn begun<T>(&self, plan: &Plan, phase: Phase, came_to: Result<T>) -> Result<T> {
+        came_to.inspect_err(|error| {
+            if !matches!(error, Error::Usage(_)) {
+                // That nothing began is the worse news.
+                drop(self.write_files(&drive::not_begun(plan, phase, error)));
+            }
+        })
+    }
+
     /// Writes a report in every form that is wanted. The code is a failure when the run ended early or an
     /// operation failed.
     ///
@@ -234,25 +249,28 @@ impl Forms {
     fn write(&self, report: &RunReport) -> Result<ExitCode> {
         let text = if self.ycsb { text::ycsb(report) } else { text::summary(report) };
         let told = say(format_args!("{text}"));
-        let json = || {
-            let text = serde_json::to_string_pretty(report).expect("numbers and text only");
-            Ok(text + "\n")
-        };
-        let written = [
-            told,
-            write(self.json.as_deref(), json),
-            write(self.csv.as_deref(), || Ok(csv::intervals(report))),
-            write(self.hdr.as_deref(), || hdr::log(report)),
-            write(self.html.as_deref(), || Ok(html::page(report))),
-        ];
+        let written = told.and(self.write_files(report));
         if let Some(ended) = &report.ended
             && !stdout().is_terminal()
         {
             note(format_args!("ended early: {ended}\n"));
         }
-        written.into_iter().collect::<Result<()>>()?;
+        written?;
         let failed: u64 = report.kinds.iter().map(|kind| kind.failed).sum();
         Ok(if report.ended.is_none() && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+    fn write_files(&self, report: &RunReport) -> Result<()> {
+        let json = || {
+            let text = serde_json::to_string_pretty(report).expect("numbers and text only");
+            Ok(text + "\n")
+        };
+        let written = [
+            write(self.json.as_deref(), json),
+            write(self.csv.as_deref(), || Ok(csv::intervals(report))),
+            write(self.hdr.as_deref(), || hdr::log(report)),
+            write(self.html.as_deref(), || Ok(html::page(report))),
+        ];
+        written.into_iter().collect()
     }
 }
 

@@ -52,12 +52,17 @@ pub(super) struct Crew {
     pub(super) after: Description,
 }
 
+/// The time, in seconds since 1970.
+pub(super) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
 /// Runs the threads of a phase.
 ///
 /// # Errors
 /// The target could not be reached or opened at all. What happens later is in the outcome.
 pub(super) fn drive(plan: &Plan, phase: Phase, shared: &Arc<Shared>) -> Result<Outcome> {
-    let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let started_unix_s = now_unix_s();
     let in_process = plan.target.engine().map(|_| std::process::id());
     let span = Arc::new(Span::new(in_process.or(plan.target_process)));
     let (sender, receiver) = mpsc::channel();

@@ -2,7 +2,8 @@
 //!
 //! Short open-loop runs: the rate doubles while the promise is kept, then the interval between the last
 //! rate that kept it and the first that did not is halved until it is narrow. A run keeps the promise if
-//! it reached its rate, nothing failed, and every bound of every kind of operation holds.
+//! it reached its rate, nothing failed, and every bound of every kind of operation holds. Rates so low that a
+//! run has no operation beyond the promised percentile are not tried: whatever they kept would mean nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -72,6 +73,13 @@ pub struct Found {
     pub ended: Option<RunReport>,
 }
 
+/// The lowest rate that is tried: one at which a run has an operation beyond every promised percentile.
+pub fn rate_least(plan: &Plan, slos: &[Slo]) -> f64 {
+    let beyond = slos.iter().map(|slo| 100.0 / (100.0 - slo.percentile)).filter(|count| count.is_finite());
+    let seconds = plan.seconds.map_or(f64::INFINITY, |time| time.as_secs_f64());
+    (beyond.fold(1.0, f64::max) / seconds).max(1.0)
+}
+
 /// Searches the highest rate; `tell` hears of every run.
 ///
 /// # Errors
@@ -83,7 +91,8 @@ pub fn find_max(
 ) -> Result<Found> {
     let (mut kept, mut broken) = (0.0_f64, f64::INFINITY);
     let mut found = Found::default();
-    let mut rate = plan.rate.unwrap_or(1000.0);
+    let least = rate_least(plan, slos);
+    let mut rate = plan.rate.unwrap_or(1000.0).max(least);
     for _ in 0..RUNS_MAX {
         let plan = Plan { rate: Some(rate), ..plan.clone() };
         let report = run(&plan, Phase::Run)?;
@@ -104,7 +113,7 @@ pub fn find_max(
             break;
         }
         rate = if broken.is_finite() { f64::midpoint(kept, broken) } else { 2.0 * kept };
-        if rate < 1.0 {
+        if rate < least {
             break;
         }
     }

@@ -60,7 +60,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use find::{Found, Slo, breach, find_max};
+pub use find::{Found, Slo, breach, find_max, rate_least};
 pub use signals::stop_on_signals;
 pub use target::{Description, Engine, Speech, Target};
 
@@ -70,7 +70,7 @@ use shared::{Ledger, Shared};
 use crate::error::{Error, Result};
 use crate::load::{CONNECTIONS_MAX, DEPTH_MAX};
 use crate::ratio::summary::Machine;
-use crate::report::RunReport;
+use crate::report::{KindReport, RunReport};
 use crate::workload::{Kind, ScanOrder, Workload};
 
 /// A generator that is busier than this measures itself, in percent of a cpu.
@@ -264,7 +264,8 @@ impl Plan {
 /// Runs one phase to its end; a verified run is followed by reading every record.
 ///
 /// # Errors
-/// [`Error::Usage`], or the target could not be reached at all. What happens later is in the report.
+/// [`Error::Usage`], or the target could not be reached at all: see [`not_begun`]. What happens later is in
+/// the report.
 pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
     plan.check(phase)?;
     let workload = &plan.workload;
@@ -289,15 +290,31 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
             outcome.tally.first_failure = verified.tally.first_failure;
         }
     }
-    let after: BTreeMap<String, u64> = std::mem::take(&mut outcome.after.counters).into_iter().collect();
-    let counters = std::mem::take(&mut outcome.before.counters)
+    let first_failure = outcome.tally.first_failure.take();
+    let mut report = report(plan, phase, outcome, kinds);
+    warn(&mut report, plan, first_failure);
+    Ok(report)
+}
+
+/// The report of a load that did not begin, for [`run`] failed with this: what was asked for, and no numbers.
+pub fn not_begun(plan: &Plan, phase: Phase, error: &Error) -> RunReport {
+    let outcome = Outcome { started_unix_s: crew::now_unix_s(), ..Outcome::default() };
+    RunReport { ended: Some(error.to_string()), ..report(plan, phase, outcome, Vec::new()) }
+}
+
+fn report(plan: &Plan, phase: Phase, outcome: Outcome, kinds: Vec<KindReport>) -> RunReport {
+    let workload = &plan.workload;
+    let after: BTreeMap<String, u64> = outcome.after.counters.into_iter().collect();
+    let counters = outcome
+        .before
+        .counters
         .into_iter()
         .filter_map(|(name, value)| Some((name.clone(), value, *after.get(&name)?)));
     let seconds = outcome.seconds.max(1e-9);
     let cpu = |time: Duration| 100.0 * time.as_secs_f64() / outcome.wall_seconds.max(1e-9);
     let generator_cpu_percent = cpu(outcome.tally.cpu) / plan.threads as f64;
     let operations = outcome.tally.operations();
-    let mut report = RunReport {
+    RunReport {
         report_version: RunReport::VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         started_unix_s: outcome.started_unix_s,
@@ -322,9 +339,7 @@ pub fn run(plan: &Plan, phase: Phase) -> Result<RunReport> {
         kinds,
         intervals: outcome.intervals,
         target_counters: counters.collect(),
-    };
-    warn(&mut report, plan, outcome.tally.first_failure);
-    Ok(report)
+    }
 }
 
 /// Why a load ended early, for somebody who has not seen it happen.
@@ -363,6 +378,13 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
     }
     if report.operations == 0 && plan.warmup > Duration::ZERO {
         warnings.push("nothing was measured: it ended during its warm-up".to_owned());
+    }
+    let missing: u64 = report.kinds.iter().map(|kind| kind.not_found).sum();
+    if missing > 0 && plan.workload.share(Kind::Delete) == 0.0 && plan.workload.ttl_ms == 0 {
+        warnings.push(format!(
+            "{missing} times a record was not there, though none is deleted: load the same workload with the \
+             same recordcount first"
+        ));
     }
     let engine = plan.target.engine();
     // In one process the generator's time is the engine's, too.

@@ -93,9 +93,9 @@ pub enum Target {
 /// Where a server is.
 ///
 /// # Errors
-/// [`Error::Usage`] when the name has no address.
+/// [`Error::NoAddress`].
 pub(super) fn address(target: &Target, authority: &str) -> Result<SocketAddr> {
-    let unknown = |why: &str| Error::Usage(format!("{target}: {why}"));
+    let unknown = |why: &str| Error::NoAddress { target: target.to_string(), reason: why.to_owned() };
     let mut found = authority.to_socket_addrs().map_err(|error| unknown(&error.to_string()))?;
     found.next().ok_or_else(|| unknown("the name has no address"))
 }
@@ -117,7 +117,7 @@ impl Target {
     /// Where to connect; `None` for an engine in this process.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the name has no address.
+    /// [`Error::NoAddress`].
     pub fn address(&self) -> Result<Option<SocketAddr>> {
         match self {
             Self::Network { authority, .. } => address(self, authority).map(Some),

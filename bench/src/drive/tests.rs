@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::{Phase, Plan, Target, find_max, run, sharing};
+use super::{Phase, Plan, Target, find_max, not_begun, rate_least, run, sharing};
 use crate::error::Error;
 use crate::report::RunReport;
 use crate::workload::draw::Distribution;
@@ -215,12 +215,43 @@ fn a_search_ends_with_its_target_and_keeps_what_it_found() {
 }
 
 #[test]
+fn rates_are_tried_that_have_a_percentile() {
+    let plan = plan(serve(Fault::Nothing), "c", &["recordcount=100", "operationcount=50"]);
+    let slos = |promises: &[&str]| promises.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    assert_eq!(rate_least(&plan, &slos(&["p99.9<1ms"])), 1.0, "its operations end it");
+    let for_time = Plan { seconds: Some(Duration::from_secs(4)), ..plan.clone() };
+    assert!((rate_least(&for_time, &slos(&["p99<1s", "p99.9<2s", "p50<1s"])) - 250.0).abs() < 1e-6);
+    // Nothing is as fast as that, so the search goes down to where it cannot tell.
+    let short = Plan { seconds: Some(Duration::from_millis(50)), ..plan };
+    let found = find_max(&short, &slos(&["p99<0.001us"]), |_, _, _| {}).unwrap();
+    let tried: Vec<f64> = found.tried.iter().map(|(rate, _)| *rate).collect();
+    assert!(found.best.is_none() && tried == [2000.0], "{tried:?}");
+}
+
+#[test]
 fn nobody_there_is_an_error() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = run(&plan(address, "a", &["recordcount=5"]), Phase::Load).unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
+    let report = not_begun(&plan(address, "a", &["recordcount=5"]), Phase::Load, &error);
+    assert_eq!((report.ended, report.operations), (Some(error.to_string()), 0));
+    assert!(report.kinds.is_empty() && report.properties.contains(&("recordcount".into(), "5".into())));
     let error = run(&plan(address, "a", &[]), Phase::Run).unwrap_err();
     assert!(error.to_string().contains("needs an end"), "{error}");
+}
+
+#[test]
+fn records_that_were_not_loaded_are_told() {
+    let address = serve(Fault::Nothing);
+    let with = |records| plan(address, "c", &[records, "operationcount=200", "requestdistribution=uniform"]);
+    let missing = |report: &RunReport| report.warnings.iter().any(|said| said.contains("was not there"));
+    let mut plan = with("recordcount=100");
+    assert!(!missing(&run(&plan, Phase::Load).unwrap()) && !missing(&run(&plan, Phase::Run).unwrap()));
+    plan = with("recordcount=1000");
+    let report = run(&plan, Phase::Run).unwrap();
+    assert!(missing(&report) && report.ended.is_none(), "{:?}", report.warnings);
+    plan.workload.ttl_ms = 60_000;
+    assert!(!missing(&run(&plan, Phase::Run).unwrap()), "they may have expired");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::Durability;
 use crate::error::{Error, Result};
-use crate::record::{Ttl, Written};
+use crate::record::Written;
+use crate::ttl::Ttl;
 
 /// Puts and deletes that are sent together.
 ///

@@ -61,6 +61,7 @@ mod core;
 mod error;
 mod record;
 mod scan;
+mod ttl;
 
 pub use pinion_protocol::{Condition, Durability, ErrorCode, Section, TraceParent, Version};
 
@@ -69,5 +70,6 @@ pub use batch::{BatchResults, WriteBatch};
 pub use builder::{ADDRESS_DEFAULT, Builder, NAMESPACE_DEFAULT};
 pub use client::{Client, ScanStream};
 pub use error::{Error, Outcome, Result};
-pub use record::{Entry, Namespace, PutOptions, Stat, Ttl, Written};
+pub use record::{Entry, Namespace, PutOptions, Stat, Written};
 pub use scan::{ScanRange, ScanRecord};
+pub use ttl::{NotATtl, Ttl};

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::{Durability, Version};
+use crate::{Durability, Ttl, Version};
 
 /// A value as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,35 +43,6 @@ pub struct Written {
     pub superseded: bool,
 }
 
-/// How long a written value lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ttl {
-    /// As the namespace says (for ever, unless it was created otherwise).
-    #[default]
-    Default,
-    /// Until it is overwritten or deleted, whatever the namespace says.
-    Never,
-    /// This long, counted from the write. Milliseconds; anything shorter counts as one.
-    After(Duration),
-}
-
-impl Ttl {
-    /// Milliseconds as the protocol counts them: `None` = the namespace's, 0 = never.
-    pub(crate) fn millis(self) -> Option<u64> {
-        match self {
-            Self::Default => None,
-            Self::Never => Some(0),
-            Self::After(duration) => Some(millis(duration)),
-        }
-    }
-}
-
-impl From<Duration> for Ttl {
-    fn from(duration: Duration) -> Self {
-        Self::After(duration)
-    }
-}
-
 /// How a write is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PutOptions {
@@ -108,11 +79,6 @@ pub struct Namespace {
     pub dropped: bool,
 }
 
-/// Milliseconds of a TTL: at least one, so that none becomes "never".
-pub(crate) fn millis(ttl: Duration) -> u64 {
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
 /// The time of an expiry in milliseconds since 1970; 0 = never.
 pub(crate) fn expiry(millis: u64) -> Option<SystemTime> {
     if millis == 0 { None } else { SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)) }
@@ -123,11 +89,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ttl_never_rounds_to_never() {
-        assert_eq!(Ttl::Default.millis(), None);
-        assert_eq!(Ttl::Never.millis(), Some(0));
-        assert_eq!(Ttl::from(Duration::from_nanos(5)).millis(), Some(1));
-        assert_eq!(Ttl::from(Duration::MAX).millis(), Some(u64::MAX));
+    fn an_expiry_of_zero_is_none() {
         assert_eq!(expiry(0), None);
+        assert_eq!(expiry(1_500), SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(1_500)));
     }
 }

@@ -19,6 +19,7 @@ use crate::coordinator::Place;
 use crate::core::{Core, Dialect, Ticket};
 use crate::message::ServerEnv;
 use crate::refusal::{Refusal, version_of};
+use crate::watch::KeyPlace;
 use crate::write::{WriteWaiter, count_refused, lifetime, write_options};
 
 /// A batch whose parts are under way.
@@ -49,8 +50,10 @@ struct Here<'a> {
 }
 
 /// The operations of another core.
-struct Elsewhere {
+struct Elsewhere<'a> {
     core: u16,
+    /// The first of their keys.
+    first: Option<KeyPlace<'a>>,
     indexes: Vec<u32>,
     operations: ListBuf<Operations>,
 }
@@ -66,13 +69,13 @@ pub(crate) fn batch<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, batch: &Ba
     if bytes > options.batch_bytes_max as usize + count * 16 {
         return core.refuse(&ticket, &Refusal::too_large("batch", bytes, options.batch_bytes_max));
     }
-    let (mut here, mut elsewhere) = (Vec::<Here<'_>>::new(), Vec::<Elsewhere>::new());
+    let (mut here, mut elsewhere) = (Vec::<Here<'_>>::new(), Vec::<Elsewhere<'_>>::new());
     for (index, operation) in (0..).zip(&batch.operations) {
         let Some(key) = core.checked_key(&ticket, batch.namespace, operation.key()) else { return };
         match core.place(key.partition) {
             Place::Here(_) => {
                 core.access(&key);
-                let shard = key.partition.shard(core.layout.shards, core.layout.partitions);
+                let shard = core.shard_of(key.partition);
                 let part = match here.iter_mut().find(|part| part.shard == shard) {
                     Some(part) => part,
                     None => here.push_mut(Here { shard, indexes: Vec::new(), operations: Vec::new() }),
@@ -85,6 +88,7 @@ pub(crate) fn batch<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, batch: &Ba
                     Some(part) => part,
                     None => elsewhere.push_mut(Elsewhere {
                         core: owner,
+                        first: Some(core.place_of(&key)),
                         indexes: Vec::new(),
                         operations: ListBuf::new(),
                     }),
@@ -143,7 +147,7 @@ impl<E: ServerEnv> Gathering<E> {
     }
 
     /// Sends a part to its core.
-    fn send(self: &Rc<Self>, elsewhere: Elsewhere, batch: &Batch<'_>) {
+    fn send(self: &Rc<Self>, elsewhere: Elsewhere<'_>, batch: &Batch<'_>) {
         let request = Request::Batch(Batch {
             namespace: batch.namespace,
             durability: batch.durability,
@@ -155,6 +159,7 @@ impl<E: ServerEnv> Gathering<E> {
             elsewhere.core,
             &self.ticket,
             &request,
+            elsewhere.first,
             Box::new(move |core, frame| {
                 part.answered(&frame);
                 core.give_buffer(frame);

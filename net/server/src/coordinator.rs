@@ -128,16 +128,12 @@ fn submit<E: ServerEnv>(
             multi_get::gather(core, *ticket, request.namespace, request.keys.iter());
         }
         Request::Batch(ref batch) => crate::batch::batch(core, *ticket, batch),
-        Request::Scan(ref page) => {
-            if let Some(owner) = scan::page(core, *ticket, (*header, body), page) {
-                core.forward(owner, *ticket, *header, body);
-            }
-        }
+        Request::Scan(ref page) => scan::page(core, *ticket, (header, body), page),
         Request::NamespaceCreate(_) | Request::NamespaceDrop(_) | Request::NamespaceSet(_) => {
             if core.index == 0 {
                 namespaces::change(core, *ticket, request);
             } else {
-                core.forward(0, *ticket, *header, body);
+                core.forward(0, *ticket, (header, body), None);
             }
         }
         Request::NamespaceList => namespaces::list(core, *ticket),
@@ -164,7 +160,7 @@ fn submit_put<E: ServerEnv>(core: &Rc<Core<E>>, ticket: &Ticket, frame: (&Header
 fn place_key<'c, 'k, E: ServerEnv>(
     core: &'c Core<E>,
     ticket: &Ticket,
-    (header, body): (&Header, &[u8]),
+    frame: (&Header, &[u8]),
     namespace: u32,
     user: &'k [u8],
 ) -> Option<(&'c CoreShard<E>, Key<'k>, u64)> {
@@ -173,7 +169,7 @@ fn place_key<'c, 'k, E: ServerEnv>(
     match core.place(key.partition) {
         Place::Here(shard) => Some((shard, key, default_ttl_ms)),
         Place::Core(owner) => {
-            core.forward(owner, *ticket, *header, body);
+            core.forward(owner, *ticket, frame, Some(core.place_of(&key)));
             None
         }
     }
@@ -190,7 +186,7 @@ impl<E: ServerEnv> Core<E> {
     }
 
     /// The shard of this node that a partition belongs to.
-    fn shard_of(&self, partition: Partition) -> u16 {
+    pub(crate) fn shard_of(&self, partition: Partition) -> u16 {
         partition.shard(self.layout.shards, self.layout.partitions)
     }
 

@@ -323,8 +323,8 @@ impl<E: ServerEnv> Core<E> {
             ReplyTo::Core { core, token } => {
                 let mut frame = self.take_buffer();
                 encode(&mut frame);
-                let seen = self.seen_here(ticket);
-                self.post(core, Message::Answer { token, frame, seen });
+                let took = self.took_here(ticket);
+                self.post(core, Message::Answer { token, frame, took });
             }
         }
     }
@@ -339,8 +339,8 @@ impl<E: ServerEnv> Core<E> {
             }
             ReplyTo::Core { core, token } => {
                 self.end();
-                let seen = self.seen_here(ticket);
-                self.post(core, Message::Answer { token, frame, seen });
+                let took = self.took_here(ticket);
+                self.post(core, Message::Answer { token, frame, took });
             }
         }
     }

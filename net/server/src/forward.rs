@@ -6,9 +6,12 @@
 //! with commands of RESP and their replies, which the connection puts in order. Parts of a request that
 //! spans cores come back to a function instead.
 //!
-//! Bounds: at most `core_forwards_max` requests of a core are outstanding elsewhere. An outbox
-//! holds what a core's queue did not take; answers and control messages only, so it is bounded by
-//! the forwards of all cores.
+//! The front of a key stays behind: should its request be slow in the end, that may have become so on
+//! the way back, when its owner knows no more of it.
+//!
+//! Bounds: at most `core_forwards_max` requests of a core are outstanding elsewhere, each with the front of
+//! a key. An outbox holds what a core's queue did not take; answers and control messages only, so it is
+//! bounded by the forwards of all cores.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,7 +28,7 @@ use crate::group::Moment;
 use crate::info::Reports;
 use crate::message::{CoreMessage, Forwarded, ForwardedKind, Message, ServerEnv, Token};
 use crate::resp;
-use crate::watch::Elsewhere;
+use crate::watch::{KeyFront, KeyPlace};
 
 /// How long a full queue is left alone before it is tried again.
 const OUTBOX_RETRY: Duration = Duration::from_micros(200);
@@ -37,17 +40,26 @@ pub(crate) type PartTaker<E> = Box<dyn FnOnce(&Rc<Core<E>>, Vec<u8>)>;
 pub(crate) enum Waiting<E: ServerEnv> {
     /// A request forwarded whole.
     Whole(Ticket),
-    /// A part of a request.
-    Part(PartTaker<E>),
+    /// A part of the request of this ticket.
+    Part(Ticket, PartTaker<E>),
     /// A report for server info.
     Report(Rc<Reports>),
 }
 
 /// The requests of a core that others are answering.
 pub(crate) struct Awaited<E: ServerEnv> {
-    slots: RefCell<Vec<(u32, Option<Waiting<E>>)>>,
+    slots: RefCell<Vec<Slot<E>>>,
     free: RefCell<Vec<u32>>,
     count: Cell<u32>,
+}
+
+struct Slot<E: ServerEnv> {
+    generation: u32,
+    waiting: Option<Waiting<E>>,
+    /// Which key its request is about, or the first of several: the shard, and the front in memory that
+    /// the slot's next request uses again.
+    shard: Option<u16>,
+    front: KeyFront,
 }
 
 impl<E: ServerEnv> Default for Awaited<E> {
@@ -62,37 +74,52 @@ impl<E: ServerEnv> Awaited<E> {
         self.count.get()
     }
 
-    /// Enters one; the caller has checked the bound.
-    pub(crate) fn insert(&self, waiting: Waiting<E>) -> Token {
+    /// Enters one with the key that it is about; the caller has checked the bound.
+    pub(crate) fn insert(&self, waiting: Waiting<E>, key: Option<KeyPlace<'_>>) -> Token {
         let mut slots = self.slots.borrow_mut();
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            slots.push((0, None));
+            slots.push(Slot { generation: 0, waiting: None, shard: None, front: KeyFront::default() });
             u32::try_from(slots.len() - 1).expect("forwards are limited far below 2^32")
         });
         let entry = &mut slots[slot as usize];
-        entry.1 = Some(waiting);
+        entry.waiting = Some(waiting);
+        entry.shard = key.map(|key| key.shard);
+        entry.front.set(key.map_or(&[], |key| key.user));
         self.count.set(self.count.get() + 1);
-        Token { slot, generation: entry.0 }
+        Token { slot, generation: entry.generation }
     }
 
     /// Takes one out; `None` if the token is stale.
     pub(crate) fn take(&self, token: Token) -> Option<Waiting<E>> {
         let mut slots = self.slots.borrow_mut();
         let entry = slots.get_mut(token.slot as usize)?;
-        if entry.0 != token.generation {
+        if entry.generation != token.generation {
             return None;
         }
-        let waiting = entry.1.take()?;
-        entry.0 = entry.0.wrapping_add(1);
+        let waiting = entry.waiting.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
         self.free.borrow_mut().push(token.slot);
         self.count.set(self.count.get() - 1);
         Some(waiting)
     }
+
+    /// Which key the request was about that was taken out of a slot last; its next one overwrites that.
+    fn key_of(&self, slot: u32) -> Option<(u16, KeyFront)> {
+        let slots = self.slots.borrow();
+        let entry = slots.get(slot as usize)?;
+        Some((entry.shard?, entry.front.clone()))
+    }
 }
 
 impl<E: ServerEnv> Core<E> {
-    /// Sends a request to the core that owns it.
-    pub(crate) fn forward(&self, core: u16, ticket: Ticket, header: Header, body: &[u8]) {
+    /// Sends a request to the core that owns it, for it is about this key.
+    pub(crate) fn forward(
+        &self,
+        core: u16,
+        ticket: Ticket,
+        (header, body): (&Header, &[u8]),
+        key: Option<KeyPlace<'_>>,
+    ) {
         if self.awaited.count() >= self.limits().core_forwards_max {
             self.refuse_overloaded(&ticket, "too many requests are being forwarded");
             return;
@@ -100,11 +127,18 @@ impl<E: ServerEnv> Core<E> {
         let mut copy = self.take_buffer();
         copy.extend_from_slice(body);
         let times = (ticket.received, ticket.deadline);
-        self.forward_to(core, ForwardedKind::Frame(header), copy, times, Waiting::Whole(ticket));
+        let token = self.awaited.insert(Waiting::Whole(ticket), key);
+        self.forward_to(core, ForwardedKind::Frame(*header), copy, times, token);
     }
 
-    /// Sends a command of RESP to the core that owns its key.
-    pub(crate) fn forward_command(&self, core: u16, ticket: Ticket, command: &[u8]) {
+    /// Sends a command of RESP to the core that owns its key, or what else it is about.
+    pub(crate) fn forward_command(
+        &self,
+        core: u16,
+        ticket: Ticket,
+        command: &[u8],
+        key: Option<KeyPlace<'_>>,
+    ) {
         if self.awaited.count() >= self.limits().core_forwards_max {
             self.refuse_overloaded(&ticket, "too many requests are being forwarded");
             return;
@@ -113,27 +147,30 @@ impl<E: ServerEnv> Core<E> {
         copy.extend_from_slice(command);
         let times = (ticket.received, ticket.deadline);
         let kind = ForwardedKind::Command(ticket.resp_version());
-        self.forward_to(core, kind, copy, times, Waiting::Whole(ticket));
+        let token = self.awaited.insert(Waiting::Whole(ticket), key);
+        self.forward_to(core, kind, copy, times, token);
     }
 
-    /// Sends a command made for that core to it; `taker` gets the reply. The caller has made sure that
-    /// there is room.
+    /// Sends a command made for that core to it; `taker` gets the reply. `first`: the first of its keys.
+    /// The caller has made sure that there is room.
     pub(crate) fn forward_command_part(
         &self,
         core: u16,
         ticket: &Ticket,
         put: impl FnOnce(&mut Vec<u8>),
+        first: Option<KeyPlace<'_>>,
         taker: PartTaker<E>,
     ) {
         let mut command = self.take_buffer();
         put(&mut command);
         let times = (ticket.received, ticket.deadline);
         let kind = ForwardedKind::Command(ticket.resp_version());
-        self.forward_to(core, kind, command, times, Waiting::Part(taker));
+        let token = self.awaited.insert(Waiting::Part(*ticket, taker), first);
+        self.forward_to(core, kind, command, times, token);
     }
 
-    /// Sends a part of a request, made for that core, to it; `taker` gets the answer. The caller
-    /// has made sure that there is room.
+    /// Sends a part of a request, made for that core, to it; `taker` gets the answer. `first`: the first
+    /// of its keys. The caller has made sure that there is room.
     ///
     /// # Errors
     /// The part does not fit a frame.
@@ -142,6 +179,7 @@ impl<E: ServerEnv> Core<E> {
         core: u16,
         ticket: &Ticket,
         part: &Request<'_>,
+        first: Option<KeyPlace<'_>>,
         taker: PartTaker<E>,
     ) -> Result<(), ProtocolError> {
         let mut frame = self.take_buffer();
@@ -149,7 +187,8 @@ impl<E: ServerEnv> Core<E> {
         let header = Header::read(&frame)?.ok_or(ProtocolError::BadHeader("the frame is cut off"))?;
         frame.drain(..usize::from(header.header_bytes));
         let times = (ticket.received, ticket.deadline);
-        self.forward_to(core, ForwardedKind::Frame(header), frame, times, Waiting::Part(taker));
+        let token = self.awaited.insert(Waiting::Part(*ticket, taker), first);
+        self.forward_to(core, ForwardedKind::Frame(header), frame, times, token);
         Ok(())
     }
 
@@ -159,26 +198,30 @@ impl<E: ServerEnv> Core<E> {
         kind: ForwardedKind,
         body: Vec<u8>,
         (received, deadline): (Monotonic, Option<Monotonic>),
-        waiting: Waiting<E>,
+        token: Token,
     ) {
         add(&self.counters.forwarded, 1);
-        let token = self.awaited.insert(waiting);
         let request = Forwarded { core: self.index, token, kind, body, received, deadline };
         self.post(core, Message::Request(request));
     }
 
-    /// An answer has come back.
-    pub(crate) fn on_answer(self: &Rc<Self>, token: Token, frame: Vec<u8>, seen: Option<Box<Elsewhere>>) {
+    /// An answer has come back; making it took so long there.
+    pub(crate) fn on_answer(self: &Rc<Self>, token: Token, frame: Vec<u8>, took: Duration) {
+        let key = || self.awaited.key_of(token.slot);
         match self.awaited.take(token) {
             Some(Waiting::Whole(ticket)) => {
-                self.trail_elsewhere(&ticket, seen);
+                self.trail_back(&ticket, key, Some(took));
                 if self.refuse_full(&ticket) {
                     self.give_buffer(frame);
                 } else {
                     self.answer_frame(&ticket, frame);
                 }
             }
-            Some(Waiting::Part(taker)) => taker(self, frame),
+            Some(Waiting::Part(ticket, taker)) => {
+                // Parts run beside each other, so the time of one says nothing of the whole.
+                self.trail_back(&ticket, key, None);
+                taker(self, frame);
+            }
             // A stale token, or an answer of the wrong kind: nobody waits for it.
             Some(Waiting::Report(_)) | None => {}
         }

@@ -88,7 +88,7 @@ pub(crate) fn gather_for<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, wante
     let reports =
         Rc::new(Reports { ticket, wanted, gathered: RefCell::default(), missing: Cell::new(cores) });
     for other in (0..cores).filter(|other| *other != core.index) {
-        let token = core.awaited.insert(Waiting::Report(Rc::clone(&reports)));
+        let token = core.awaited.insert(Waiting::Report(Rc::clone(&reports)), None);
         core.post(other, Message::ReportWanted { core: core.index, token, about });
     }
     reports.take(core, core.report(about));

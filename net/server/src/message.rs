@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pinion_engine::{DataDir, Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
@@ -10,7 +11,7 @@ use pinion_protocol::resp::RespVersion;
 
 use crate::counters::LatencyReport;
 use crate::namespaces::NamespaceTable;
-use crate::watch::{ClientsReport, Elsewhere, HotReport, SlowReport, UsageReport};
+use crate::watch::{ClientsReport, HotReport, SlowReport, UsageReport};
 
 /// The environment that a server runs in: one whose cores exchange [`CoreMessage`]s.
 pub trait ServerEnv: NodeEnv<Message = CoreMessage<<Self as NodeEnv>::Handoff>> {}
@@ -47,8 +48,8 @@ pub(crate) enum Message<H> {
     Connection(HandedOff<H>),
     /// A request for a shard of the receiver.
     Request(Forwarded),
-    /// The answer to a [`Message::Request`].
-    Answer { token: Token, frame: Vec<u8>, seen: Option<Box<Elsewhere>> },
+    /// The answer to a [`Message::Request`], and how long it took to make.
+    Answer { token: Token, frame: Vec<u8>, took: Duration },
     /// The catalogue as it stands on disk now.
     Namespaces { table: Arc<NamespaceTable> },
     /// To core 0: the receiver of [`Message::Namespaces`] obeys the catalogue of this sequence.

@@ -24,6 +24,7 @@ use crate::message::ServerEnv;
 use crate::pressure::AnswerBytes;
 use crate::read::OwnedKey;
 use crate::refusal::{Refusal, version_of};
+use crate::watch::KeyPlace;
 
 /// Tables that one request reads at the same time.
 const READERS_MAX: usize = 16;
@@ -65,6 +66,14 @@ struct Gathering<E: ServerEnv> {
     to_read: RefCell<Vec<(u32, CoreShard<E>, OwnedKey)>>,
 }
 
+/// The keys of another core.
+struct Part<'k> {
+    first: Option<KeyPlace<'k>>,
+    /// Their indexes in the request, ascending.
+    indexes: Vec<u32>,
+    keys: ListBuf<Keys>,
+}
+
 /// Answers a MULTI_GET of these keys, or an MGET.
 pub(crate) fn gather<'k, E: ServerEnv>(
     core: &Rc<Core<E>>,
@@ -92,7 +101,7 @@ pub(crate) fn gather<'k, E: ServerEnv>(
         failed: RefCell::default(),
         to_read: RefCell::default(),
     });
-    let mut elsewhere: Vec<(u16, Vec<u32>, ListBuf<Keys>)> = Vec::new();
+    let mut elsewhere: Vec<(u16, Part<'_>)> = Vec::new();
     for (index, user) in (0..).zip(keys) {
         // A bad key refuses, and thereby answers, the request; nothing is under way yet.
         let Some(key) = core.checked_key(&ticket, namespace, user) else { return };
@@ -108,18 +117,22 @@ pub(crate) fn gather<'k, E: ServerEnv>(
             }
             Place::Core(owner) => {
                 let part = match elsewhere.iter_mut().find(|(core, ..)| *core == owner) {
-                    Some(part) => part,
-                    None => elsewhere.push_mut((owner, Vec::new(), ListBuf::new())),
+                    Some((_, part)) => part,
+                    None => {
+                        let first = Some(core.place_of(&key));
+                        let part = Part { first, indexes: Vec::new(), keys: ListBuf::new() };
+                        &mut elsewhere.push_mut((owner, part)).1
+                    }
                 };
-                part.1.push(index);
-                if part.2.push(&user).is_err() {
+                part.indexes.push(index);
+                if part.keys.push(&user).is_err() {
                     return core.refuse(&ticket, &Refusal::bad_request("a key does not fit"));
                 }
             }
         }
     }
-    for (owner, indexes, keys) in elsewhere {
-        gathering.ask(owner, indexes, &keys, namespace);
+    for (owner, part) in elsewhere {
+        gathering.ask(owner, part, namespace);
     }
     gathering.start_readers();
     gathering.part_done();
@@ -158,7 +171,7 @@ impl<E: ServerEnv> Gathering<E> {
     }
 
     /// Sends the keys of another core there; leaves them unread if too much is being forwarded.
-    fn ask(self: &Rc<Self>, owner: u16, indexes: Vec<u32>, keys: &ListBuf<Keys>, namespace: u32) {
+    fn ask(self: &Rc<Self>, owner: u16, Part { first, indexes, keys }: Part<'_>, namespace: u32) {
         if self.core.awaited.count() >= self.core.limits().core_forwards_max {
             return;
         }
@@ -169,6 +182,7 @@ impl<E: ServerEnv> Gathering<E> {
             owner,
             &self.ticket,
             &part,
+            first,
             Box::new(move |_, frame| {
                 gathering.answered(&indexes, &frame);
                 gathering.core.give_buffer(frame);

@@ -282,9 +282,9 @@ async fn serve<E: ServerEnv>(
                 opening::start(&core, socket, Some((connection.received, connection.passed)));
             }
             Message::Request(request) => core.on_forwarded(request),
-            Message::Answer { token, frame, seen } => {
+            Message::Answer { token, frame, took } => {
                 core.tick();
-                core.on_answer(token, frame, seen);
+                core.on_answer(token, frame, took);
             }
             Message::Namespaces { table } => {
                 let sequence = table.sequence;

@@ -25,6 +25,7 @@ use crate::layout::Layout;
 use crate::message::ServerEnv;
 use crate::pressure::AnswerBytes;
 use crate::refusal::{Refusal, version_of};
+use crate::watch::KeyPlace;
 
 /// Where a scan goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,30 +76,37 @@ struct Page {
     is_bounded: bool,
 }
 
-/// Answers a page of a scan, unless another core owns it: then says which.
+impl Page {
+    /// The range of user keys of which it is a page.
+    fn bounds(&self, scan: &Scan<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
+        if self.is_bounded { bounds(scan) } else { (Vec::new(), None) }
+    }
+}
+
+/// Answers a page of a scan, or sends it to the core that owns it.
 pub(crate) fn page<E: ServerEnv>(
     core: &Rc<Core<E>>,
     ticket: Ticket,
-    (header, body): (Header, &[u8]),
+    (header, body): (&Header, &[u8]),
     scan: &Scan<'_>,
-) -> Option<u16> {
-    core.checked_namespace(&ticket, scan.namespace)?;
+) {
+    if core.checked_namespace(&ticket, scan.namespace).is_none() {
+        return;
+    }
     let page = match plan(core, scan) {
         Ok(page) => page,
-        Err(refusal) => {
-            core.refuse(&ticket, &refusal);
-            return None;
-        }
+        Err(refusal) => return core.refuse(&ticket, &refusal),
     };
     let Some(shard) = core.shard(page.shard) else {
-        if matches!(ticket.reply, ReplyTo::Connection(_)) {
-            return Some(core.layout.core_of(page.shard));
+        if matches!(ticket.reply, ReplyTo::Core { .. }) {
+            return core.refuse(&ticket, &Refusal::bad_request("the page belongs to another core"));
         }
-        core.refuse(&ticket, &Refusal::bad_request("the page belongs to another core"));
-        return None;
+        let (start, _) = page.bounds(scan);
+        let start = KeyPlace { shard: page.shard, user: &start };
+        return core.forward(core.layout.core_of(page.shard), ticket, (header, body), Some(start));
     };
-    let place = core.begin_read(&ticket)?;
-    let (core, shard, body) = (Rc::clone(core), shard.clone(), body.to_vec());
+    let Some(place) = core.begin_read(&ticket) else { return };
+    let (core, shard, header, body) = (Rc::clone(core), shard.clone(), *header, body.to_vec());
     core.env.clone().spawn(TaskClass::Foreground, async move {
         // The task outlives the frame, so it reads its own copy of the body.
         match Request::decode(&header, &body) {
@@ -107,7 +115,6 @@ pub(crate) fn page<E: ServerEnv>(
         }
         drop(place);
     });
-    None
 }
 
 /// Which shard and partitions a page covers.
@@ -168,7 +175,7 @@ async fn read_page<E: ServerEnv>(
         pinion_protocol::ScanKind::Ordered { .. } => ScanKind::Ordered,
         _ => ScanKind::Placed { first: Partition(first), last: Partition(last) },
     };
-    let (start, end) = if page.is_bounded { bounds(scan) } else { (Vec::new(), None) };
+    let (start, end) = page.bounds(scan);
     let namespace = NamespaceId(scan.namespace);
     let within = |asked: u32, max: u32| if asked == 0 { max } else { asked.min(max) };
     let range = ScanRange {
@@ -202,7 +209,7 @@ async fn read_page<E: ServerEnv>(
     };
     let scanned = shard.scan(&range, &mut sink).await;
     core.tick();
-    core.trail_scan(ticket, page.shard, &range.start);
+    core.trail_scan(ticket, KeyPlace { shard: page.shard, user: &range.start });
     let ended = match scanned {
         Ok(ended) => ended,
         Err(error) => return core.refuse(ticket, &Refusal::engine(&error)),

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use pinion_protocol::{
-    Condition, ErrorCode, KeyRequest, Keys, ListBuf, MultiGet, NamespaceOptions, Put, Request, Response,
-    Section, TraceParent, Ttl, Write,
+    Batch, BatchOperation, Condition, Direction, Durability, ErrorCode, KeyRequest, Keys, ListBuf, MultiGet,
+    NamespaceOptions, Operations, Put, Request, Response, Scan, ScanKind, Section, TraceParent, Ttl, Write,
 };
 use pinion_tests::resp::Reply;
 use pinion_tests::world::{Fault, Faults, Operation};
@@ -128,6 +128,95 @@ fn a_forwarded_operation_is_one_of_its_connections_core() {
         let slow = section(&mut client, Section::SlowOperations).await;
         assert_eq!((&slow["kept"], &slow["seen"]), (&0.into(), &3.into()), "{slow}");
     });
+}
+
+/// What is slow in microseconds where nothing is but what is held back.
+const HELD_US: u32 = 50_000;
+
+/// Lets what core 1 has for core 0 arrive, when it has been under way for so long that its request is slow.
+async fn arrive_late(node: &TestNode) {
+    node.until(|| node.served.untaken_messages(1, 0) > 0).await;
+    node.world.sleep(Duration::from_micros(HELD_US.into())).await;
+    node.served.release_messages(1, 0);
+}
+
+#[test]
+fn an_operation_that_became_slow_on_its_way_back_is_remembered_with_its_key() {
+    for seed in 0..SEEDS {
+        let node = TestNode::start(seed, |config| config.slow_us = HELD_US);
+        node.world.run_until(async {
+            let mut client = node.connect(0).await;
+            let (name, near) = (client.key_of(1), client.key_of(0));
+            let [text, near_text] = [&name, &near].map(|key| String::from_utf8(key.clone()).unwrap());
+            client.put(&name, b"v").await;
+            let (mut keys, mut operations) = (ListBuf::<Keys>::new(), ListBuf::<Operations>::new());
+            for key in [&near, &name] {
+                keys.push(&key.as_slice()).unwrap();
+                operations.push(&BatchOperation::Delete { key }).unwrap();
+            }
+            let keys = MultiGet { namespace: 0, keys: keys.list() };
+            let batch = Batch {
+                namespace: 0,
+                durability: Durability::Sync,
+                stamp: None,
+                operations: operations.list(),
+            };
+            let shard = client.shard_cores.iter().position(|core| *core == 1).unwrap() as u16;
+            let page = Scan {
+                namespace: 0,
+                kind: ScanKind::Ordered { shard },
+                direction: Direction::Forward,
+                limit: 0,
+                bytes_max: 0,
+                keys_only: false,
+                start: &name,
+                end: b"",
+                prefix: b"",
+                cursor: b"",
+            };
+            let refused = Put { write: write(&name), ttl: Ttl::NamespaceDefault, value: b"x" };
+            let requests = [
+                get(&name),
+                put(&name, b"w"),
+                Request::PutIf(refused, Condition::Absent),
+                Request::Scan(page),
+                Request::MultiGet(keys),
+                Request::Batch(batch),
+            ];
+            let told = ["get", "put", "put_if", "scan", "multi_get", "batch"];
+            for request in &requests {
+                node.served.hold_messages(1, 0);
+                client.send(request).await;
+                arrive_late(&node).await;
+                client.receive().await;
+            }
+            let mut other = RespClient::connect_to(&node, 0).await;
+            let commands: [&[&str]; 3] = [&["GET", &text], &["INCR", &text], &["EXISTS", &near_text, &text]];
+            for command in commands {
+                node.served.hold_messages(1, 0);
+                other.send(&[command.iter().map(|arg| arg.as_bytes().to_vec()).collect()]).await;
+                arrive_late(&node).await;
+                other.receive().await;
+            }
+            let slow = section(&mut client, Section::SlowOperations).await;
+            let entries: Vec<_> = list(&slow["slow"]).iter().rev().collect();
+            let told: Vec<_> = told.into_iter().chain(["get", "incr", "exists"]).collect();
+            assert_eq!(entries.iter().map(|entry| &entry["operation"]).collect::<Vec<_>>(), told);
+            for (entry, operation) in entries.iter().zip(told) {
+                assert_eq!(
+                    (&entry["key"], &entry["shard"]),
+                    (&text.clone().into(), &shard.into()),
+                    "{operation}: {entry}"
+                );
+                assert_eq!(entry["core"], 0, "{operation}: {entry}");
+            }
+            // The owner tells how long it took, slow or not: the rest is the way.
+            let stages = |entry: &Value, name: &str| entry["stages_us"][name].as_u64().unwrap();
+            assert!(stages(entries[0], "forwarded") >= HELD_US.into(), "{}", entries[0]);
+            assert!(stages(entries[1], "storage") > 0, "a put waits for the disk: {}", entries[1]);
+            assert!(stages(entries[1], "forwarded") >= HELD_US.into(), "{}", entries[1]);
+        });
+    }
 }
 
 #[test]

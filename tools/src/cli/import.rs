@@ -12,18 +12,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use bytes::Bytes;
-use pinion_client::{Client, Error, ErrorCode, PutOptions};
+use pinion_client::{Client, Error, ErrorCode, PutOptions, Ttl};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::ServerOptions;
 use super::failure::{Failure, Result};
 use super::format::{Format, Record, Row};
 use super::progress::{Counted, Progress};
 use super::put::DurabilityOption;
-use super::{ServerOptions, duration};
 
 /// Rows that are parsed ahead.
 const ROWS_AHEAD_MAX: usize = 256;
@@ -37,9 +36,9 @@ pub(super) struct Arguments {
     #[arg(long, value_enum)]
     format: Option<Format>,
 
-    /// Let records expire after this long that say nothing about it
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    ttl: Option<Duration>,
+    /// Let records expire after this long, or `never`, that say nothing about it
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<Ttl>,
 
     /// Requests on their way at once
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]

@@ -24,7 +24,8 @@ mod touch;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use pinion_bench::Error;
 use pinion_client::{Builder, Client, blocking};
 
@@ -113,11 +114,27 @@ impl ServerOptions {
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.run() {
+    let matches = Cli::command().get_matches();
+    let done = match stray(&matches) {
+        Some(text) => Err(Failure::Usage(text)),
+        None => Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).run(),
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
+}
+
+/// Names an option of client commands that was given to a command that would not look at it.
+fn stray(matches: &ArgMatches) -> Option<String> {
+    let command = matches.subcommand_name()?;
+    if !["serve", "doctor", "bench", "completions"].contains(&command) {
+        return None;
+    }
+    let is_given = |option: &&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+    let option = ["connect", "namespace", "timeout"].into_iter().find(is_given)?;
+    let instead = if command == "bench" { "; what is measured is the --target" } else { "" };
+    Some(format!("--{option} is for client commands, {command} is none{instead}"))
 }
 
 fn bench(arguments: pinion_bench::command::Args) -> Result<ExitCode, Failure> {
@@ -154,8 +171,6 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -169,5 +184,18 @@ mod tests {
         let after = Cli::try_parse_from(["pinion", "get", "k", "--connect", "h:1"]).unwrap();
         assert_eq!(before.server.connect, after.server.connect);
         assert_eq!(after.server.namespace, "default");
+    }
+
+    #[test]
+    fn options_that_would_change_nothing_are_refused() {
+        let stray = |line: &[&str]| {
+            let line = ["pinion"].iter().chain(line);
+            stray(&Cli::command().try_get_matches_from(line).unwrap())
+        };
+        assert_eq!(stray(&["get", "k", "--namespace", "n"]), None);
+        assert_eq!(stray(&["bench", "run", "-w", "a"]), None);
+        let said = stray(&["bench", "run", "-w", "a", "--connect", "h:1"]).unwrap();
+        assert!(said.starts_with("--connect is for client commands") && said.contains("--target"), "{said}");
+        assert!(stray(&["--timeout", "3s", "serve"]).is_some());
     }
 }

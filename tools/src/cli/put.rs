@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::Duration;
 
-use pinion_client::{Condition, Durability, PutOptions, Version};
+use pinion_client::{Condition, Durability, PutOptions, Ttl, Version};
 
+use super::ServerOptions;
 use super::failure::{Failure, Result};
-use super::{ServerOptions, duration};
 
 /// The most that is read from standard input, in bytes: the largest value a server can be set to.
 const VALUE_BYTES_MAX: u64 = 16 << 20;
@@ -21,9 +20,9 @@ pub(super) struct Arguments {
     /// The value; `-` or nothing = read it from standard input
     value: Option<OsString>,
 
-    /// Let the value expire after this long
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    ttl: Option<Duration>,
+    /// Let the value expire after this long, or `never` whatever the namespace says
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<Ttl>,
 
     #[command(flatten)]
     durability: DurabilityOption,

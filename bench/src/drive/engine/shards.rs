@@ -48,6 +48,8 @@ pub(super) struct Shards {
     write_options: WriteOptions,
     lifetime: Lifetime,
     scan_order: ScanOrder,
+    /// Whether somebody looks at the records of a scan.
+    is_verified: bool,
 }
 
 impl Shards {
@@ -80,6 +82,7 @@ impl Shards {
             write_options: WriteOptions { durability, ..WriteOptions::default() },
             lifetime: if asked.ttl_ms == 0 { Lifetime::Forever } else { Lifetime::Millis(asked.ttl_ms) },
             scan_order: asked.scan_order,
+            is_verified: asked.verified,
         })
     }
 
@@ -169,13 +172,13 @@ impl Shards {
     fn scan(&self, slot: usize, key: &Key<'_>, limit: u64) {
         let position = key.position().to_owned();
         let (inbox, scan_order) = (Rc::clone(&self.inbox), self.scan_order);
+        let mut taken = Taken { is_kept: self.is_verified, ..Taken::default() };
         let start = key.partition.shard(self.meta.shards, self.meta.partitions) - self.first;
         let shards: Vec<CoreShard> = match scan_order {
             ScanOrder::Placement => self.open.iter().skip(usize::from(start)).cloned().collect(),
             ScanOrder::Keys => self.open.clone(),
         };
         self.env.spawn(TaskClass::Foreground, async move {
-            let mut taken = Taken::default();
             let read = match scan_order {
                 ScanOrder::Placement => placed(&shards, position, limit, &mut taken).await,
                 ScanOrder::Keys => ordered(&shards, &position.user, limit, &mut taken).await,
@@ -193,6 +196,8 @@ impl Shards {
 struct Taken {
     records: u64,
     bytes: Vec<u8>,
+    /// Whether the bytes stay beyond their page.
+    is_kept: bool,
 }
 
 impl ScanSink for Taken {
@@ -250,8 +255,10 @@ async fn pages(
             records_max: u32::try_from(limit - taken.records).unwrap_or(u32::MAX),
         };
         resume = shard.scan(&range, taken).await?;
-        // What was read is the caller's until the next page.
-        taken.bytes.clear();
+        // What was read is the caller's until the next page, unless somebody looks at it in the end.
+        if !taken.is_kept {
+            taken.bytes.clear();
+        }
         if resume.is_none() || taken.records >= limit {
             return Ok(());
         }

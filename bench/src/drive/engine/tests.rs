@@ -122,6 +122,7 @@ fn scans_read_in_both_orders() {
     let dir = TempDir::new().unwrap();
     let properties = ["recordcount=300", "operationcount=200", "fieldcount=1", "fieldlength=10"];
     let mut plan = plan(dir.path(), 2, "e", &properties);
+    plan.verify = true;
     assert_eq!(run(&plan, Phase::Load).unwrap().operations, 300);
     for (order, said) in [("placement", "placement"), ("keys", "order of keys")] {
         let scan_order = format!("scanorder={order}");
@@ -133,6 +134,7 @@ fn scans_read_in_both_orders() {
         assert_eq!((scans.0 + inserts.0, scans.2 + inserts.2), (200, 0), "{:?}", report.warnings);
         assert!(fact(&report, "scan order").contains(said), "{:?}", report.target_facts);
         assert!(counter(&report, "storage.scans").1 >= scans.0);
+        assert_eq!(count(&report, "VERIFY").2, 0, "{:?}", report.warnings);
     }
 }
 

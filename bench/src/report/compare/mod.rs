@@ -8,7 +8,8 @@
 //! interval, and then nothing is known.
 //!
 //! Every measure is judged by itself. Of twenty measures without any difference one is expected to be
-//! called different, so a regression needs more: worse, and by more than a bound.
+//! called different, so a regression needs more: worse, and by more than a bound. More failures or early
+//! ends than A has are one at once.
 
 mod alike;
 mod file;
@@ -36,6 +37,9 @@ pub struct Comparison {
     pub setup: String,
     /// Throughput, then the percentiles of each kind.
     pub measures: Vec<Measure>,
+    /// In what B did not do its work where A did, in sentences: more failures, more early ends. Each is a
+    /// regression, however few pairs there are.
+    pub undone: Vec<String>,
     /// What else to know about the runs, in sentences: failures, warnings, early ends.
     pub notes: Vec<String>,
 }
@@ -93,14 +97,15 @@ pub fn compare(a: &[RunReport], b: &[RunReport], bound_percent: f64) -> Result<C
         pairs: a.len(),
         setup: format!("workload {} ({}), {}", first.workload, first.phase, first.plan()),
         measures,
+        undone: undone(a, b),
         notes: [notes('A', a), notes('B', b)].concat(),
     })
 }
 
 impl Comparison {
-    /// Whether a measure is worse by more than the bound.
+    /// Whether a measure is worse by more than the bound, or less was done.
     pub fn regressed(&self) -> bool {
-        self.regressions().next().is_some()
+        !self.undone.is_empty() || self.regressions().next().is_some()
     }
 
     fn regressions(&self) -> impl Iterator<Item = &Measure> {
@@ -180,9 +185,22 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     f64::midpoint(numbers[last / 2], numbers[last.div_ceil(2)])
 }
 
+fn failures(runs: &[RunReport]) -> u64 {
+    runs.iter().flat_map(|run| &run.kinds).map(|kind| kind.failed).sum()
+}
+
+fn undone(a: &[RunReport], b: &[RunReport]) -> Vec<String> {
+    let ended = |runs: &[RunReport]| runs.iter().filter(|run| run.ended.is_some()).count() as u64;
+    [("operations that failed", failures(a), failures(b)), ("runs that ended early", ended(a), ended(b))]
+        .into_iter()
+        .filter(|(_, of_a, of_b)| of_b > of_a)
+        .map(|(what, of_a, of_b)| format!("{what}: {of_a} of A, {of_b} of B"))
+        .collect()
+}
+
 /// Each sentence once, with the runs that say it.
 fn notes(set: char, runs: &[RunReport]) -> Vec<String> {
-    let failed: u64 = runs.iter().flat_map(|run| &run.kinds).map(|kind| kind.failed).sum();
+    let failed = failures(runs);
     let mut said: Vec<(String, Vec<String>)> = Vec::new();
     for (index, run) in runs.iter().enumerate() {
         let ended = run.ended.iter().map(|why| format!("ended early: {why}"));
@@ -216,7 +234,7 @@ impl Display for Comparison {
         writeln!(f, "{setup}; {pairs} {}", if *pairs == 1 { "pair" } else { "pairs" })?;
         writeln!(
             f,
-            "\n{:<28}{:>12}{:>12}{:>8}  {:<16}verdict",
+            "\n{:<28}{:>12}{:>12}{:>8}  {:<16}  verdict",
             "median of", "A", "B", "B/A", "95 % interval"
         )?;
         for measure in &self.measures {
@@ -225,7 +243,7 @@ impl Display for Comparison {
             let interval = measure.interval.map_or_else(|| "-".to_owned(), range);
             writeln!(
                 f,
-                "{:<28}{:>12}{:>12}{:>8}  {:<16}{}",
+                "{:<28}{:>12}{:>12}{:>8}  {:<16}  {}",
                 measure.name,
                 figure(measure.a),
                 figure(measure.b),
@@ -238,16 +256,19 @@ impl Display for Comparison {
         for note in &self.notes {
             writeln!(f, "{note}")?;
         }
-        if *pairs == 1 {
-            writeln!(f, "one pair of runs cannot tell a difference from chance")?;
+        for undone in &self.undone {
+            writeln!(f, "regression: {undone}")?;
         }
         for Measure { name, worse_percent, .. } in self.regressions() {
             writeln!(f, "regression: {name}: {worse_percent:.1} % worse")?;
         }
-        if !self.regressed() {
-            writeln!(f, "no regression beyond {bound_percent} %")?;
+        if *pairs == 1 {
+            writeln!(f, "not judged: one pair of runs cannot tell a difference from chance")
+        } else if self.regressed() {
+            Ok(())
+        } else {
+            writeln!(f, "no regression beyond {bound_percent} %")
         }
-        Ok(())
     }
 }
 

@@ -70,7 +70,11 @@ fn one_pair_tells_nothing() {
     assert_eq!(throughput.ratio, Some(0.01));
     assert!(!comparison.regressed());
     let table = comparison.to_string();
-    assert!(table.contains("1 pair\n") && table.contains("0.010  -               unknown\n"), "{table}");
+    assert!(table.contains("1 pair\n") && table.contains("0.010  -                 unknown\n"), "{table}");
+    assert!(
+        table.ends_with("\nnot judged: one pair of runs cannot tell a difference from chance\n"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -124,4 +128,18 @@ fn a_kind_that_a_run_lacks_is_unknown_and_failures_are_noted() {
     );
     assert!(table.contains("B, run 1: ended early: stopped by a signal\n"), "{table}");
     assert!(table.contains("B, run 1, 2: the generator was busy\n"), "{table}");
+    assert!(comparison.regressed(), "B did less");
+    assert!(table.contains("\nregression: operations that failed: 4 of A, 11 of B\n"), "{table}");
+    assert!(table.ends_with("\nregression: runs that ended early: 0 of A, 1 of B\n"), "{table}");
+    assert!(!compare(&b, &a, 5.0).unwrap().regressed());
+}
+
+#[test]
+fn columns_stay_apart() {
+    let comparison = compare(&runs(&[1.0, 1.0], 1.0), &runs(&[1.0, 3.0], 1.0), 5.0).unwrap();
+    let (_, high) = measure(&comparison, "throughput, ops/s").interval.unwrap();
+    assert!(high > 1000.0, "wider than its column: {high}");
+    let table = comparison.to_string();
+    let throughput = table.lines().find(|line| line.starts_with("throughput")).unwrap();
+    assert!(throughput.ends_with(&format!("{high:.3}  no difference")), "{throughput}");
 }

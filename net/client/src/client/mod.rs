@@ -23,8 +23,9 @@ use crate::core::fanout::{BatchParts, ManyReads, ReadPart};
 use crate::core::map::Limits;
 use crate::core::operation::{Operation, Reply, Route, Try, Update, Write};
 use crate::error::{Error, Outcome, Result};
-use crate::record::{Entry, Namespace, PutOptions, Stat, Ttl, Written, millis};
+use crate::record::{Entry, Namespace, PutOptions, Stat, Written};
 use crate::scan::ScanRange;
+use crate::ttl::{Ttl, millis};
 use crate::{Condition, Durability, ErrorCode, Section, TraceParent, Version};
 
 /// A connection to a server, for tokio. Cheap to clone; all clones share one pipelined connection

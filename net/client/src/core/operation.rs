@@ -11,8 +11,9 @@ use pinion_protocol::{ProposedStamp, Section, TraceParent};
 use super::map::ServerMap;
 use crate::batch::BatchOperation;
 use crate::error::{Error, Outcome, Result};
-use crate::record::{Entry, Namespace, Stat, Ttl, Written};
+use crate::record::{Entry, Namespace, Stat, Written};
 use crate::scan::{ScanRange, ScanRecord};
+use crate::ttl::Ttl;
 use crate::{Condition, Durability};
 
 /// A request.

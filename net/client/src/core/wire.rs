@@ -16,8 +16,9 @@ use super::operation::{Operation, Page, PageRequest, Reply, Try, Update, Write};
 use super::session::Welcome;
 use crate::ErrorCode;
 use crate::error::{Error, Outcome, Result};
-use crate::record::{Entry, Namespace, Stat, Ttl, Written, expiry};
+use crate::record::{Entry, Namespace, Stat, Written, expiry};
 use crate::scan::{Kind, ScanRecord};
+use crate::ttl::Ttl;
 
 /// Appends the frame of HELLO.
 pub(crate) fn encode_hello(terms: &Terms, request_id: u64, out: &mut Vec<u8>) -> Result<()> {

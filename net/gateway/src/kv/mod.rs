@@ -12,7 +12,7 @@ use hyper::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, LAS
 use pinion_client::{Limits, Version};
 
 use crate::problem::Problem;
-use crate::request::{percent, tags, ttl};
+use crate::request::{document, percent, tags};
 
 /// Seconds that a value still lives; absent if it does not expire.
 pub(crate) const TTL_HEADER: HeaderName = HeaderName::from_static("pinion-ttl");
@@ -68,7 +68,7 @@ fn describe(headers: &mut HeaderMap, version: Version, expiry: Option<SystemTime
     set(ETAG, tags::show(version));
     set(LAST_MODIFIED, httpdate::fmt_http_date(modified(version)));
     if let Some(expiry) = expiry {
-        set(TTL_HEADER, format!("{:.3}", ttl::left(expiry)));
+        set(TTL_HEADER, format!("{:.3}", document::seconds_left(expiry)));
     }
     // May be kept, but asked for before it is used: that is what the tag is for.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

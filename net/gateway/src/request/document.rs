@@ -15,7 +15,6 @@ use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::batch_document::BatchDocument;
-use super::ttl;
 
 /// A value to be put: `{"value": "text"}` or `{"value_b64": "..."}`, with `"ttl"` if it has one.
 #[derive(Debug, Deserialize)]
@@ -176,9 +175,9 @@ fn time(time: Option<Time>) -> Result<Ttl, String> {
     match time {
         None => Ok(Ttl::Default),
         Some(Time::Seconds(seconds)) => {
-            ttl::seconds(seconds).ok_or_else(|| "ttl is more than zero seconds".into())
+            Ttl::try_from_secs_f64(seconds).map_err(|error| format!("ttl is {error}"))
         }
-        Some(Time::Text(text)) => ttl::parse(&text).map_err(|why| format!("ttl {why}")),
+        Some(Time::Text(text)) => text.parse().map_err(|error| format!("ttl is {error}")),
     }
 }
 
@@ -190,11 +189,18 @@ pub(crate) fn insert_bytes(members: &mut Map<String, Value>, name: &str, bytes: 
     };
 }
 
+/// What is left until an expiry, in seconds to the millisecond by this machine's clock; at least one
+/// millisecond, so that a value at its end is not taken for one that lives for ever.
+pub(crate) fn seconds_left(expiry: SystemTime) -> f64 {
+    let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
+    (left.as_secs_f64() * 1_000.0).round().max(1.0) / 1_000.0
+}
+
 /// A version, and what is left of a life in seconds if it ends.
 pub(crate) fn insert_version(members: &mut Map<String, Value>, version: Version, expiry: Option<SystemTime>) {
     members.insert("version".into(), json!(version.to_string()));
     if let Some(expiry) = expiry {
-        members.insert("ttl".into(), json!(ttl::left(expiry)));
+        members.insert("ttl".into(), json!(seconds_left(expiry)));
     }
 }
 

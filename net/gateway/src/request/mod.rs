@@ -7,7 +7,6 @@ pub(crate) mod percent;
 mod properties;
 pub(crate) mod query;
 pub(crate) mod tags;
-pub(crate) mod ttl;
 
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName};

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::document::{Action, insert_bytes, items, lines, value};
 use super::query::Query;
-use super::{percent, tags, ttl};
+use super::{percent, tags};
 use crate::kv::cursor;
 
 const KNOWN: &[&str] = &["ns", "ttl", "durability", "limit", "prefix", "keys_only"];
@@ -45,7 +45,7 @@ proptest! {
 
     #[test]
     fn times_that_are_read_are_longer_than_none(text in "[0-9.]{0,20}(ms|s|m|h|d|never|x)?") {
-        if let Ok(pinion_client::Ttl::After(duration)) = ttl::parse(&text) {
+        if let Ok(pinion_client::Ttl::After(duration)) = text.parse() {
             prop_assert!(!duration.is_zero());
         }
     }

@@ -5,7 +5,7 @@
 
 use pinion_client::{Durability, Ttl};
 
-use super::{percent, ttl};
+use super::percent;
 use crate::problem::Problem;
 
 /// Longest name of a namespace.
@@ -56,7 +56,7 @@ impl Query {
     /// `ttl`, or another name of a time.
     pub(crate) fn ttl(&self, name: &str) -> Result<Ttl, Problem> {
         let Some(text) = self.text(name)? else { return Ok(Ttl::Default) };
-        ttl::parse(text).map_err(|why| bad(name, &why))
+        text.parse().map_err(|error| bad(name, &format!("is {error}")))
     }
 
     /// `durability`: `sync` or `buffered`.

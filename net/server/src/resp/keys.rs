@@ -135,6 +135,7 @@ fn sweep_all<E: ServerEnv>(
             other,
             &ticket,
             |out| append_command(out, command.args_from(0)),
+            None,
             Box::new(move |core, answer| {
                 part.answered(&answer);
                 core.give_buffer(answer);
@@ -402,7 +403,7 @@ fn scan<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, command: &Command<'_>,
     };
     if owner != core.index {
         return match ticket.reply {
-            ReplyTo::Connection(_) => core.forward_command(owner, ticket, command.bytes()),
+            ReplyTo::Connection(_) => core.forward_command(owner, ticket, command.bytes(), None),
             ReplyTo::Core { .. } => unknown(),
         };
     }

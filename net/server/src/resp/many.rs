@@ -27,7 +27,7 @@ use crate::resp::failure;
 use crate::resp::outcome::{self, Then};
 use crate::resp::route::Call;
 use crate::resp::table::{Name, Spec};
-use crate::watch;
+use crate::watch::{self, KeyPlace};
 use crate::write::{WriteWaiter, count_refused};
 
 /// Tables that one command reads at the same time.
@@ -139,7 +139,7 @@ fn count<'a, E: ServerEnv>(
         failed: RefCell::default(),
         to_read: RefCell::default(),
     });
-    let mut elsewhere: Vec<(u16, Vec<&[u8]>)> = Vec::new();
+    let mut elsewhere: Vec<(u16, KeyPlace<'_>, Vec<&[u8]>)> = Vec::new();
     let mut decided = true;
     for user in keys {
         let key = core.key(namespace, user);
@@ -150,9 +150,9 @@ fn count<'a, E: ServerEnv>(
                 shard
             }
             Place::Core(owner) => {
-                match elsewhere.iter_mut().find(|(core, _)| *core == owner) {
-                    Some((_, keys)) => keys.push(user),
-                    None => elsewhere.push((owner, vec![spec.name.as_bytes(), user])),
+                match elsewhere.iter_mut().find(|(core, ..)| *core == owner) {
+                    Some((.., args)) => args.push(user),
+                    None => elsewhere.push((owner, core.place_of(&key), vec![spec.name.as_bytes(), user])),
                 }
                 continue;
             }
@@ -168,9 +168,9 @@ fn count<'a, E: ServerEnv>(
             counting.to_read.borrow_mut().push((shard.clone(), OwnedKey::of(&key)));
         }
     }
-    for (owner, args) in elsewhere {
+    for (owner, first, args) in elsewhere {
         decided = false;
-        counting.ask(owner, &args);
+        counting.ask(owner, first, &args);
     }
     counting.start_readers();
     counting.part_done();
@@ -193,7 +193,7 @@ impl<E: ServerEnv> Counting<E> {
     }
 
     /// Sends another core the keys that it owns.
-    fn ask(self: &Rc<Self>, owner: u16, args: &[&[u8]]) {
+    fn ask(self: &Rc<Self>, owner: u16, first: KeyPlace<'_>, args: &[&[u8]]) {
         let core = &self.core;
         if core.awaited.count() >= core.limits().core_forwards_max {
             add(&core.counters.overloaded, 1);
@@ -206,6 +206,7 @@ impl<E: ServerEnv> Counting<E> {
             owner,
             &self.ticket,
             |out| append_command(out, args.iter().copied()),
+            Some(first),
             Box::new(move |core, answer| {
                 match integer(&answer) {
                     Some(number) => counting.add(number),

@@ -77,7 +77,7 @@ pub(super) fn carry_out<E: ServerEnv>(
                     on_key(spec, &Call { core, ticket, command: *command, shard, key, default_lifetime })
                 }
                 Place::Core(owner) if matches!(ticket.reply, ReplyTo::Connection(_)) => {
-                    core.forward_command(owner, ticket, command.bytes());
+                    core.forward_command(owner, ticket, command.bytes(), Some(core.place_of(&key)));
                     // The other core keeps the order in which commands reach it, and decides plain
                     // writes at once; of others nothing is known before they are answered.
                     access == Access::Write || (spec.is == Name::Set && strings::is_plain_set(command))

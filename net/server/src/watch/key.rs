@@ -25,7 +25,7 @@ impl KeyFront {
     }
 
     /// Another key, in the same memory.
-    pub(super) fn set(&mut self, key: &[u8]) {
+    pub(crate) fn set(&mut self, key: &[u8]) {
         self.front.clear();
         self.front.extend_from_slice(&key[..key.len().min(FRONT_BYTES_MAX)]);
         self.bytes = key.len();

@@ -7,8 +7,9 @@
 //!
 //! A request is timed until its answer is in its connection's out buffer: a peer that is slow to take it
 //! makes no slow operation. Requests of the node and of connections count as others do. A forwarded
-//! request is an operation of the core of its connection; the owner of the key sends back what it knows if
-//! the request was slow there already. One that became slow only between cores is noted without its key.
+//! request is an operation of the core of its connection, which has kept the key; the owner of the key
+//! sends back how long the request took there. Of one with several keys, the key is that of what ended
+//! last, or the first of the part that came last from another core.
 //!
 //! Limits: see `slow`, `hot`, `clients` and `usage`.
 
@@ -68,15 +69,15 @@ struct Trail {
     of: (ReplyTo, u64),
     /// The shard and the key, if they are known.
     key: Option<(u16, KeyFront)>,
-    /// Of a forwarded request: the time that it took on the core that owns its key, as far as that is known.
+    /// Of a request forwarded whole: the time that it took on the core that owns its key.
     elsewhere: Option<Duration>,
 }
 
-/// What the owner of a key tells of a request that is slow.
-#[derive(Debug)]
-pub(crate) struct Elsewhere {
-    key: Option<(u16, KeyFront)>,
-    took: Duration,
+/// A key and its shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyPlace<'k> {
+    pub(crate) shard: u16,
+    pub(crate) user: &'k [u8],
 }
 
 /// The slow operations of a core.
@@ -139,26 +140,30 @@ impl<E: ServerEnv> Core<E> {
     #[inline]
     pub(crate) fn trail(&self, ticket: &Ticket, key: &Key<'_>) {
         if self.watch.is_slow(ticket.received) {
-            self.leave_trail(
-                ticket,
-                key.partition.shard(self.layout.shards, self.layout.partitions),
-                key.user,
-            );
+            self.leave_trail(ticket, self.place_of(key));
         }
     }
 
     /// As [`Core::trail`] for a page of a scan that began at this key.
-    pub(crate) fn trail_scan(&self, ticket: &Ticket, shard: u16, start: &[u8]) {
+    pub(crate) fn trail_scan(&self, ticket: &Ticket, start: KeyPlace<'_>) {
         if self.watch.is_slow(ticket.received) {
-            self.leave_trail(ticket, shard, start);
+            self.leave_trail(ticket, start);
         }
     }
 
+    /// A key with its shard.
+    pub(crate) fn place_of<'k>(&self, key: &Key<'k>) -> KeyPlace<'k> {
+        KeyPlace { shard: self.shard_of(key.partition), user: key.user }
+    }
+
     #[cold]
-    fn leave_trail(&self, ticket: &Ticket, shard: u16, user: &[u8]) {
-        let key = Some((shard, KeyFront::of(user)));
-        let trail = Trail { of: (ticket.reply, ticket.request_id), key, elsewhere: None };
-        *self.watch.trail.borrow_mut() = Some(trail);
+    fn leave_trail(&self, ticket: &Ticket, KeyPlace { shard, user }: KeyPlace<'_>) {
+        // The core that forwarded a request has kept its key.
+        if matches!(ticket.reply, ReplyTo::Connection(_)) {
+            let key = Some((shard, KeyFront::of(user)));
+            let trail = Trail { of: (ticket.reply, ticket.request_id), key, elsewhere: None };
+            *self.watch.trail.borrow_mut() = Some(trail);
+        }
     }
 
     /// Notes that a request of a connection has been answered, if it took long; forgets its trace.
@@ -204,21 +209,22 @@ impl<E: ServerEnv> Core<E> {
         self.watch.slow.borrow_mut().push(self.index, now, slow);
     }
 
-    /// What to tell the core of a forwarded request's connection, if the request is slow.
+    /// How long a forwarded request has taken here by now, for the core of its connection.
     #[inline]
-    pub(crate) fn seen_here(&self, ticket: &Ticket) -> Option<Box<Elsewhere>> {
-        self.watch.is_slow(ticket.received).then(|| {
-            let key = self.watch.take_trail(ticket).and_then(|trail| trail.key);
-            let since_received = self.watch.clock.get().since(ticket.received);
-            Box::new(Elsewhere { key, took: since_received.saturating_sub(ticket.queued()) })
-        })
+    pub(crate) fn took_here(&self, ticket: &Ticket) -> Duration {
+        self.watch.clock.get().since(ticket.received).saturating_sub(ticket.queued())
     }
 
-    /// A forwarded request has come back, with what its key's owner tells if it was slow there.
-    pub(crate) fn trail_elsewhere(&self, ticket: &Ticket, seen: Option<Box<Elsewhere>>) {
+    /// A forwarded request, or a part of one, has come back: says what its key is, and of a whole one how
+    /// long it took elsewhere.
+    pub(crate) fn trail_back(
+        &self,
+        ticket: &Ticket,
+        key: impl FnOnce() -> Option<(u16, KeyFront)>,
+        elsewhere: Option<Duration>,
+    ) {
         if self.watch.is_slow(ticket.received) {
-            let (key, took) = seen.map_or((None, Duration::ZERO), |seen| (seen.key, seen.took));
-            let trail = Trail { of: (ticket.reply, ticket.request_id), key, elsewhere: Some(took) };
+            let trail = Trail { of: (ticket.reply, ticket.request_id), key: key(), elsewhere };
             *self.watch.trail.borrow_mut() = Some(trail);
         }
     }

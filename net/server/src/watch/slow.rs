@@ -29,7 +29,7 @@ pub(crate) struct SlowOperation {
     pub(crate) is_resp: bool,
     /// Its name, if it is about one.
     pub(crate) namespace: Option<String>,
-    /// Empty if it has none, or if it ended before that was looked at.
+    /// Empty if it has none, or if it ended before that was looked at. Of one with several keys, one of them.
     pub(crate) key: KeyFront,
     /// The connection's number.
     pub(crate) connection: u64,

@@ -8,13 +8,12 @@ mod ndjson;
 
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
-use pinion_client::ScanRecord;
+use pinion_client::{ScanRecord, Ttl};
 
 pub(super) use self::delimited::{DelimitedReader, DelimitedWriter};
 pub(super) use self::ndjson::{NdjsonReader, NdjsonWriter};
-use super::{duration, output};
+use super::output;
 
 /// The longest line or row that is read, in bytes: the largest value a server can be set to, as
 /// base64 or with every byte escaped, and room.
@@ -65,7 +64,7 @@ impl Format {
 pub(super) struct Record {
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
-    pub(super) ttl: Option<Duration>,
+    pub(super) ttl: Option<Ttl>,
 }
 
 /// A row of a file: its line and what it holds, or why it holds no record.
@@ -110,7 +109,7 @@ fn record(
     Ok(Record {
         key: one("key", key, key_base64)?,
         value: one("value", value, value_base64)?,
-        ttl: ttl.map(duration::seconds).transpose().map_err(|error| format!("ttl: {error}"))?,
+        ttl: ttl.map(Ttl::try_from_secs_f64).transpose().map_err(|error| format!("ttl is {error}"))?,
     })
 }
 
@@ -132,7 +131,7 @@ fn ttl_seconds(record: &ScanRecord) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use pinion_client::Version;
 
@@ -176,7 +175,7 @@ mod tests {
                     "{format:?}"
                 );
                 assert_eq!(read.ttl.is_some(), record.expiry.is_some());
-                assert!(read.ttl.is_none_or(|ttl| ttl <= Duration::from_secs(100)));
+                assert!(read.ttl.is_none_or(|ttl| matches!(ttl, Ttl::After(left) if left.as_secs() <= 100)));
             }
         }
     }

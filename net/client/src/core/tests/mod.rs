@@ -19,7 +19,7 @@ use super::session::{Session, Welcome};
 use crate::core::map::{Limits, ServerMap};
 use crate::core::random::Random;
 use crate::error::Result;
-use crate::record::Ttl;
+use crate::ttl::Ttl;
 use crate::{Durability, ErrorCode, Version};
 
 /// A request as the scripted server saw it.
