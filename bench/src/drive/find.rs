@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Phase, Plan, run};
+use super::{Phase, Plan, not_begun, run};
 use crate::error::Result;
 use crate::report::RunReport;
 use crate::workload::Kind;
@@ -83,7 +83,8 @@ pub fn rate_least(plan: &Plan, slos: &[Slo]) -> f64 {
 /// Searches the highest rate; `tell` hears of every run.
 ///
 /// # Errors
-/// As [`run`]. A run that ended early ends the search: [`Found::ended`].
+/// As [`run`], of the first rate. A later run that ended early or did not begin ends the search:
+/// [`Found::ended`].
 pub fn find_max(
     plan: &Plan,
     slos: &[Slo],
@@ -95,7 +96,11 @@ pub fn find_max(
     let mut rate = plan.rate.unwrap_or(1000.0).max(least);
     for _ in 0..RUNS_MAX {
         let plan = Plan { rate: Some(rate), ..plan.clone() };
-        let report = run(&plan, Phase::Run)?;
+        let report = match run(&plan, Phase::Run) {
+            // It was there for the rates before.
+            Err(error) if !found.tried.is_empty() => not_begun(&plan, Phase::Run, &error),
+            ran => ran?,
+        };
         if report.ended.is_some() {
             found.ended = Some(report);
             break;

@@ -27,6 +27,8 @@ enum Fault {
     Dies(usize),
     /// Refuses every third write.
     Refuses,
+    /// Is not there any more after so many connections.
+    Leaves(usize),
 }
 
 #[derive(Default)]
@@ -41,7 +43,8 @@ fn serve(fault: Fault) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let state = Arc::new(State::default());
     thread::spawn(move || {
-        for socket in listener.incoming().map_while(Result::ok) {
+        let most = if let Fault::Leaves(connections) = fault { connections } else { usize::MAX };
+        for socket in listener.incoming().map_while(Result::ok).take(most) {
             let state = Arc::clone(&state);
             // An error is a client that has gone.
             thread::spawn(move || drop(speak(socket, &state, fault)));
@@ -212,6 +215,15 @@ fn a_search_ends_with_its_target_and_keeps_what_it_found() {
     assert!(found.ended.is_some_and(|run| run.ended.is_some_and(|why| why.contains("closed a connection"))));
     // Each run asks 200 times, and some more for what the target says of itself.
     assert!((1..5).contains(&told) && found.tried.len() == told, "{:?}", found.tried);
+}
+
+#[test]
+fn a_search_keeps_what_it_found_when_nobody_is_there_any_more() {
+    // One run has four connections, and one before and after for what the target says of itself.
+    let mut plan = plan(serve(Fault::Leaves(6)), "c", &["recordcount=100", "operationcount=200"]);
+    plan.rate = Some(2000.0);
+    let found = find_max(&plan, &["p99<100s".parse().unwrap()], |_, _, _| {}).unwrap();
+    assert!(found.tried.len() == 1 && found.ended.is_some(), "{found:?}");
 }
 
 #[test]
