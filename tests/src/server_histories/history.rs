@@ -23,7 +23,8 @@ const STEPS_MAX: u64 = 2_000_000;
 /// A key of a namespace.
 pub(super) type Name = (u32, Rc<[u8]>);
 
-/// When a call began and ended: numbers of events in the world, and the wall clock's milliseconds.
+/// When a call began and ended: numbers of events in the world, and milliseconds of the wall clock
+/// outside of the node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) called: u64,
@@ -32,10 +33,20 @@ pub(super) struct Span {
     pub(super) returned: Option<(u64, u64)>,
 }
 
+/// How far the node's wall clock is shifted from the one outside, and the least and the most that it
+/// ever was, in milliseconds.
+#[derive(Debug, Default, Clone, Copy)]
+struct Shift {
+    now: i64,
+    least: i64,
+    most: i64,
+}
+
 /// Everything that was asked and answered in one world.
 #[derive(Default)]
 pub(super) struct History {
     moments: Cell<u64>,
+    shift_ms: Cell<Shift>,
     calls: Cell<usize>,
     keys: RefCell<BTreeMap<Name, Vec<Operation<KeyCall>>>>,
     /// Parts of batches that are all applied or none, and whose answer was lost.
@@ -73,13 +84,24 @@ impl History {
         self.calls.get()
     }
 
-    /// Notes what one call asked of one key.
+    /// The node's wall clock is shifted by this much more.
+    pub(super) fn shift(&self, by_ms: i64) {
+        let Shift { now, least, most } = self.shift_ms.get();
+        let now = now + by_ms;
+        self.shift_ms.set(Shift { now, least: least.min(now), most: most.max(now) });
+    }
+
+    /// Notes what one call asked of one key, when it is over: the clock may have been shifted since it
+    /// began.
     pub(super) fn note(&self, name: &Name, call: usize, span: Span, asked: Asked) {
-        let until_ms = span.returned.map_or(u64::MAX, |(_, until_ms)| until_ms);
+        let shift = self.shift_ms.get();
+        let from_ms = span.from_ms.saturating_add_signed(shift.least);
+        let until_ms =
+            span.returned.map_or(u64::MAX, |(_, until_ms)| until_ms.saturating_add_signed(shift.most));
         let operation = Operation {
             called: span.called,
             returned: span.returned.map(|(returned, _)| returned),
-            call: KeyCall { asked, from_ms: span.from_ms, until_ms, call, rank: 0 },
+            call: KeyCall { asked, from_ms, until_ms, call, rank: 0 },
         };
         self.keys.borrow_mut().entry(name.clone()).or_default().push(operation);
     }

@@ -29,9 +29,6 @@ pub(super) struct Scene {
     pub(super) plan: Plan,
     /// The namespaces in use and the default TTL of each, in milliseconds.
     pub(super) namespaces: RefCell<BTreeMap<u32, u64>>,
-    /// How far the node's wall clock is shifted, and the least and the most that it ever was, in
-    /// milliseconds.
-    shift_ms: Cell<(i64, i64, i64)>,
     values: Cell<u64>,
 }
 
@@ -41,16 +38,8 @@ impl Scene {
             history: History::default(),
             plan,
             namespaces: RefCell::new(BTreeMap::from([(0, 0)])),
-            shift_ms: Cell::new((0, 0, 0)),
             values: Cell::new(0),
         }
-    }
-
-    /// The node's wall clock is shifted by this much more.
-    pub(super) fn shift(&self, by_ms: i64) {
-        let (now, least, most) = self.shift_ms.get();
-        let now = now + by_ms;
-        self.shift_ms.set((now, least.min(now), most.max(now)));
     }
 }
 
@@ -106,20 +95,9 @@ impl Lane {
         self.random.borrow_mut().one_in(times)
     }
 
-    /// The number of an event and the wall clock at it: the earliest that the node may have.
-    pub(super) fn begun(&self) -> (u64, u64) {
-        let at = self.scene.history.moment();
-        (at, self.wall_ms().saturating_add_signed(self.scene.shift_ms.get().1))
-    }
-
-    /// The number of an event and the wall clock at it: the latest that the node may have.
-    pub(super) fn ended(&self) -> (u64, u64) {
-        let at = self.scene.history.moment();
-        (at, self.wall_ms().saturating_add_signed(self.scene.shift_ms.get().2))
-    }
-
-    fn wall_ms(&self) -> u64 {
-        self.client.outside.wall_ms()
+    /// The number of an event and the wall clock at it, outside of the node.
+    pub(super) fn moment(&self) -> (u64, u64) {
+        (self.scene.history.moment(), self.client.outside.wall_ms())
     }
 
     fn namespace_of_call(&self) -> u32 {
@@ -181,11 +159,11 @@ impl Lane {
         namespace: u32,
         request: &Request<'_>,
     ) -> Option<(super::wire::Reply, Span)> {
-        let ended = self.client.call(request, self.manner(true), || self.begun()).await;
+        let ended = self.client.call(request, self.manner(true), || self.moment()).await;
         match ended {
             Ended::Answered { reply, tried, tried_ms, .. } => {
                 self.scene.history.namespace_answered(namespace, tried);
-                let span = Span { called: tried, from_ms: tried_ms, returned: Some(self.ended()) };
+                let span = Span { called: tried, from_ms: tried_ms, returned: Some(self.moment()) };
                 Some((reply, span))
             }
             Ended::NotApplied(ErrorCode::NoSuchNamespace) => {
@@ -335,10 +313,10 @@ impl Lane {
     async fn write(&self, request: &Request<'_>, wish: Wish<'_>) -> bool {
         let history = &self.scene.history;
         let call = history.begin();
-        let (called, from_ms) = self.begun();
+        let (called, from_ms) = self.moment();
         let Wish { name, change, condition, stamp: proposed } = wish;
         let own = proposed.map(|proposed| stamp(proposed.time, proposed.origin));
-        let ended = self.client.call(request, self.manner(proposed.is_some()), || self.begun()).await;
+        let ended = self.client.call(request, self.manner(proposed.is_some()), || self.moment()).await;
         let asked = |answer| match own {
             Some(stamp) => Asked::Stamped { stamp, change: change.clone(), answer },
             None => Asked::Write { condition, change: change.clone(), answer },
@@ -364,7 +342,7 @@ impl Lane {
             }
         };
         history.namespace_answered(name.0, tried);
-        let closed = Span { called, from_ms, returned: Some(self.ended()) };
+        let closed = Span { called, from_ms, returned: Some(self.moment()) };
         if let Some((error, _)) = error(&reply) {
             assert!(error.code == ErrorCode::ConditionFailed && condition.is_some(), "{error:?}");
             if !error.version.is_absent() {
@@ -446,9 +424,9 @@ impl Lane {
             operations: operations.list(),
         };
         let call = history.begin();
-        let (called, from_ms) = self.begun();
+        let (called, from_ms) = self.moment();
         let request = Request::Batch(batch);
-        let ended = self.client.call(&request, self.manner(true), || self.begun()).await;
+        let ended = self.client.call(&request, self.manner(true), || self.moment()).await;
         let open = Span { called, from_ms, returned: None };
         let change = |written: &Option<Valued>| match written {
             Some((value, ttl_ms)) => Change::Put { value: Content::of(value), ttl_ms: ttl_ms.unwrap_or(0) },
@@ -461,7 +439,7 @@ impl Lane {
                 let Response::Batch(reply) = reply.response() else { panic!("{:?}", reply.response()) };
                 self.client.see(reply.stamp_seen);
                 assert_eq!(reply.results.len() as usize, writes.len());
-                let closed = Span { returned: Some(self.ended()), ..open };
+                let closed = Span { returned: Some(self.moment()), ..open };
                 for ((name, written), result) in writes.iter().zip(&reply.results) {
                     match result {
                         OperationResult::Applied(version) => {
@@ -526,12 +504,12 @@ impl Lane {
             }
             return;
         };
-        history.dropping(second, self.begun().0);
+        history.dropping(second, self.moment().0);
         let request = Request::NamespaceDrop("second");
-        let ended = self.client.call(&request, self.manner(false), || self.begun()).await;
+        let ended = self.client.call(&request, self.manner(false), || self.moment()).await;
         if let Ended::Answered { .. } = ended {
             self.client.count("namespaces dropped");
-            history.dropped(second, self.ended().0);
+            history.dropped(second, self.moment().0);
         }
     }
 }

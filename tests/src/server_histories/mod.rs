@@ -153,7 +153,7 @@ async fn live(
         }
         end(world, served, accident.ending, counts).await;
         world.shift_wall_clock(served.node, accident.shift_ms);
-        scene.shift(accident.shift_ms);
+        scene.history.shift(accident.shift_ms);
         world.sleep(accident.pause).await;
         served.restart(world, accident.cores);
     }

@@ -72,7 +72,7 @@ pub(super) async fn everything(lane: &Lane, namespace: u32, limit: u32) {
 async fn pages(lane: &Lane, scan: Scan<'_>, visits: impl Fn(&Name) -> bool) {
     let history = &lane.scene.history;
     let call = history.begin();
-    let (called, from_ms) = lane.begun();
+    let (called, from_ms) = lane.moment();
     let mut expected: BTreeSet<Name> = history.names().into_iter().filter(|name| visits(name)).collect();
     let partitions = lane.scene.plan.partitions;
     let order = |key: &[u8]| match scan.kind {

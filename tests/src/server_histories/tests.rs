@@ -166,20 +166,19 @@ fn what_a_server_must_not_answer_is_not() {
     }
 }
 
+fn ttl_put(ttl_ms: u64) -> Asked {
+    let change = Change::Put { value: Content::of(b"a"), ttl_ms };
+    let answer = Answer::Applied { version: at(0), expiry_ms: Some(START_MS + ttl_ms), number: None };
+    Asked::Stamped { stamp: at(0), change, answer }
+}
+
+fn seen(ttl_ms: u64) -> Asked {
+    let value = Ok(Content::of(b"a"));
+    Asked::Read(Some(Found { value, version: at(0), expiry_ms: START_MS + ttl_ms }))
+}
+
 #[test]
 fn expiry_is_neither_early_nor_late_nor_undone() {
-    let ttl_put = |ttl_ms| {
-        let change = Change::Put { value: Content::of(b"a"), ttl_ms };
-        Asked::Stamped {
-            stamp: at(0),
-            change,
-            answer: Answer::Applied { version: at(0), expiry_ms: Some(START_MS + ttl_ms), number: None },
-        }
-    };
-    let seen = |ttl_ms| {
-        let value = Ok(Content::of(b"a"));
-        Asked::Read(Some(Found { value, version: at(0), expiry_ms: START_MS + ttl_ms }))
-    };
     // The second call runs at 10,000 ms, the third at 20,000 ms.
     in_turn(vec![ttl_put(15_000), seen(15_000), Asked::Read(None)]).unwrap();
     assert!(in_turn(vec![ttl_put(15_000), Asked::Read(None)]).is_err(), "too early");
@@ -189,6 +188,24 @@ fn expiry_is_neither_early_nor_late_nor_undone() {
     // What expired has a stamp all the same.
     let late = Asked::Stamped { stamp: at(0), change: put("late"), answer: applied(at(0)) };
     assert!(in_turn(vec![ttl_put(5_000), Asked::Read(None), late]).is_err(), "written over by an older one");
+}
+
+#[test]
+fn a_clock_that_is_set_back_under_a_call_is_what_the_call_may_have_seen() {
+    let judged = |shift_ms| {
+        let history = History::default();
+        let at = |from_ms| {
+            let called = history.moment();
+            Span { called, from_ms, returned: Some((history.moment(), from_ms + 1)) }
+        };
+        history.note(&name(), history.begin(), at(START_MS), ttl_put(5_000));
+        let reading = at(START_MS + 9_000);
+        history.shift(shift_ms);
+        history.note(&name(), history.begin(), reading, seen(5_000));
+        history.judge(history.moment(), &mut Counts::default())
+    };
+    assert!(judged(0).is_err(), "it has expired");
+    judged(-6_000).unwrap();
 }
 
 #[test]
