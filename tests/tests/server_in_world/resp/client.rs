@@ -1,5 +1,7 @@
 //! A client of RESP in a world.
 
+use std::io;
+
 use pinion_tests::resp::{Args, Reply, decode, encode};
 use pinion_tests::world::{ByteStream, SimSocket};
 
@@ -32,7 +34,12 @@ impl RespClient {
     }
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.expect("the node reads");
+        self.try_send_bytes(bytes).await.expect("the node reads");
+    }
+
+    /// Fails when the node closes before it has read all.
+    pub(crate) async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
     }
 
     /// Sends commands in one go.

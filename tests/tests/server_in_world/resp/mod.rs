@@ -192,7 +192,8 @@ fn connections_beyond_the_limit_are_told_so_and_full_cores_pass_them_on() {
                 inside.push(client);
             }
             let mut client = RespClient::connect(&node).await;
-            client.send(&[words(["PING"])]).await;
+            // It is answered and closed as soon as the first bytes tell that it speaks RESP.
+            drop(client.try_send_bytes(b"*1\r\n$4\r\nPING\r\n").await);
             assert_eq!(client.receive().await.error(), "ERR max number of clients reached");
             assert_eq!(client.try_receive().await, None);
             for client in &mut inside {
