@@ -130,8 +130,9 @@ def cold():
         "run", f"engine:{data}", *sized, *engine, "--depth", 64, *WRITES, "-p", "durability=buffered",
         "-p", f"operationcount={COLD_RECORDS}", "-p", "requestdistribution=uniform", "--warmup", 0,
     )
-    written = counter(over, "process.write_bytes")[0] / put_bytes(over)
-    row("amplification", "write amplification, uniform overwrites, log included", f"{written:.1f} bytes per byte put",
+    tables = counter(over, "storage.flush_bytes")[0] + counter(over, "storage.compaction_written_bytes")[0]
+    row("amplification", "write amplification, uniform overwrites, without the log",
+        f"{tables / put_bytes(over):.1f} bytes of tables per byte put",
         "see peers.sh --steady for RocksDB's", None, "<= 0.7 of it", None)
     reads, raws, per_hit = [], [], None
     for _ in range(ROUNDS):

@@ -2,9 +2,10 @@
 //!
 //! Leaves hold up to 128 entries as two arrays, heads (16 bytes that order like the positions as
 //! far as they reach) and entry references; the upper level is an array of the leaves' first
-//! heads. A search is two binary searches over plain numbers; a key itself is looked at only where
-//! heads are equal. Two levels suffice: 600 k entries make fewer than 10 k leaves, and a split
-//! moves at most a few hundred KiB of the upper level.
+//! heads, and one of the bytes of their keys that follow, for leaves whose heads are equal. A search is
+//! two binary searches over plain numbers; a key itself is looked at only where these are equal. Two
+//! levels suffice: 600 k entries make fewer than 10 k leaves, and a split moves at most a few hundred
+//! KiB of the upper level.
 //!
 //! A head is [`Position::prefix`]: it sees ten bytes of the user key, and keys like
 //! `user:profile:0001` share more than that. So every leaf may skip a prefix that all its user
@@ -34,6 +35,12 @@ pub(super) const ADDED_MAX: usize = 256;
 const LEAVES_AHEAD: usize = 4;
 /// Bits of a head below partition and namespace.
 const USER_BITS: u32 = 80;
+/// Bytes of the user key in a [`Position::prefix`].
+const PREFIX_USER_BYTES: usize = USER_BITS as usize / 8;
+
+/// Bytes of the user key behind those of the prefix, zero padded. Orders like positions of one prefix, but
+/// for those that share it.
+type Rest = [u8; 32];
 
 /// Entries in the order of their positions.
 #[derive(Debug, Default)]
@@ -41,6 +48,10 @@ pub(super) struct Order {
     /// [`Position::prefix`] of every leaf's first entry. The first is not looked at: the first leaf
     /// begins before everything.
     firsts: Vec<u128>,
+    /// What follows it in the key, of the same entries. A partition has several leaves in a large
+    /// memtable, and keys of one kind often share ten bytes: without it, every search would read the keys
+    /// of several leaves, whose memory is far apart.
+    rests: Vec<Rest>,
     leaves: Leaves,
     /// Changes when places change.
     version: u64,
@@ -81,18 +92,20 @@ impl Order {
             left.0.cmp(&right.0).then_with(by_key)
         });
         for index in 0..sorted.len() {
-            if let Some((prefix, _)) = sorted.get(index + LEAVES_AHEAD) {
-                self.prefetch_leaf(*prefix);
+            if let Some((_, later)) = sorted.get(index + LEAVES_AHEAD) {
+                self.prefetch_leaf(arena, &arena.position(*later));
             }
             let entry = sorted[index].1;
             self.insert(arena, &arena.position(entry), entry);
         }
     }
 
-    /// Asks for the leaf that a position of this prefix most likely belongs to.
-    fn prefetch_leaf(&self, prefix: u128) {
-        let Some(rest) = self.firsts.get(1..) else { return };
-        let leaf = &self.leaves[rest.partition_point(|first| *first < prefix)];
+    /// Asks for the leaf that a position belongs to, unless one that is split before comes in between.
+    fn prefetch_leaf(&self, arena: &Arena, position: &Position<'_>) {
+        if self.leaves.is_empty() {
+            return;
+        }
+        let leaf = &self.leaves[self.leaf_of(arena, position)];
         prefetch(&leaf.heads);
         prefetch(&leaf.entries);
     }
@@ -101,8 +114,7 @@ impl Order {
     fn insert(&mut self, arena: &Arena, position: &Position<'_>, entry: EntryRef) {
         self.version += 1;
         if self.leaves.is_empty() {
-            self.leaves.push(Box::new(Leaf::new()));
-            self.firsts.push(position.prefix());
+            self.add_leaf(0, Box::new(Leaf::new()), position);
         }
         let mut index = self.leaf_of(arena, position);
         if self.leaves[index].len == LEAF_ENTRIES {
@@ -124,8 +136,7 @@ impl Order {
                 leaf.tighten(arena);
             }
             let right = Box::new(Leaf::after(leaf));
-            self.leaves.push(right);
-            self.firsts.push(position.prefix());
+            self.add_leaf(index + 1, right, position);
             return index + 1;
         }
         let mut right = Box::new(Leaf::after(leaf));
@@ -136,22 +147,30 @@ impl Order {
             right.tighten(arena);
         }
         let first = arena.position(right.entries[0]);
-        let prefix = first.prefix();
         let goes_right = first <= *position;
-        self.firsts.insert(index + 1, prefix);
-        self.leaves.insert(index + 1, right);
+        self.add_leaf(index + 1, right, &first);
         index + usize::from(goes_right)
+    }
+
+    fn add_leaf(&mut self, index: usize, leaf: Box<Leaf>, first: &Position<'_>) {
+        self.firsts.insert(index, first.prefix());
+        self.rests.insert(index, rest(first));
+        self.leaves.insert(index, leaf);
     }
 
     /// The leaf that holds `position` or would.
     fn leaf_of(&self, arena: &Arena, position: &Position<'_>) -> usize {
         let prefix = position.prefix();
-        let rest = &self.firsts[1..];
-        let below = rest.partition_point(|first| *first < prefix);
-        if rest.get(below) != Some(&prefix) {
+        let firsts = &self.firsts[1..];
+        let below = firsts.partition_point(|first| *first < prefix);
+        if firsts.get(below) != Some(&prefix) {
             return below;
         }
-        let equal = rest[below..].partition_point(|first| *first == prefix);
+        let equal = firsts[below..].partition_point(|first| *first == prefix);
+        let (wanted, rests) = (rest(position), &self.rests[1 + below..1 + below + equal]);
+        let less = rests.partition_point(|rest| *rest < wanted);
+        let equal = rests[less..].partition_point(|rest| *rest == wanted);
+        let below = below + less;
         let ties = &self.leaves[1 + below..1 + below + equal];
         below + ties.partition_point(|leaf| arena.position(leaf.entries[0]) <= *position)
     }
@@ -234,13 +253,14 @@ impl Order {
         self.leaves.len() * size_of::<Leaf>()
             + self.leaves.capacity() * size_of::<Box<Leaf>>()
             + self.firsts.capacity() * size_of::<u128>()
+            + self.rests.capacity() * size_of::<Rest>()
     }
 
     /// At most this much more memory is held after `entries` more inserts.
     pub(super) fn growth_bytes_max(&self, entries: usize) -> usize {
         // A split needs a full leaf and leaves two half full ones.
         let leaves = 1 + entries.div_ceil(LEAF_ENTRIES / 2);
-        let upper = size_of::<Box<Leaf>>() + size_of::<u128>();
+        let upper = size_of::<Box<Leaf>>() + size_of::<u128>() + size_of::<Rest>();
         let grows = self.leaves.len() + leaves > self.leaves.capacity();
         leaves * size_of::<Leaf>() + if grows { (self.leaves.len() + leaves).max(4) * 2 * upper } else { 0 }
     }
@@ -346,6 +366,14 @@ impl Leaf {
 /// Orders like the position among positions whose user keys share their first `skip` bytes.
 fn head(position: &Position<'_>, skip: usize) -> u128 {
     Position { user: &position.user[skip..], ..*position }.prefix()
+}
+
+fn rest(position: &Position<'_>) -> Rest {
+    let mut bytes = Rest::default();
+    let behind = position.user.get(PREFIX_USER_BYTES..).unwrap_or_default();
+    let taken = behind.len().min(bytes.len());
+    bytes[..taken].copy_from_slice(&behind[..taken]);
+    bytes
 }
 
 fn shared_bytes(left: &[u8], right: &[u8]) -> usize {

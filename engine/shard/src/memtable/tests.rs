@@ -228,6 +228,46 @@ fn keys_in_order_and_in_reverse_fill_many_leaves() {
 }
 
 #[test]
+fn leaves_whose_keys_begin_alike_are_told_apart() {
+    // Around what the upper level holds of a key, and what a leaf may skip.
+    for shared in [0, 8, 10, 12, 38, 40, 42, 44, 60] {
+        let mut memtable = Memtable::new(8 << 20);
+        let mut users = std::collections::BTreeSet::new();
+        for number in 0..4_000_u32 {
+            // In no order, of different lengths, some with zeros at their end.
+            let number = number.wrapping_mul(2_654_435_761) >> 8;
+            let mut user = vec![b'k'; shared];
+            user.extend_from_slice(&number.to_be_bytes()[..1 + number as usize % 4]);
+            let partition = (number % 2) as u16;
+            if !users.insert((partition, user.clone())) {
+                continue;
+            }
+            let write =
+                Write { partition, namespace: 0, user, time: 1, value: Some(Vec::new()), published: true };
+            write.apply(&mut memtable, &mut Model::new(), 0);
+        }
+        assert!(users.len() > 1_000, "many leaves");
+        let mut cursor = MemtableCursor::new();
+        cursor.seek_first(&memtable);
+        for (partition, user) in &users {
+            let (position, _) = cursor.current(&memtable).unwrap();
+            assert_eq!(
+                (position.partition.0, position.user),
+                (*partition, &user[..]),
+                "{shared} bytes shared"
+            );
+            cursor.next(&memtable);
+        }
+        assert!(cursor.current(&memtable).is_none());
+        for (partition, user) in &users {
+            let key = Key::placed(Partition(*partition), NamespaceId(0), user);
+            cursor.seek(&memtable, &key.position());
+            assert_eq!(cursor.current(&memtable).unwrap().0, key.position(), "{shared} bytes shared");
+        }
+    }
+}
+
+#[test]
 fn staged_records_are_invisible_and_counted() {
     let mut memtable = Memtable::new(1 << 20);
     assert!(memtable.is_empty() && memtable.memory_bytes() == 0);
