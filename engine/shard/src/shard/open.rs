@@ -7,9 +7,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::memtables::Memtables;
 use super::output::is_out_of_space;
 use super::pending::Pending;
 use super::replay::Flushes;
+use super::together::together;
 use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
@@ -58,8 +59,6 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             let part = dir.join(part);
             create_dir_all(&env, &part).await.map_err(|error| Error::io(part, error))?;
         }
-        env.sync_dir(&dir).await.map_err(|error| Error::io(&dir, error))?;
-
         let (manifest, state) = Manifest::open(&env, &dir, identity, options.manifest_edit_bytes).await?;
         let (version, last_run) = open_tables(&env, &dir, identity, &state).await?;
         let orphans = orphans(&env, &dir, &version).await?;
@@ -97,9 +96,15 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 
     /// Puts the log's records back and opens the log for writing.
     async fn recover(&self, mut replay: LogReplay<E>, orphans: &[u64], flushes: &Flushes) -> Result<()> {
-        let next_file = replay.next_segment_file();
-        next_file.beside(self.replay(&mut replay, flushes)).await?;
         let inner = &*self.inner;
+        let next_file = replay.next_segment_file();
+        // The directories may be new, or left by a start that was cut short. Nothing is acknowledged yet.
+        let names = inner.env.sync_dir(&inner.dir);
+        let sync = async { names.await.map_err(|error| Error::io(&inner.dir, error)) };
+        let replayed = next_file.beside(self.replay(&mut replay, flushes));
+        let both: Vec<Pin<Box<dyn Future<Output = Result<()>> + '_>>> =
+            vec![Box::pin(replayed), Box::pin(sync)];
+        together(both).await?;
         let wall_ms = inner.env.wall_ms();
         {
             let mut clock = inner.clock.borrow_mut();
