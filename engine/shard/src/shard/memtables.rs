@@ -100,12 +100,12 @@ impl Memtables {
         self.frozen.pop_front()
     }
 
-    /// Memory held by all of them and for the next, in bytes.
     /// Keys of all memtables, tombstones included.
     pub(super) fn records(&self) -> usize {
         self.newest_first().map(|slot| slot.table.borrow().records()).sum()
     }
 
+    /// Memory held by all of them and for the next, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         let held: usize = self.newest_first().map(|slot| slot.table.borrow().memory_bytes()).sum();
         held + self.pool.memory_bytes()

@@ -7,9 +7,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,7 +21,6 @@ use super::memtables::Memtables;
 use super::output::is_out_of_space;
 use super::pending::Pending;
 use super::replay::Flushes;
-use super::together::together;
 use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
@@ -45,8 +44,8 @@ impl<E: Env, W: Waiter> Shard<E, W> {
     /// everything that was acknowledged. Starts the shard's tasks on `env`.
     ///
     /// # Errors
-    /// [`Error::Damaged`] with file and offset if a file is not what was written; nothing that was
-    /// there has been changed then. [`Error::BadOptions`] if the options contradict each other.
+    /// [`Error::Damaged`] with file and offset if a file is not what was written; no segment of the log
+    /// and no table has been changed then, but what the log holds before the damage may be in tables by now. [`Error::BadOptions`] if the options contradict each other.
     pub async fn open(
         env: E,
         dir: PathBuf,
@@ -59,6 +58,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             let part = dir.join(part);
             create_dir_all(&env, &part).await.map_err(|error| Error::io(part, error))?;
         }
+        // Syncs the directory, whether these are new or left by a start that was cut short.
         let (manifest, state) = Manifest::open(&env, &dir, identity, options.manifest_edit_bytes).await?;
         let (version, last_run) = open_tables(&env, &dir, identity, &state).await?;
         let orphans = orphans(&env, &dir, &version).await?;
@@ -98,13 +98,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
     async fn recover(&self, mut replay: LogReplay<E>, orphans: &[u64], flushes: &Flushes) -> Result<()> {
         let inner = &*self.inner;
         let next_file = replay.next_segment_file();
-        // The directories may be new, or left by a start that was cut short. Nothing is acknowledged yet.
-        let names = inner.env.sync_dir(&inner.dir);
-        let sync = async { names.await.map_err(|error| Error::io(&inner.dir, error)) };
-        let replayed = next_file.beside(self.replay(&mut replay, flushes));
-        let both: Vec<Pin<Box<dyn Future<Output = Result<()>> + '_>>> =
-            vec![Box::pin(replayed), Box::pin(sync)];
-        together(both).await?;
+        next_file.beside(self.replay(&mut replay, flushes)).await?;
         let wall_ms = inner.env.wall_ms();
         {
             let mut clock = inner.clock.borrow_mut();

@@ -1,4 +1,4 @@
-//! Several operations in flight at once, for one task.
+//! Several reads in flight at once, for one task.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -7,10 +7,7 @@ use std::task::Poll;
 use crate::error::Result;
 
 /// Runs all to their end; answers the first error in their order, whichever came first in time.
-pub(super) async fn together<F>(mut running: Vec<Pin<Box<F>>>) -> Result<()>
-where
-    F: Future<Output = Result<()>> + ?Sized,
-{
+pub(super) async fn together<F: Future<Output = Result<()>>>(mut running: Vec<Pin<Box<F>>>) -> Result<()> {
     let mut ended: Vec<Option<Result<()>>> = running.iter().map(|_| None).collect();
     poll_fn(|context| {
         for (future, ended) in running.iter_mut().zip(&mut ended) {
