@@ -29,6 +29,7 @@ mod stamp;
 mod table;
 #[cfg(test)]
 mod testing;
+mod together;
 
 pub use answer::{Answer, Teller, answer};
 pub use cache::{Admission, BlockCache, BlockCacheStats, ROW_BYTES_MAX, RowCache, RowCacheStats, Ticket};

@@ -282,7 +282,7 @@ impl<E: Env> SegmentFiles<E> {
                     pause_ms = (pause_ms * 2).min(SPACE_RETRY_MS_MAX);
                 }
                 Err(_) if self.health.stopped().is_some() => {}
-                Err(error) => _ = self.cannot_make(&self.path(segment), &error),
+                Err(error) => _ = self.cannot_make(&segment_name(segment), &error),
             }
             self.wake();
         }
@@ -318,8 +318,8 @@ impl<E: Env> SegmentFiles<E> {
     }
 
     /// The log ends here, because a file could not be made.
-    pub(super) fn cannot_make(&self, path: &Path, error: &io::Error) -> Error {
-        self.health.fail(format!("{}: cannot be made: {error}", path.display()))
+    pub(super) fn cannot_make(&self, name: &str, error: &io::Error) -> Error {
+        self.health.fail(format!("{}: cannot be made: {error}", self.dir.join(name).display()))
     }
 
     /// Makes a new segment file under a name, durably.

@@ -21,11 +21,9 @@
 //! Memory: a window of 1 MiB and the block that ends behind it, and 1 MiB that is read ahead.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 
 use pinion_env::{Env, File, OpenMode};
 
@@ -41,6 +39,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::identity::Identity;
 use crate::small_file::{is_no_space, remove_if_there};
 use crate::stamp::{HybridTime, Stamp};
+use crate::together::both;
 
 /// The log's directory within the shard's.
 pub const LOG_DIR: &str = "wal";
@@ -127,40 +126,20 @@ impl<E: Env> NextSegmentFile<E> {
     ///
     /// # Errors
     /// The replay's; [`Error::StorageFailed`] if the file cannot be made for another reason.
-    pub async fn beside<T>(self, replay: impl Future<Output = Result<T>>) -> Result<T> {
-        let health = self.files.health();
-        let mut replay = pin!(replay);
-        let mut making = pin!(self.files.make_spare());
-        let (mut replayed, mut made) = (None, (!self.is_wanted).then_some(Ok(())));
-        let (replayed, made) = poll_fn(|context| {
-            if replayed.is_none()
-                && let Poll::Ready(result) = replay.as_mut().poll(context)
-            {
-                if result.is_err() {
-                    health.stop();
-                }
-                replayed = Some(result);
+    pub async fn beside(self, replay: impl Future<Output = Result<()>>) -> Result<()> {
+        let replay = async {
+            let replayed = replay.await;
+            if replayed.is_err() {
+                self.files.health().stop();
             }
-            if made.is_none()
-                && let Poll::Ready(result) = making.as_mut().poll(context)
-            {
-                made = Some(result);
-            }
-            match (replayed.take(), made.take()) {
-                (Some(replayed), Some(made)) => Poll::Ready((replayed, made)),
-                unfinished => {
-                    (replayed, made) = unfinished;
-                    Poll::Pending
-                }
-            }
-        })
-        .await;
-        let replayed = replayed?;
+            replayed
+        };
+        let making = async { if self.is_wanted { self.files.make_spare().await } else { Ok(()) } };
+        let (replayed, made) = both(replay, making).await;
+        replayed?;
         match made {
-            Err(error) if !is_no_space(&error) => {
-                Err(self.files.cannot_make(Path::new(&made_spare_name()), &error))
-            }
-            _ => Ok(replayed),
+            Err(error) if !is_no_space(&error) => Err(self.files.cannot_make(&made_spare_name(), &error)),
+            _ => Ok(()),
         }
     }
 }

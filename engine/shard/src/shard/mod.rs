@@ -30,7 +30,6 @@ mod scan;
 mod stats;
 #[cfg(test)]
 mod tests;
-mod together;
 mod update;
 mod version;
 mod write;

@@ -17,7 +17,6 @@ use pinion_env::Env;
 
 use super::memtables::Slot;
 use super::place_cursor::{PlaceCursor, Reach};
-use super::together::together;
 use super::version::Version;
 use super::{Inner, Shard};
 use crate::error::Result;
@@ -25,6 +24,7 @@ use crate::key::{NamespaceId, OwnedPosition, Partition, Position};
 use crate::memtable::MemtableCursor;
 use crate::operation::Waiter;
 use crate::record::RecordView;
+use crate::together::together;
 
 /// The order of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -27,6 +27,15 @@ fn fill(env: &TestEnv, log: &Log<TestEnv>, first: u64) -> u64 {
     panic!("the disk never filled up");
 }
 
+/// A world whose log holds 20 records and no spare, after a crash.
+fn crashed() -> TestEnv {
+    let env = world();
+    let log = replay(&env).unwrap().log;
+    commit(&env, &log, 0..20, 100);
+    env.crash();
+    env
+}
+
 async fn open_log(env: &TestEnv) -> Result<LogReplay<TestEnv>> {
     LogReplay::open(env, Path::new(DIR), identity(), options(), LogPosition::ZERO).await
 }
@@ -174,11 +183,7 @@ fn segments_of_another_size_are_replaced() {
 
 #[test]
 fn the_segment_to_write_to_is_made_beside_the_replay() {
-    let env = world();
-    let log = replay(&env).unwrap().log;
-    commit(&env, &log, 0..20, 100);
-    env.crash();
-    // One more than the log was begun with, which is not written to before the replay has ended.
+    let env = crashed();
     let before = env.names("/shard/wal");
     let mut replay_log = env.block_on(open_log(&env)).unwrap();
     let next_file = replay_log.next_segment_file();
@@ -212,10 +217,7 @@ fn a_spare_is_not_joined_by_another_at_the_start() {
 #[test]
 fn what_fails_beside_the_replay_is_told_but_for_a_full_disk() {
     for op in [Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
-        let env = world();
-        let log = replay(&env).unwrap().log;
-        commit(&env, &log, 0..20, 100);
-        env.crash();
+        let env = crashed();
         env.fail(op, "wal", 0, 1, io::ErrorKind::Other);
         let failed = replay(&env).map(|replayed| replayed.numbers);
         assert!(matches!(failed, Err(Error::StorageFailed(_))), "{op:?}: {failed:?}");
@@ -228,10 +230,7 @@ fn what_fails_beside_the_replay_is_told_but_for_a_full_disk() {
 
 #[test]
 fn a_replay_that_fails_stops_what_is_made_beside_it() {
-    let env = world();
-    let log = replay(&env).unwrap().log;
-    commit(&env, &log, 0..20, 100);
-    env.crash();
+    let env = crashed();
     let replay_log = env.block_on(open_log(&env)).unwrap();
     let failing = async { Err::<(), _>(Error::ShuttingDown) };
     let result = env.block_on(replay_log.next_segment_file().beside(failing));
