@@ -5,8 +5,8 @@
 //! number that was given out and is not live, and shards remove them in their own time (see
 //! [`LiveNamespaces`]). `default` is number 0, always there, and can be neither dropped nor emptied.
 //!
-//! The file is kept in two copies, replaced one after the other through temporary files; the sound
-//! copy with the greater sequence wins and takes the other's place. Bytes: `engine/FORMAT.md`.
+//! The file is kept in two copies, replaced through temporary files as META's are; the sound copy with
+//! the greater sequence wins and takes the other's place. Bytes: `engine/FORMAT.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::key::NamespaceId;
 use crate::namespaces::LiveNamespaces;
-use crate::small_file::{read_whole, replace_whole};
+use crate::small_file::{read_whole, replace_copies};
 
 /// Live namespaces, `default` included.
 pub const NAMESPACES_MAX: usize = 256;
@@ -27,7 +27,7 @@ pub const NAMESPACE_NAME_BYTES_MAX: usize = 64;
 /// The name of namespace 0.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// The two copies' names, in the order they are written.
+/// The two copies' names, in the order they are renamed.
 pub(crate) const CATALOGUE_NAMES: [&str; 2] = ["CATALOGUE", "CATALOGUE.2"];
 
 const CATALOGUE: HeaderKind = HeaderKind { name: "CATALOGUE", magic: *b"PNCA", version: 1, bytes: 48 };
@@ -317,16 +317,12 @@ impl<E: Env> CatalogueFile<E> {
         Self { env: env.clone(), dir: dir.to_path_buf() }.store(&Catalogue::default()).await
     }
 
-    /// Makes a catalogue durable: both copies, one after the other.
+    /// Makes a catalogue durable: both copies.
     ///
     /// # Errors
     /// [`Error::DiskFull`], [`Error::Io`]: the next opening finds the old catalogue or the new one.
     pub async fn store(&self, catalogue: &Catalogue) -> Result<()> {
-        let bytes = catalogue.encode();
-        for name in CATALOGUE_NAMES {
-            replace_whole(&self.env, &self.dir, name, &bytes).await?;
-        }
-        Ok(())
+        replace_copies(&self.env, &self.dir, CATALOGUE_NAMES, &catalogue.encode()).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! META: what a data directory is. One page, in two copies.
 //!
-//! The copies are replaced one after the other, each through a temporary file, so a crash leaves at
-//! least one whole and a damaged one is replaced from the other. The copy with the greater
+//! The copies are replaced through temporary files that are synced before either is renamed, so a crash
+//! leaves both whole, and a damaged one is replaced from the other. The copy with the greater
 //! incarnation wins. Bytes: `engine/FORMAT.md`.
 
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::identity::{DatabaseId, Identity};
 use crate::key::{PARTITIONS_MAX, PARTITIONS_MIN};
-use crate::small_file::{read_whole, replace_whole};
+use crate::small_file::{read_whole, replace_copies};
 
-/// The two copies' names, in the order they are written.
+/// The two copies' names, in the order they are renamed.
 pub const META_NAMES: [&str; 2] = ["META", "META.2"];
 
 const META: HeaderKind = HeaderKind { name: "META", magic: *b"PNME", version: 1, bytes: 80 };
@@ -151,12 +151,9 @@ impl Meta {
         Self::newest_of(copies)
     }
 
-    /// Replaces both copies, one after the other.
+    /// Replaces both copies.
     pub(crate) async fn store<E: Env>(&self, env: &E, dir: &Path) -> Result<()> {
-        for name in META_NAMES {
-            replace_whole(env, dir, name, &self.encode()).await?;
-        }
-        Ok(())
+        replace_copies(env, dir, META_NAMES, &self.encode()).await
     }
 }
 

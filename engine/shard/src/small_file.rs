@@ -4,11 +4,12 @@
 //! directory: a crash leaves the old content or the new, never a mixture.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pinion_env::{AlignedBuf, Env, File, OpenMode, WriteMode, page_round_up};
 
 use crate::error::{Corruption, Error, Result};
+use crate::together::both;
 
 /// What a temporary file's name ends with. Whoever opens a directory removes them.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -60,22 +61,55 @@ pub(crate) async fn read_whole<E: Env>(env: &E, path: &Path, bytes_max: u64) -> 
 /// [`Error::DiskFull`] or [`Error::Io`]; the old content stands then, or the new one if only the
 /// last directory sync failed.
 pub(crate) async fn replace_whole<E: Env>(env: &E, dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let path = dir.join(name);
-    let temporary = dir.join(format!("{name}{TEMPORARY_SUFFIX}"));
     let replaced = async {
-        remove_if_there(env, &temporary).await?;
-        let file = env.open(&temporary, OpenMode::CreateNew).await?;
-        let bytes = page_round_up(content.len());
-        let mut buffer = AlignedBuf::zeroed(bytes);
-        buffer[..content.len()].copy_from_slice(content);
-        file.write(0, buffer, 0..bytes, WriteMode::Unsynced).await.0?;
-        file.sync().await?;
-        env.rename(&temporary, &path).await?;
+        write_temporary(env, dir, name, content).await?;
+        env.rename(&temporary_path(dir, name), &dir.join(name)).await?;
         env.sync_dir(dir).await
     };
-    replaced
-        .await
-        .map_err(|error| if is_no_space(&error) { Error::DiskFull } else { Error::io(&path, error) })
+    replaced.await.map_err(|error| replace_error(dir, name, error))
+}
+
+/// As [`replace_whole`], for a file that is kept in two copies: both contents are on the disk before the
+/// first name changes, so each copy is whole at every moment. Waits for the disk twice, not four times.
+///
+/// # Errors
+/// As [`replace_whole`]; each copy has the old content then, or the new one.
+pub(crate) async fn replace_copies<E: Env>(
+    env: &E,
+    dir: &Path,
+    names: [&str; 2],
+    content: &[u8],
+) -> Result<()> {
+    let [first, second] = names.map(|name| write_temporary(env, dir, name, content));
+    let (first, second) = both(first, second).await;
+    for (name, written) in names.into_iter().zip([first, second]) {
+        written.map_err(|error| replace_error(dir, name, error))?;
+    }
+    for name in names {
+        let renamed = env.rename(&temporary_path(dir, name), &dir.join(name)).await;
+        renamed.map_err(|error| replace_error(dir, name, error))?;
+    }
+    env.sync_dir(dir).await.map_err(|error| replace_error(dir, names[0], error))
+}
+
+fn temporary_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}{TEMPORARY_SUFFIX}"))
+}
+
+/// What will be renamed to `name`, synced.
+async fn write_temporary<E: Env>(env: &E, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(dir, name);
+    remove_if_there(env, &temporary).await?;
+    let file = env.open(&temporary, OpenMode::CreateNew).await?;
+    let bytes = page_round_up(content.len());
+    let mut buffer = AlignedBuf::zeroed(bytes);
+    buffer[..content.len()].copy_from_slice(content);
+    file.write(0, buffer, 0..bytes, WriteMode::Unsynced).await.0?;
+    file.sync().await
+}
+
+fn replace_error(dir: &Path, name: &str, error: io::Error) -> Error {
+    if is_no_space(&error) { Error::DiskFull } else { Error::io(dir.join(name), error) }
 }
 
 /// Removes a file; it need not be there.
@@ -110,6 +144,34 @@ mod tests {
                 assert!(read_whole(&env, Path::new("/F"), 4095).await.is_err());
                 assert!(read_whole(&env, Path::new("/none"), 1).await.unwrap().is_none());
             });
+        }
+    }
+
+    #[test]
+    fn a_crash_while_replacing_copies_leaves_each_old_or_new() {
+        let names = ["F", "F.2"];
+        let content = |env: &TestEnv, name: &str| {
+            let read = env.block_on(read_whole(env, &Path::new("/").join(name), 4096));
+            read.unwrap().unwrap()[..3].to_vec()
+        };
+        for op in [Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
+            for number in 0.. {
+                let env = TestEnv::new(1);
+                let dir = Path::new("/");
+                env.block_on(replace_copies(&env, dir, names, b"old")).unwrap();
+                env.fail(op, "", number, 1, io::ErrorKind::Other);
+                let failed = env.block_on(replace_copies(&env, dir, names, b"new")).is_err();
+                env.heal();
+                env.crash();
+                for name in names {
+                    let found = content(&env, name);
+                    assert!(found == b"new" || failed && found == b"old", "{op:?} {number}: {found:?}");
+                }
+                if !failed {
+                    assert!(number >= 1, "{op:?} was never met");
+                    break;
+                }
+            }
         }
     }
 }

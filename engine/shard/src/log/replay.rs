@@ -293,11 +293,11 @@ impl<E: Env> LogReplay<E> {
     /// Before [`LogReplay::next`] has answered `None`.
     pub async fn finish(mut self) -> Result<Log<E>> {
         assert!(self.ended, "the log is read to its end before it is written to");
-        self.sync_tail().await?;
-        self.retire_empty_segments().await?;
-        let first_segment = self.segments.last().map_or(self.from.segment().max(1), |last| last.id + 1);
-        self.files.keep_or_remove(self.spares);
-        self.files.first_try(first_segment).await?;
+        // The disk is waited for once: nothing is written before both are done.
+        let tail_synced = self.sync_tail();
+        let (tail_synced, first_segment) = both(tail_synced, self.first_segment()).await;
+        tail_synced?;
+        let first_segment = first_segment?;
         let start = LogStart {
             first_segment,
             older: self.segments.iter().map(|segment| segment.id).collect::<VecDeque<u32>>(),
@@ -310,12 +310,23 @@ impl<E: Env> LogReplay<E> {
 
     /// The last block may have been read from the device's cache: its write was cut short by the end
     /// of the process, not of the machine. What is written from now on says that it is durable.
-    async fn sync_tail(&self) -> Result<()> {
-        let Some(last) = self.segments[..self.used].last().filter(|last| last.damage.is_none()) else {
-            return Ok(());
-        };
-        let synced = async { self.env.open(&last.path, OpenMode::ReadWrite).await?.sync().await };
-        synced.await.map_err(|error| Error::io(&last.path, error))
+    fn sync_tail(&self) -> impl Future<Output = Result<()>> + use<E> {
+        let last = self.segments[..self.used].last().filter(|last| last.damage.is_none());
+        let (env, path) = (self.env.clone(), last.map(|last| last.path.clone()));
+        async move {
+            let Some(path) = path else { return Ok(()) };
+            let synced = async { env.open(&path, OpenMode::ReadWrite).await?.sync().await };
+            synced.await.map_err(|error| Error::io(&path, error))
+        }
+    }
+
+    /// Has the segment made that writing begins in.
+    async fn first_segment(&mut self) -> Result<u32> {
+        self.retire_empty_segments().await?;
+        let first = self.segments.last().map_or(self.from.segment().max(1), |last| last.id + 1);
+        self.files.keep_or_remove(std::mem::take(&mut self.spares));
+        self.files.first_try(first).await?;
+        Ok(first)
     }
 
     /// Segments behind the end that were never written to become spares. Last first and synced one

@@ -18,6 +18,7 @@ use crate::codec::Decoder;
 use crate::error::{Corruption, Error, Result};
 use crate::log::LOG_DIR;
 use crate::small_file::{TEMPORARY_SUFFIX, read_whole};
+use crate::together::both;
 
 /// A manifest larger than this is damaged: it would name some hundred thousand tables.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
@@ -55,11 +56,9 @@ pub(super) async fn read<E: Env>(env: &E, dir: &Path, binding: &Binding) -> Resu
 /// What was read may be in the device's cache only, if the process ended in the middle of a write:
 /// nobody may act on it before a power cut can no longer take it back.
 async fn make_durable<E: Env>(env: &E, dir: &Path, path: &Path) -> Result<()> {
-    let synced = async {
-        env.open(path, OpenMode::ReadWrite).await?.sync().await?;
-        env.sync_dir(dir).await
-    };
-    synced.await.map_err(|error| Error::io(path, error))
+    let file = async { env.open(path, OpenMode::ReadWrite).await?.sync().await };
+    let (file, name) = both(file, env.sync_dir(dir)).await;
+    file.and(name).map_err(|error| Error::io(path, error))
 }
 
 /// A shard has a manifest before it has a table or a log segment.
