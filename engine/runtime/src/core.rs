@@ -31,6 +31,10 @@ use crate::waker::WakerSlot;
 /// Places in the slab made at start; it grows beyond when more is in flight.
 const OPERATIONS_AT_START: usize = 1024;
 
+/// So many reads of files go to the kernel at once, not at the turn's end: until then the device would
+/// rest while the core works on what it has read already. Fewer would be a system call for each.
+const READS_TOGETHER: u32 = 4;
+
 /// One core's ring and everything in flight on it.
 pub(crate) struct Core {
     ring: RefCell<Option<Ring>>,
@@ -40,6 +44,8 @@ pub(crate) struct Core {
     pool: Rc<ReceivePool>,
     /// Sockets whose receive found no buffer; armed again at the end of the turn.
     starved: RefCell<Vec<Rc<SocketState>>>,
+    /// Reads of files since the ring was last entered.
+    reads_queued: Cell<u32>,
     batch: Cell<Vec<Completion>>,
     timers: Timers,
     driver: WakerSlot,
@@ -67,6 +73,7 @@ impl Core {
             in_flight: Cell::new(0),
             pool,
             starved: RefCell::default(),
+            reads_queued: Cell::new(0),
             batch: Cell::new(Vec::with_capacity(REAP_MAX)),
             timers: Timers::default(),
             driver: WakerSlot::default(),
@@ -93,7 +100,7 @@ impl Core {
         let mut operations = self.operations.borrow_mut();
         let key = operations.insert(op);
         let op = operations.get_mut(key)?;
-        let device_waits = op.is_durable_write();
+        let device_waits = op.is_durable_write() || (op.is_file_read() && self.has_reads_together());
         let entry = op.entry().user_data(key.bits());
         if let Some(ring) = self.ring.borrow_mut().as_mut() {
             // SAFETY: the entry points only to what the op owns on the heap (see `op`), and the op
@@ -101,12 +108,19 @@ impl Core {
             unsafe { ring.push(entry) };
             if device_waits {
                 ring.submit();
+                self.reads_queued.set(0);
             }
         }
         drop(operations);
         self.in_flight.set(self.in_flight.get() + 1);
         self.kick();
         Some(key)
+    }
+
+    /// Counts a read; whether enough have been queued since the last were submitted.
+    fn has_reads_together(&self) -> bool {
+        self.reads_queued.set(self.reads_queued.get() + 1);
+        self.reads_queued.get() >= READS_TOGETHER
     }
 
     /// Asks for the end of an operation. It still completes, as cancelled or otherwise.
@@ -143,6 +157,7 @@ impl Core {
     /// Submits, reaps, hands out completions. Returns whether there may be more at once.
     pub(crate) fn turn(&self) -> bool {
         self.kicked.set(false);
+        self.reads_queued.set(0);
         let mut batch = self.batch.take();
         let entered = match self.ring.borrow_mut().as_mut() {
             Some(ring) => ring.enter_if_needed(),
@@ -420,4 +435,44 @@ impl Drop for Operation {
 /// An error from a completion's result.
 pub(crate) fn to_result(result: i32) -> io::Result<u32> {
     if result >= 0 { Ok(result as u32) } else { Err(io::Error::from_raw_os_error(-result)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::task::Waker;
+
+    use pinion_env::{AlignedBuf, PAGE_BYTES};
+
+    use super::*;
+    use crate::file::Descriptor;
+
+    #[test]
+    fn reads_of_files_go_to_the_kernel_in_fours() {
+        let eventfd = sys::eventfd().expect("an eventfd");
+        let core = Core::new(16, 8, 4096, eventfd.as_fd()).expect("a core");
+        let path = std::env::current_exe().expect("this test is a file");
+        let file = Descriptor::new(&core, std::fs::File::open(path).expect("it can be read").into());
+        let read = || {
+            let buffer = AlignedBuf::zeroed(PAGE_BYTES);
+            Request::Read { file: Rc::clone(&file), buffer, range: 0..PAGE_BYTES, offset: 0 }
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let mut reads: Vec<_> = (0..9).map(|_| Box::pin(Operation::new(&core, read()))).collect();
+        for (number, read) in (1..).zip(&mut reads) {
+            assert!(read.as_mut().poll(&mut context).is_pending());
+            assert_eq!(core.has_unsubmitted(), number % 4 != 0, "after read {number}");
+        }
+        for read in &mut reads {
+            let done = loop {
+                match read.as_mut().poll(&mut context) {
+                    Poll::Ready((result, _)) => break result,
+                    Poll::Pending => core.turn(),
+                };
+            };
+            assert_eq!(done, PAGE_BYTES as i32);
+        }
+        drop((reads, file));
+        core.close();
+    }
 }

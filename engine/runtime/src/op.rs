@@ -95,6 +95,11 @@ impl Op {
         matches!(self, Self::Request { request: Request::Write { mode: WriteMode::Durable, .. }, .. })
     }
 
+    /// Whether it is a read of a file.
+    pub(crate) fn is_file_read(&self) -> bool {
+        matches!(self, Self::Request { request: Request::Read { .. }, .. })
+    }
+
     /// The submission entry, pointing into this op. The op must already be at its place in the
     /// slab: what entries point to lies on the heap or in the pool, never in the op itself.
     pub(crate) fn entry(&mut self) -> squeue::Entry {
