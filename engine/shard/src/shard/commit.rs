@@ -22,7 +22,7 @@ use crate::record::RecordKind;
 use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
-const PUBLISH_ENTRIES_MAX: u32 = 256;
+pub(super) const PUBLISH_ENTRIES_MAX: u32 = 256;
 /// Slots of a growing index moved between two yields.
 const SETTLED_SLOTS: usize = 4096;
 /// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the

@@ -598,18 +598,18 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         standing
     }
 
-    /// Answers a write that changed nothing by what was found in memory. That may not be durable
-    /// yet: then the answer waits for the log, or a crash could take what it was given for. A buffered
-    /// one waits if readers do not see yet what it tells of, or if the stamp that it tells could be
-    /// given again after a crash.
+    /// Answers a write that changed nothing by what was found in memory. Readers may not see that yet,
+    /// and it may not be durable: then the answer waits, or a read after it would show what was there
+    /// before, or a crash could take what it was given for. A buffered one waits for readers, and for the
+    /// clock if the stamp that it tells could be given again after a crash.
     fn answer_by_memory(&self, written: Written, is_visible: bool, durability: Durability, waiter: W) {
         let position = self.appended.get();
-        let is_enough = durability == Durability::Buffered
-            && is_visible
-            && written.stamp.time <= self.ceiling_durable.get();
-        if is_enough || position <= self.durable.get() {
+        let is_kept = position <= self.durable.get()
+            || (durability == Durability::Buffered && written.stamp.time <= self.ceiling_durable.get());
+        if is_visible && is_kept {
             return waiter.complete(Ok(written));
         }
+        // What it waits for is published before it: writes that were staged earlier, in their order.
         let write = PendingWrite {
             position,
             entries: 0,

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use super::*;
+use crate::shard::commit::PUBLISH_ENTRIES_MAX;
 
 fn client_stamp(time: HybridTime) -> WriteOptions {
     let stamp = Stamp { time, origin: Origin(Origin::CLIENT_BIT | 1) };
@@ -119,6 +120,37 @@ fn what_is_answered_by_a_pending_version_waits_for_the_log() {
         [(first, Effect::Applied), (retried, Effect::Applied), (failed, Effect::ConditionFailed)]
     {
         assert_eq!(env.block_on(answer).unwrap().effect, effect);
+    }
+}
+
+#[test]
+fn a_retry_is_not_answered_before_readers_see_what_it_repeats() {
+    let env = TestEnv::new(36);
+    let shard = open(&env);
+    env.settle();
+    let options = client_stamp(HybridTime::from_millis(shard.clock_ms()));
+    let before = (0..PUBLISH_ENTRIES_MAX)
+        .map(|number| start(&shard, &format!("before-{number}"), put(b"value"), WriteOptions::default()));
+    let mut before: Vec<Answer> = before.collect();
+    let first = start(&shard, "key", put(b"value"), options);
+    // The log has all of them in one block, and as many are published as go in a row.
+    env.block_on(before.swap_remove(0)).unwrap();
+    let is_shown = || shard.get_now(&key("key"), |record| record.is_some()).unwrap();
+    assert!(shard.inner.durable.get() >= shard.inner.appended.get());
+    assert!(!is_shown());
+    shard.inner.freeze();
+    let create = Operation::PutIf { condition: Condition::Absent, value: b"x", lifetime: Lifetime::Forever };
+    let mut waiting = [
+        start(&shard, "key", put(b"value"), options),
+        start_batch(&shard, &[("key", b"value")], options),
+        start(&shard, "key", create, WriteOptions::default()),
+    ];
+    for answer in &mut waiting {
+        assert!(!is_answered(answer), "answered before readers see the write");
+    }
+    for answer in [first].into_iter().chain(waiting) {
+        env.block_on(answer).unwrap();
+        assert!(is_shown());
     }
 }
 
