@@ -16,3 +16,8 @@ fn a_crash_at_every_file_operation_loses_nothing_either() {
 fn failing_and_lying_disks_lose_nothing_and_no_answer_is_wrong() {
     Class::submit("sim-faults");
 }
+
+#[test]
+fn histories_that_failed_once_pass() {
+    pinion_tests::storage::run_failed_once();
+}

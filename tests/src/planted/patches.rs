@@ -50,7 +50,12 @@ pub const PATCHES: &[Patch] = &[
     patch!("table-not-synced", "storage-crash", 20, "size of a table: expected two or more whole pages"),
     patch!("table-directory-not-synced", "storage-crash", 20, "table: entity not found"),
     patch!("clock-ceiling-forgotten", "storage-crash", 200, "is the stamp of write"),
-    patch!("tombstone-dropped-early", "storage-crash", 300, "a read shows"),
+    patch!(
+        "tombstone-dropped-early",
+        "storage-crash",
+        300,
+        "no prefix of the log explains what was recovered"
+    ),
     patch!("horizon-ignored", "storage-crash", 200, "applied over the newer write"),
     patch!("stale-replay-put-back", "model", 350, "is expected"),
     patch!("late-write-not-looked-up", "model", 10, "Superseded by Stamp"),

@@ -87,6 +87,23 @@ fn run_crashes(trials: &Trials) -> Counts {
     counts
 }
 
+/// Seeds beyond those of a submission whose histories failed once.
+const FAILED_ONCE: [u64; 1] = [
+    // A retry was answered before readers saw the write that it repeated.
+    36_276,
+];
+
+/// Runs the histories that failed once, here and on failing disks.
+///
+/// # Panics
+/// When one fails again.
+pub fn run_failed_once() {
+    for seed in FAILED_ONCE {
+        run(seed, &draw_lives(seed));
+    }
+    faulty::run_failed_once();
+}
+
 /// The lives of a seed: at least a hundred steps, a crash, and what follows.
 pub(crate) fn draw_lives(seed: u64) -> Vec<Life> {
     let mut random = Random::labelled(seed, 0x11fe5);

@@ -46,6 +46,19 @@ const TWICE_ONE_IN: u64 = 100;
 /// Every fault is met once in so many histories, at least.
 const HISTORIES_PER_FAULT: u64 = 200;
 
+/// Seeds beyond those of a submission whose histories failed once.
+const FAILED_ONCE: [u64; 1] = [
+    // Damage took a write, and its stamp was given again.
+    90_249,
+];
+
+/// Runs the histories that failed once.
+pub(super) fn run_failed_once() {
+    for seed in FAILED_ONCE {
+        run(seed);
+    }
+}
+
 fn run_faults(trials: &Trials) -> Counts {
     let counts = trials.each_seed(|seed, counts| {
         let met = run(seed);

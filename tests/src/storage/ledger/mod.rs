@@ -11,7 +11,7 @@
 //! was answered before the read began, nor than any that was read before.
 //!
 //! Versions are ordered by stamps, which are known once answered or read and lie between two readings
-//! of the shard's clock before. A stamp belongs to one write for ever.
+//! of the shard's clock before. A stamp belongs to one write for ever, unless damage took the write.
 
 mod answers;
 mod attempt;
@@ -135,6 +135,8 @@ pub(crate) struct Ledger {
     buffered_nanos_max: u128,
     /// Writes that nothing can bring to light are forgotten; damage of the log can.
     forgets: bool,
+    /// Damage may have taken writes that were durable, and with them what the shard knew of their stamps.
+    doubted: bool,
 }
 
 impl Ledger {
@@ -165,6 +167,7 @@ impl Ledger {
             value_bytes_max: value_bytes_max as usize,
             buffered_nanos_max: BUFFERED_NANOS_MAX,
             forgets: true,
+            doubted: false,
         }
     }
 

@@ -155,6 +155,10 @@ impl Ledger {
                 recovered.lost += u64::from(!was_applied);
                 recovered.lost_buffered += u64::from(was_applied);
                 self.attempts[number].fate = Fate::Void;
+                if self.doubted {
+                    // The block that is gone carried the clock's ceiling too.
+                    self.stamps.retain(|_, owner| *owner != number);
+                }
             } else {
                 recovered.untold += 1;
                 self.attempts[number].fate = Fate::Maybe;

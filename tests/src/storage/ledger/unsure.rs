@@ -25,6 +25,7 @@ impl Ledger {
     /// After a crash: damage may have taken the writes, of those not settled yet, for which `may_be_lost`
     /// holds, which is told the durability that was asked for. What is left is a prefix all the same.
     pub(crate) fn doubt(&mut self, may_be_lost: impl Fn(Number, Durability) -> bool) {
+        self.doubted = true;
         for number in self.settled..self.attempts.len() {
             let attempt = &mut self.attempts[number];
             attempt.durable &= !may_be_lost(number, attempt.durability);
