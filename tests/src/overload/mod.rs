@@ -16,5 +16,5 @@ pub use line::{Line, Sip, opening};
 pub use meter::{Held, files_in, raise_descriptors};
 pub use open_loop::{OpenLoop, Pace, Round};
 pub use small::Small;
-pub use soak::{SOAK, soak};
+pub use soak::SOAK;
 pub use tenfold::{Bounds, OVERLOAD, tenfold};

@@ -81,7 +81,7 @@ struct Series {
 ///
 /// # Panics
 /// When something grows, or an answer is wrong.
-pub fn soak(seconds: u64) -> Counts {
+fn soak(seconds: u64) -> Counts {
     let rig = Rig::new().engine("sweep_interval_ms", 1_000);
     let server = rig.start();
     let stop = AtomicBool::new(false);
@@ -230,7 +230,7 @@ fn call(client: &Client, worker: u64, random: &mut Random) {
         }
         14 => {
             let range = ScanRange::tag(format!("worker {worker}")).limit(50);
-            let found = client.scan(range).filter(|record| record.is_ok()).count();
+            let found = client.scan(range).inspect(|record| assert!(record.is_ok(), "{record:?}")).count();
             assert!(found <= 50, "{found} records of at most 50");
         }
         _ => {

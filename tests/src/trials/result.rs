@@ -19,7 +19,8 @@ pub fn result_json(trials: &Trials, counts: &Counts, took: Duration) -> Value {
         "commit": said_by("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
         "date": said_by("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
         "profile": if cfg!(debug_assertions) { "dev" } else { "release" },
-        "machine": { "cpus": trials.workers, "cpu": cpu_model(), "kernel": said_by("uname", &["-sr"]) },
+        "workers": trials.workers,
+        "machine": { "cpus": cpus(), "cpu": cpu_model(), "kernel": said_by("uname", &["-sr"]) },
         "first_seed": trials.first_seed,
         "trials": trials.count,
         "seconds": (took.as_secs_f64() * 10.0).round() / 10.0,
@@ -47,6 +48,12 @@ pub fn append_result(path: &Path, result: Value) -> io::Result<()> {
 fn said_by(program: &str, arguments: &[&str]) -> String {
     let said = Command::new(program).args(arguments).output();
     said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// Of the machine, whatever this process may use of them.
+fn cpus() -> usize {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("processor")).count()
 }
 
 fn cpu_model() -> String {

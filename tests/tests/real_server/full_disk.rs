@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pinion_client::blocking::Client;
 use pinion_client::{Error, ErrorCode, Outcome};
 use pinion_tests::process::{PATIENCE, Rig, temporary_directory};
+use pinion_tests::rig::skip;
 use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 96 << 20;
@@ -63,7 +64,7 @@ fn run(program: &str, options: &[&str], paths: &[&Path]) -> Result<(), String> {
 fn a_full_disk_refuses_writes_until_space_returns() {
     let disk = match SmallDisk::new() {
         Ok(disk) => disk,
-        Err(reason) => return println!("skipped: no small disk can be made ({reason})"),
+        Err(reason) => return drop(skip("full-disk", 1, &reason)),
     };
     let ballast = disk.mounted.join("ballast");
     fs::write(&ballast, vec![1; BALLAST_BYTES as usize]).expect("the disk is empty");

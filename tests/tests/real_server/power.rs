@@ -12,6 +12,6 @@ fn every_acknowledged_write_survives_every_power_cut() {
 fn every_acknowledged_write_survives_torn_and_dropped_sectors() {
     let counts = Class::submit("torn");
     assert!(counts.get("cuts") + counts.get("skipped") >= 20);
-    // Cuts that find nothing unsynced show nothing.
-    assert!(counts.get("unsynced sectors dropped") + counts.get("skipped") >= 100);
+    // Cuts that find nothing unsynced show nothing: five sectors for each, in the middle.
+    assert!(counts.get("unsynced sectors dropped") >= 5 * counts.get("cuts"));
 }
