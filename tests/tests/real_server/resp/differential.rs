@@ -4,6 +4,8 @@
 //! command, and documented in `net/protocol/RESP.md`; IFEQ, which Redis 7 lacks, is compared with a model in the
 //! simulated world.
 
+use std::collections::BTreeSet;
+
 use pinion_tests::process::Rig;
 use pinion_tests::resp::{Args, Drawn, Draws, Reply, RespConnection, words};
 
@@ -11,6 +13,8 @@ use super::redis::Redis;
 
 const SEEDS: u64 = 60;
 const STREAMS: usize = 12;
+/// Iterations in small steps take a while; every other of these speaks RESP3.
+const MATCHES_ONE_IN: u64 = 15;
 
 #[test]
 fn commands_answer_as_those_of_redis() {
@@ -40,6 +44,9 @@ fn commands_answer_as_those_of_redis() {
             }
         }
         same_keys(seed, &mut theirs, &mut ours);
+        if seed % MATCHES_ONE_IN == 0 {
+            compared += same_matches(seed, &mut theirs, &mut ours);
+        }
     }
     println!("{compared} replies compared");
     server.stop();
@@ -80,6 +87,69 @@ fn same_keys(seed: u64, theirs: &mut RespConnection, ours: &mut RespConnection) 
             same(seed, &drawn, &theirs.call(drawn.args.clone()), &ours.call(drawn.args.clone()));
         }
     }
+}
+
+/// Names that patterns take apart.
+const NAMES: &[&[u8]] = &[
+    b"a",
+    b"ab",
+    b"abc",
+    b"a*c",
+    b"a?c",
+    b"a\\c",
+    b"b",
+    b"[x]",
+    b"x",
+    b"^",
+    b"a-c",
+    b"-",
+    b"]",
+    b"\xff\x00a",
+];
+
+const PATTERNS: &[&[u8]] = &[
+    b"*", b"a*", b"*c", b"a?c", b"a\\*c", b"a\\?c", b"a\\\\c", b"[ab]", b"[a-c]*", b"[^a]*", b"[c-a]?",
+    b"\\[x\\]", b"[x]", b"[\\]]", b"[a", b"[", b"a[", b"[]", b"[^", b"\\", b"a\\", b"**b**", b"??", b"",
+    b"\xff*", b"[-]", b"[^-]",
+];
+
+/// KEYS and whole iterations of SCAN find the same keys; how many were compared.
+fn same_matches(seed: u64, theirs: &mut RespConnection, ours: &mut RespConnection) -> usize {
+    let put = std::iter::once(&b"MSET"[..]).chain(NAMES.iter().flat_map(|name| [*name, b"v"]));
+    let put: Args = put.map(<[u8]>::to_vec).collect();
+    for connection in [&mut *theirs, &mut *ours] {
+        assert_eq!(connection.call(put.clone()), Reply::ok());
+    }
+    let scanned = |connection: &mut RespConnection, options: &[&[u8]]| {
+        let (mut cursor, mut found) = (b"0".to_vec(), BTreeSet::new());
+        loop {
+            let args = [b"SCAN", &cursor[..]].into_iter().chain(options.iter().copied());
+            let reply = connection.call(args.map(<[u8]>::to_vec).collect());
+            let [Reply::Bulk(next), keys] = reply.members() else { panic!("{reply:?}") };
+            // Redis may tell one twice.
+            found.extend(keys.members().iter().cloned());
+            if next == b"0" {
+                return found;
+            }
+            cursor = next.clone();
+        }
+    };
+    for (number, pattern) in PATTERNS.iter().enumerate() {
+        let keys = |connection: &mut RespConnection| {
+            let reply = connection.call(vec![b"KEYS".to_vec(), pattern.to_vec()]);
+            reply.members().iter().cloned().collect::<BTreeSet<_>>()
+        };
+        let expected = keys(theirs);
+        assert_eq!(keys(ours), expected, "seed {seed}: KEYS {}", pattern.escape_ascii());
+        let count: &[u8] = [&b"1"[..], b"3", b"1000"][(seed as usize + number) % 3];
+        for kind in [None, Some(&b"string"[..]), Some(b"list")] {
+            let mut options: Vec<&[u8]> = vec![b"MATCH", pattern, b"COUNT", count];
+            options.extend(kind.iter().flat_map(|kind| [&b"type"[..], kind]));
+            let expected = scanned(theirs, &options);
+            assert_eq!(scanned(ours, &options), expected, "seed {seed}: SCAN {}", pattern.escape_ascii());
+        }
+    }
+    4 * PATTERNS.len()
 }
 
 /// Bytes that are no commands, or hardly any.
