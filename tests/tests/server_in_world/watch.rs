@@ -413,6 +413,9 @@ fn requests_are_counted_by_listener_and_namespace() {
         }
         // Each was dealt with some time after its receipt; so is the one that asks.
         assert!(info["queue_delay_ns"]["count"].as_u64() >= Some(asked + 5 + 5), "{info}");
+        assert_eq!(info["commit_ns"]["count"], info["storage"]["log_commits"], "{info}");
+        assert_eq!(sum(&info["delay_buckets"]["commit"]), info["storage"]["log_commits"].as_u64().unwrap());
+        assert!(info["commit_ns"]["p50"].as_u64() > Some(0), "{info}");
         assert_eq!(info["stall_ns"]["count"].as_u64(), Some(0), "time stands still while a core works");
         let utilisation = &info["utilisation"];
         assert!(utilisation["busy_ns"].as_u64() > Some(0) && utilisation["idle_ns"].is_u64());

@@ -9,6 +9,7 @@ use super::{Shard, State};
 use crate::error::Corruption;
 use crate::log::LogStats;
 use crate::operation::Waiter;
+use crate::quarters::Quarters;
 
 /// One level of tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct ShardStats {
     pub counters: ShardCounters,
     /// The log's counters.
     pub log: LogStats,
+    /// How long the log's commits took.
+    pub commit_times: Quarters,
     /// Flushed runs (level 0) first, then levels 1 and deeper.
     pub levels: Vec<LevelStats>,
     /// Tables that compaction leaves alone, and where they are damaged.
@@ -102,6 +105,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             disk_full: inner.disk_full.get(),
             counters: inner.counters.snapshot(),
             log: inner.log().stats(),
+            commit_times: inner.log().commit_times(),
             levels,
             quarantine,
             runs: version.runs.len() as u64,

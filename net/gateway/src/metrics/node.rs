@@ -57,6 +57,11 @@ const QUANTILES: &[(&str, &str)] = &[
 const WAITS: &[(&str, &str, &str)] = &[
     ("queue_delay", "queue_delay_seconds", "From the receipt of a request until its core deals with it"),
     ("stall", "stall_seconds", "Turns of connections that held their core for long"),
+    (
+        "commit",
+        "commit_duration_seconds",
+        "From the start of a durable write of the log until its core has seen it done",
+    ),
 ];
 
 const NANOS: f64 = 1e-9;

@@ -101,12 +101,17 @@ fn metrics_are_what_the_node_counts() {
             );
         }
     }
-    for name in ["pinion_queue_delay_seconds", "pinion_stall_seconds"] {
+    for name in ["pinion_queue_delay_seconds", "pinion_stall_seconds", "pinion_commit_duration_seconds"] {
         assert!(found.contains_key(&format!("{name}_count")), "{name}");
         assert!(found.contains_key(&format!("{name}_bucket{{le=\"+Inf\"}}")), "{name}");
         let summary = name.replace("pinion_", "pinion_core_");
         assert!(found.contains_key(&format!("{summary}_count{{core=\"1\"}}")), "{name}");
     }
+    assert_eq!(
+        found["pinion_commit_duration_seconds_count"],
+        sum(&found, "pinion_storage_log_commits_total")
+    );
+    assert!(found["pinion_commit_duration_seconds_sum"] > 0.0);
     // The gateway's own looks are requests, too.
     assert!(found["pinion_listener_requests_total{listener=\"native\"}"] >= 101.0);
     assert_eq!(found["pinion_listener_requests_total{listener=\"resp\"}"], 0.0);
@@ -221,6 +226,7 @@ fn the_console_shows_the_node_in_a_browser() {
         "core 0",
         "core 1",
         "write amplification",
+        "commit, median and p99",
         "row cache hits",
         "in memtables",
         "queue",
