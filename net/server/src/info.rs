@@ -214,6 +214,7 @@ fn numbers(stats: &ShardStats) -> Vec<(&'static str, u64)> {
         ("table_bytes", stats.levels.iter().map(|level| level.bytes).sum()),
         ("table_records", stats.levels.iter().map(|level| level.records).sum()),
         ("table_tombstones", stats.levels.iter().map(|level| level.tombstones).sum()),
+        ("largest_level_bytes", stats.largest_level_bytes),
         ("quarantined_tables", stats.quarantine.len() as u64),
         ("quarantined_bytes", stats.quarantine.iter().map(|table| table.file_bytes).sum()),
         ("runs", stats.runs),

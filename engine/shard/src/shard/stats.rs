@@ -1,5 +1,6 @@
 //! What a shard tells about itself.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use pinion_env::Env;
@@ -10,6 +11,7 @@ use crate::error::Corruption;
 use crate::log::LogStats;
 use crate::operation::Waiter;
 use crate::quarters::Quarters;
+use crate::table::Table;
 
 /// One level of tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,6 +56,10 @@ pub struct ShardStats {
     pub levels: Vec<LevelStats>,
     /// Tables that compaction leaves alone, and where they are damaged.
     pub quarantine: Vec<QuarantinedTable>,
+    /// Bytes of the largest level or, if that is more, of the largest flushed run. Each has a key at most once:
+    /// the bytes of all levels divided by this are an estimate of space amplification, which takes everything
+    /// beside it for overwritten and nothing in it.
+    pub largest_level_bytes: u64,
     /// Flushed runs.
     pub runs: u64,
     /// Bytes that compaction still has to move. What a table in quarantine holds up does not count.
@@ -107,6 +113,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             log: inner.log().stats(),
             commit_times: inner.log().commit_times(),
             levels,
+            largest_level_bytes: version.places().map(bytes_of).max().unwrap_or(0),
             quarantine,
             runs: version.runs.len() as u64,
             compaction_debt_bytes: inner.debt_bytes(),
@@ -118,4 +125,9 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             row_cache_bytes: inner.row_cache.borrow().memory_bytes() as u64,
         }
     }
+}
+
+/// Bytes of the files of tables.
+fn bytes_of<E: Env>(tables: &[Rc<Table<E>>]) -> u64 {
+    tables.iter().map(|table| table.meta().file_bytes).sum()
 }

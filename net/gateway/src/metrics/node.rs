@@ -17,6 +17,7 @@ const STATES: &[&str] = &[
     "table_bytes",
     "table_records",
     "table_tombstones",
+    "largest_level_bytes",
     "quarantined_tables",
     "quarantined_bytes",
     "runs",
@@ -30,6 +31,17 @@ const STATES: &[&str] = &[
     "step_records_max",
     "step_bytes_max",
     "filter_keys_max",
+];
+
+/// Numbers of a shard of which there is something to say.
+const EXPLAINED: &[(&str, &str)] = &[
+    ("table_bytes", "Bytes of the table files of a shard"),
+    (
+        "largest_level_bytes",
+        "Bytes of a shard's largest level, or of its largest flushed run if that is more: table_bytes divided by \
+         this is an estimate of space amplification, which takes all beside it for overwritten",
+    ),
+    ("bytes_ingested", "Bytes of keys and values that a shard has taken in since it was opened"),
 ];
 
 /// Numbers of the node as a whole: the name in its information, the name of the metric, what it is.
@@ -185,7 +197,8 @@ fn shards(cores: &[Value], out: &mut Exposition) {
         } else {
             (Kind::Counter, "Counted by a shard since it was opened")
         };
-        out.family(&metric, kind, help);
+        let explained = EXPLAINED.iter().find(|(known, _)| *known == name);
+        out.family(&metric, kind, explained.map_or(help, |(_, help)| help));
         for (core, shard) in &all {
             let labels = [("core", &core[..]), ("shard", &shard["shard"].to_string())];
             out.sample(&metric, &labels, scaled(shard[name].as_u64().unwrap_or_default(), scale));
@@ -270,7 +283,7 @@ mod tests {
                 "latency_ns": {"read": {"count": 2, "mean": 1_000_000, "p50": 900}},
                 "queue_delay_ns": {"count": 3, "mean": 2_000, "p99": 4_000},
                 "utilisation": {"busy_ns": 1_500_000_000_u64, "idle_ns": 500_000_000},
-                "shards": [{"shard": number, "writes": 7, "flush_us": 5, "runs": 1}],
+                "shards": [{"shard": number, "writes": 7, "flush_us": 5, "runs": 1, "largest_level_bytes": 9}],
             })
         };
         let info = json!({
@@ -299,6 +312,8 @@ mod tests {
             "pinion_storage_writes_total{core=\"1\",shard=\"1\"} 7",
             "pinion_storage_flush_seconds_total{core=\"0\",shard=\"0\"} 0.000005",
             "# TYPE pinion_storage_runs gauge",
+            "# TYPE pinion_storage_largest_level_bytes gauge",
+            "pinion_storage_largest_level_bytes{core=\"1\",shard=\"1\"} 9",
             "pinion_queue_delay_seconds_count 6",
             "pinion_core_queue_delay_seconds{core=\"1\",quantile=\"0.99\"} 0.000004",
             "pinion_core_busy_seconds_total{core=\"0\"} 1.5",

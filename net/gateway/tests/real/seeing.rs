@@ -93,6 +93,18 @@ fn metrics_are_what_the_node_counts() {
         }
     }
 
+    // What the description derives other numbers from is there.
+    let document = site.get("/openapi.json").json();
+    let told = document["paths"]["/metrics"]["get"]["description"].as_str().expect("a description");
+    let named: Vec<_> = told
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("pinion_"))
+        .collect();
+    assert_eq!(named.len(), 9, "{named:?}");
+    for name in named {
+        assert!(found.contains_key(&format!("{name}{{core=\"0\",shard=\"0\"}}")), "{name}");
+    }
+
     for core in 0..2 {
         for name in ["busy", "idle"] {
             assert!(
@@ -227,6 +239,7 @@ fn the_console_shows_the_node_in_a_browser() {
         "core 1",
         "write amplification",
         "commit, median and p99",
+        "space amplification, about",
         "row cache hits",
         "in memtables",
         "queue",
