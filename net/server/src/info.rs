@@ -361,7 +361,12 @@ fn put_usage<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, usage: &UsageR
     for (listener, counts) in Listener::ALL.into_iter().zip(&usage.listeners) {
         json.begin_object(Some(listener.name()));
         json.number("requests", counts.requests());
-        json.number("errors", counts.errors);
+        json.number("errors", counts.errors.iter().sum::<u64>());
+        json.begin_object(Some("errors_by_operation"));
+        for (class, errors) in OperationClass::ALL.into_iter().zip(counts.errors) {
+            json.number(class.name(), errors);
+        }
+        json.end_object();
         json.begin_object(Some("latency_buckets"));
         for (class, times) in OperationClass::ALL.into_iter().zip(&counts.times) {
             json.numbers(class.name(), times.values());

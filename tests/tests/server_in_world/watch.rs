@@ -407,6 +407,8 @@ fn requests_are_counted_by_listener_and_namespace() {
         // The namespace was created before.
         assert_eq!((native["requests"].as_u64(), native["errors"].as_u64()), (Some(asked + 5 + 1), Some(4)));
         assert_eq!((resp["requests"].as_u64(), resp["errors"].as_u64()), (Some(5), Some(1)));
+        assert_eq!(native["errors_by_operation"]["read"], 4, "{native}");
+        assert_eq!(resp["errors_by_operation"]["write"], 1, "{resp}");
         for class in ["read", "multi_read", "write", "batch", "scan", "other"] {
             let listeners = sum(&native["latency_buckets"][class]) + sum(&resp["latency_buckets"][class]);
             assert_eq!(info["latency_ns"][class]["count"].as_u64(), Some(listeners), "{class}");

@@ -230,7 +230,7 @@ fn sum_seconds(times: &Value) -> f64 {
     part("mean") * part("count") * NANOS
 }
 
-fn numbers(value: &Value) -> impl Iterator<Item = (&str, u64)> {
+pub(super) fn numbers(value: &Value) -> impl Iterator<Item = (&str, u64)> {
     let members = value.as_object().map(Map::iter);
     members.into_iter().flatten().filter_map(|(name, value)| Some((&name[..], value.as_u64()?)))
 }
