@@ -21,6 +21,7 @@ mod meta;
 mod namespaces;
 mod operation;
 mod options;
+mod quarters;
 mod record;
 mod shard;
 mod signal;
@@ -57,6 +58,7 @@ pub use operation::{
     WriteOptions, Written,
 };
 pub use options::{MEMORY_BYTES_MIN, Options, VALUE_BYTES_MAX_CEILING};
+pub use quarters::Quarters;
 pub use record::{RecordKind, RecordView};
 pub use shard::{
     Ahead, Found, LevelStats, NeedsRead, QuarantinedTable, ScanKind, ScanRange, ScanSink, Shard,

@@ -1,6 +1,9 @@
 //! A histogram as counts between fixed bounds, for those who add them up over time and over nodes.
 
 use hdrhistogram::Histogram;
+use pinion_engine::Quarters;
+
+use crate::counters::empty_histogram;
 
 /// Upper bounds in nanoseconds: six to a decade, from 1 us to 10 s. What is longer counts beyond the last.
 pub(crate) const BOUNDS_NS: [u64; 43] = [
@@ -94,8 +97,8 @@ pub(crate) fn place(nanos: u64) -> usize {
 }
 
 /// By place in [`Quarters`]: where its smallest time is counted.
-static FIRST: [u8; 64 << PARTS_LOG2] = {
-    let mut first = [0; 64 << PARTS_LOG2];
+static FIRST: [u8; Quarters::PLACES] = {
+    let mut first = [0; Quarters::PLACES];
     let (mut quarter, mut place) = (1, 0);
     while quarter < first.len() {
         while place < BOUNDS_NS.len() && BOUNDS_NS[place] <= Quarters::last_of(quarter - 1) {
@@ -107,48 +110,13 @@ static FIRST: [u8; 64 << PARTS_LOG2] = {
     first
 };
 
-/// Places for each power of two, as a power of two.
-const PARTS_LOG2: u32 = 2;
-
-/// How often something took how long, to a quarter: what costs a few instructions to count.
-#[derive(Debug, Clone)]
-pub(crate) struct Quarters([u64; 64 << PARTS_LOG2]);
-
-impl Default for Quarters {
-    fn default() -> Self {
-        Self([0; 64 << PARTS_LOG2])
+/// As a histogram, each time as the largest of its place.
+pub(crate) fn histogram<'q>(all: impl IntoIterator<Item = &'q Quarters>) -> Histogram<u64> {
+    let mut histogram = empty_histogram();
+    for (nanos, count) in all.into_iter().flat_map(Quarters::counted) {
+        histogram.saturating_record_n(nanos, count);
     }
-}
-
-impl Quarters {
-    /// Counts a time in nanoseconds.
-    #[inline]
-    pub(crate) fn count(&mut self, nanos: u64, count: u64) {
-        self.0[Self::place(nanos)] += count;
-    }
-
-    #[inline]
-    fn place(nanos: u64) -> usize {
-        let nanos = nanos.max(1 << PARTS_LOG2);
-        let power = nanos.ilog2();
-        let part = (nanos >> (power - PARTS_LOG2)) as usize & ((1 << PARTS_LOG2) - 1);
-        (power as usize) << PARTS_LOG2 | part
-    }
-
-    /// The largest time that is counted in a place.
-    const fn last_of(place: usize) -> u64 {
-        let (power, part) = (place >> PARTS_LOG2, place & ((1 << PARTS_LOG2) - 1));
-        let parts = (1_u128 << PARTS_LOG2) + part as u128 + 1;
-        // At most the largest there is.
-        ((parts << power >> PARTS_LOG2) - 1) as u64
-    }
-
-    /// Adds all to a histogram, each as the largest time of its place.
-    pub(crate) fn add_to(&self, histogram: &mut Histogram<u64>) {
-        for (place, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
-            histogram.saturating_record_n(Self::last_of(place), *count);
-        }
-    }
+    histogram
 }
 
 /// How many values lie up to each bound and above the one before it, and how many beyond the last. A value
@@ -165,7 +133,6 @@ pub(crate) fn counts(histogram: &Histogram<u64>) -> [u64; PLACES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::empty_histogram;
 
     #[test]
     fn a_time_is_counted_up_to_its_bound() {
@@ -186,22 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn quarters_are_right_to_a_quarter() {
-        for power in 0..64 {
-            for nanos in [1_u64 << power, (1_u64 << power) + (1_u64 << power) / 3, u64::MAX >> (63 - power)] {
-                let last = Quarters::last_of(Quarters::place(nanos));
-                assert!(last >= nanos && last - nanos <= nanos / 4 + 8, "{nanos}: {last}");
-                let after = Quarters::place(last.saturating_add(1));
-                assert!(last == u64::MAX || after > Quarters::place(nanos), "{nanos}: {last}");
-            }
-        }
-        let mut quarters = Quarters::default();
-        for nanos in [0, 1_000, u64::MAX] {
-            quarters.count(nanos, 2);
-        }
-        let mut histogram = empty_histogram();
-        quarters.add_to(&mut histogram);
-        assert_eq!(histogram.len(), 6);
+    fn what_several_counted_becomes_one_histogram() {
+        let (mut one, mut two) = (Quarters::default(), Quarters::default());
+        one.count(0, 2);
+        one.count(1_000, 1);
+        two.count(1_001, 1);
+        two.count(u64::MAX, 2);
+        let histogram = histogram([&one, &two]);
+        assert_eq!((histogram.len(), histogram.value_at_percentile(50.0)), (6, 1_023));
     }
 
     #[test]

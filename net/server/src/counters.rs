@@ -7,9 +7,10 @@
 use std::cell::{Cell, RefCell};
 
 use hdrhistogram::Histogram;
+use pinion_engine::Quarters;
 use pinion_protocol::Opcode;
 
-use crate::buckets::Quarters;
+use crate::buckets;
 
 /// Longest latency that is told apart, in nanoseconds: a minute.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -200,10 +201,9 @@ impl Latencies {
 
     /// A copy to be sent to another core.
     pub(crate) fn copy(&self) -> LatencyReport {
-        let (mut queue_delay, mut stall) = (empty_histogram(), empty_histogram());
-        self.queue_delays.borrow().add_to(&mut queue_delay);
+        let mut queue_delay = buckets::histogram([&*self.queue_delays.borrow()]);
         queue_delay.saturating_record_n(1, self.undelayed.get());
-        self.stalls.borrow().add_to(&mut stall);
+        let stall = buckets::histogram([&*self.stalls.borrow()]);
         LatencyReport { classes: self.classes.borrow().to_vec(), queue_delay, stall }
     }
 }

@@ -26,6 +26,17 @@ use crate::watch::{self, ClientsReport, HotReport, Listener, SlowReport, UsageRe
 const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99)];
 
+/// A histogram of a core's.
+type OfCore = fn(&CoreReport) -> &Histogram<u64>;
+
+/// What is timed beside operations: how long requests waited to be dealt with, turns of connections that held
+/// their core for long, and how long commits of the log took.
+const DELAYS: [(&str, OfCore); 3] = [
+    ("queue_delay", |report| &report.latencies.queue_delay),
+    ("stall", |report| &report.latencies.stall),
+    ("commit", |report| &report.commit),
+];
+
 /// What the reports of all cores become.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted {
@@ -154,10 +165,11 @@ impl<E: ServerEnv> Core<E> {
 
     /// What this core has counted.
     fn counts(&self) -> CoreReport {
-        let (mut shards, mut quarantine) = (Vec::new(), Vec::new());
+        let (mut shards, mut quarantine, mut commits) = (Vec::new(), Vec::new(), Vec::new());
         for (number, shard) in self.shards() {
             let stats = shard.stats();
             shards.push((number, numbers(&stats)));
+            commits.push(stats.commit_times);
             quarantine.extend(stats.quarantine.into_iter().map(|table| (number, table)));
         }
         let (busy_ns, idle_ns) = self.busy_and_idle_ns();
@@ -170,6 +182,7 @@ impl<E: ServerEnv> Core<E> {
             counters: self.counters.values(),
             runtime: self.env.counters(),
             latencies: self.latencies.copy(),
+            commit: buckets::histogram(&commits),
             usage: self.watch.usage.report(),
             busy_ns,
             idle_ns,
@@ -201,6 +214,7 @@ fn numbers(stats: &ShardStats) -> Vec<(&'static str, u64)> {
         ("table_bytes", stats.levels.iter().map(|level| level.bytes).sum()),
         ("table_records", stats.levels.iter().map(|level| level.records).sum()),
         ("table_tombstones", stats.levels.iter().map(|level| level.tombstones).sum()),
+        ("largest_level_bytes", stats.largest_level_bytes),
         ("quarantined_tables", stats.quarantine.len() as u64),
         ("quarantined_bytes", stats.quarantine.iter().map(|table| table.file_bytes).sum()),
         ("runs", stats.runs),
@@ -257,15 +271,11 @@ fn text<E: ServerEnv>(core: &Core<E>, reports: &[CoreReport]) -> String {
     json.numbers("bounds_ns", &buckets::BOUNDS_NS);
     sums.iter().for_each(|(name, sum)| json.numbers(name, &buckets::counts(sum)));
     json.end_object();
-    let (queue_delay, stall) = (
-        sum_of(reports, |report| &report.latencies.queue_delay),
-        sum_of(reports, |report| &report.latencies.stall),
-    );
-    put_delays(&mut json, &queue_delay, &stall);
+    let delays = DELAYS.map(|(name, of)| (name, sum_of(reports, of)));
+    put_delays(&mut json, delays.each_ref().map(|(name, sum)| (*name, sum)));
     json.begin_object(Some("delay_buckets"));
     json.numbers("bounds_ns", &buckets::BOUNDS_NS);
-    json.numbers("queue_delay", &buckets::counts(&queue_delay));
-    json.numbers("stall", &buckets::counts(&stall));
+    delays.iter().for_each(|(name, sum)| json.numbers(name, &buckets::counts(sum)));
     json.end_object();
     let times = |of: fn(&CoreReport) -> u64| reports.iter().map(of).sum();
     put_utilisation(&mut json, times(|report| report.busy_ns), times(|report| report.idle_ns));
@@ -307,7 +317,7 @@ fn put_core(json: &mut JsonWriter, report: &CoreReport) {
         put_latency(json, class.name(), histogram);
     }
     json.end_object();
-    put_delays(json, &report.latencies.queue_delay, &report.latencies.stall);
+    put_delays(json, DELAYS.map(|(name, of)| (name, of(report))));
     put_utilisation(json, report.busy_ns, report.idle_ns);
     json.begin_array("shards");
     for (number, numbers) in &report.shards {
@@ -332,10 +342,10 @@ fn sum_of(reports: &[CoreReport], of: impl Fn(&CoreReport) -> &Histogram<u64>) -
     sum
 }
 
-/// How long requests waited to be dealt with, and turns of connections that held their core for long.
-fn put_delays(json: &mut JsonWriter, queue_delay: &Histogram<u64>, stall: &Histogram<u64>) {
-    put_latency(json, "queue_delay_ns", queue_delay);
-    put_latency(json, "stall_ns", stall);
+fn put_delays(json: &mut JsonWriter, delays: [(&str, &Histogram<u64>); DELAYS.len()]) {
+    for (name, histogram) in delays {
+        put_latency(json, &format!("{name}_ns"), histogram);
+    }
 }
 
 fn put_utilisation(json: &mut JsonWriter, busy_ns: u64, idle_ns: u64) {
@@ -351,7 +361,12 @@ fn put_usage<E: ServerEnv>(json: &mut JsonWriter, core: &Core<E>, usage: &UsageR
     for (listener, counts) in Listener::ALL.into_iter().zip(&usage.listeners) {
         json.begin_object(Some(listener.name()));
         json.number("requests", counts.requests());
-        json.number("errors", counts.errors);
+        json.number("errors", counts.errors.iter().sum::<u64>());
+        json.begin_object(Some("errors_by_operation"));
+        for (class, errors) in OperationClass::ALL.into_iter().zip(counts.errors) {
+            json.number(class.name(), errors);
+        }
+        json.end_object();
         json.begin_object(Some("latency_buckets"));
         for (class, times) in OperationClass::ALL.into_iter().zip(&counts.times) {
             json.numbers(class.name(), times.values());

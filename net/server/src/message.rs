@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use pinion_engine::{DataDir, Identity, QuarantinedTable};
 use pinion_env::{Monotonic, NodeEnv};
 use pinion_protocol::Header;
@@ -154,6 +155,8 @@ pub(crate) struct CoreReport {
     /// What the world has counted for the core.
     pub(crate) runtime: Vec<(&'static str, u64)>,
     pub(crate) latencies: LatencyReport,
+    /// How long commits of the logs of its shards took.
+    pub(crate) commit: Histogram<u64>,
     pub(crate) usage: UsageReport,
     /// Time since the core's start that its thread ran, and that it did not, in nanoseconds.
     pub(crate) busy_ns: u64,

@@ -407,12 +407,17 @@ fn requests_are_counted_by_listener_and_namespace() {
         // The namespace was created before.
         assert_eq!((native["requests"].as_u64(), native["errors"].as_u64()), (Some(asked + 5 + 1), Some(4)));
         assert_eq!((resp["requests"].as_u64(), resp["errors"].as_u64()), (Some(5), Some(1)));
+        assert_eq!(native["errors_by_operation"]["read"], 4, "{native}");
+        assert_eq!(resp["errors_by_operation"]["write"], 1, "{resp}");
         for class in ["read", "multi_read", "write", "batch", "scan", "other"] {
             let listeners = sum(&native["latency_buckets"][class]) + sum(&resp["latency_buckets"][class]);
             assert_eq!(info["latency_ns"][class]["count"].as_u64(), Some(listeners), "{class}");
         }
         // Each was dealt with some time after its receipt; so is the one that asks.
         assert!(info["queue_delay_ns"]["count"].as_u64() >= Some(asked + 5 + 5), "{info}");
+        assert_eq!(info["commit_ns"]["count"], info["storage"]["log_commits"], "{info}");
+        assert_eq!(sum(&info["delay_buckets"]["commit"]), info["storage"]["log_commits"].as_u64().unwrap());
+        assert!(info["commit_ns"]["p50"].as_u64() > Some(0), "{info}");
         assert_eq!(info["stall_ns"]["count"].as_u64(), Some(0), "time stands still while a core works");
         let utilisation = &info["utilisation"];
         assert!(utilisation["busy_ns"].as_u64() > Some(0) && utilisation["idle_ns"].is_u64());

@@ -125,7 +125,7 @@ impl Health {
 
 /// Makes, recycles and removes segment files.
 pub(super) struct SegmentFiles<E: Env> {
-    env: E,
+    pub(super) env: E,
     dir: PathBuf,
     binding: Binding,
     pub(super) options: LogOptions,

@@ -13,6 +13,7 @@ use super::format::{BLOCK_HEADER_BYTES, Binding};
 use super::staging::Staging;
 use super::{AppendError, LogOp, LogPosition, LogStats};
 use crate::error::{Error, Result};
+use crate::quarters::Quarters;
 use crate::stamp::{HybridTime, Stamp};
 
 /// A shard's log, open for writing. Comes from [`super::LogReplay::finish`].
@@ -41,6 +42,7 @@ pub struct Log<E: Env> {
     clock_ceiling_durable: Cell<HybridTime>,
     committing: Cell<bool>,
     committer: Cell<Option<Waker>>,
+    commit_times: RefCell<Quarters>,
 }
 
 /// What replay hands over.
@@ -75,6 +77,7 @@ impl<E: Env> Log<E> {
             clock_ceiling_durable: Cell::new(start.clock_ceiling),
             committing: Cell::new(false),
             committer: Cell::new(None),
+            commit_times: RefCell::default(),
         }
     }
 
@@ -153,6 +156,7 @@ impl<E: Env> Log<E> {
         assert!(header.segment == segment && header.end().offset() <= self.segment_bytes);
         block.encode_header(&header, &self.binding);
         let bytes = header.block_bytes as usize;
+        let submitted = self.files.env.now();
         let write = {
             let active = self.active.borrow();
             let (_, file) = active.as_ref().expect("the segment was just activated");
@@ -168,6 +172,8 @@ impl<E: Env> Log<E> {
                 format!("{}: writing {bytes} bytes at {} failed: {error}", path.display(), block.offset);
             return Err(self.files.health().fail(what));
         }
+        let took = self.files.env.now().nanos().saturating_sub(submitted.nanos());
+        self.commit_times.borrow_mut().count(took, 1);
         self.staging.borrow_mut().written(&header, buffer);
         self.proven_through.set(header.synced_through);
         self.synced_through.set(header.end());
@@ -297,6 +303,12 @@ impl<E: Env> Log<E> {
     /// What the log has done since it was opened.
     pub fn stats(&self) -> LogStats {
         LogStats { queued_bytes: self.staging.borrow().queued_bytes(), ..self.files.stats.get() }
+    }
+
+    /// How long commits took since the log was opened, from the start of a block's durable write until the
+    /// log saw it done; their sum is [`LogStats::commits`]. A write that failed is not among them.
+    pub fn commit_times(&self) -> Quarters {
+        self.commit_times.borrow().clone()
     }
 
     /// Segments that hold something, the active one included.

@@ -1,5 +1,6 @@
 //! What a shard tells about itself.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use pinion_env::Env;
@@ -9,6 +10,8 @@ use super::{Shard, State};
 use crate::error::Corruption;
 use crate::log::LogStats;
 use crate::operation::Waiter;
+use crate::quarters::Quarters;
+use crate::table::Table;
 
 /// One level of tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,10 +50,16 @@ pub struct ShardStats {
     pub counters: ShardCounters,
     /// The log's counters.
     pub log: LogStats,
+    /// How long the log's commits took.
+    pub commit_times: Quarters,
     /// Flushed runs (level 0) first, then levels 1 and deeper.
     pub levels: Vec<LevelStats>,
     /// Tables that compaction leaves alone, and where they are damaged.
     pub quarantine: Vec<QuarantinedTable>,
+    /// Bytes of the largest level or, if that is more, of the largest flushed run. Each has a key at most once:
+    /// the bytes of all levels divided by this are an estimate of space amplification, which takes everything
+    /// beside it for overwritten and nothing in it.
+    pub largest_level_bytes: u64,
     /// Flushed runs.
     pub runs: u64,
     /// Bytes that compaction still has to move. What a table in quarantine holds up does not count.
@@ -102,7 +111,9 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             disk_full: inner.disk_full.get(),
             counters: inner.counters.snapshot(),
             log: inner.log().stats(),
+            commit_times: inner.log().commit_times(),
             levels,
+            largest_level_bytes: version.places().map(bytes_of).max().unwrap_or(0),
             quarantine,
             runs: version.runs.len() as u64,
             compaction_debt_bytes: inner.debt_bytes(),
@@ -114,4 +125,9 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             row_cache_bytes: inner.row_cache.borrow().memory_bytes() as u64,
         }
     }
+}
+
+/// Bytes of the files of tables.
+fn bytes_of<E: Env>(tables: &[Rc<Table<E>>]) -> u64 {
+    tables.iter().map(|table| table.meta().file_bytes).sum()
 }

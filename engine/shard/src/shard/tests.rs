@@ -292,6 +292,27 @@ fn expired_data_gives_its_space_back() {
 }
 
 #[test]
+fn space_is_compared_with_the_largest_level_or_run() {
+    let env = TestEnv::new(7);
+    let shard = open(&env);
+    assert_eq!(shard.stats().largest_level_bytes, 0);
+    for _ in 0..2 {
+        for number in 0..20 {
+            write(&env, &shard, &format!("key-{number}"), put(&[1; 500])).unwrap();
+        }
+        env.block_on(shard.flush()).unwrap();
+    }
+    let stats = shard.stats();
+    let bytes: u64 = stats.levels.iter().map(|level| level.bytes).sum();
+    assert_eq!((stats.runs, stats.levels[0].bytes), (2, bytes));
+    assert!((bytes.div_ceil(2)..bytes).contains(&stats.largest_level_bytes), "{stats:?}");
+    fill(&env, &shard, 600, 1);
+    let stats = shard.stats();
+    let largest = stats.levels[1..].iter().map(|level| level.bytes).max();
+    assert_eq!(Some(stats.largest_level_bytes), largest);
+}
+
+#[test]
 fn a_batch_is_one_and_its_last_operation_on_a_key_wins() {
     let env = TestEnv::new(9);
     let shard = open(&env);

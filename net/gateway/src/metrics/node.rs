@@ -17,6 +17,7 @@ const STATES: &[&str] = &[
     "table_bytes",
     "table_records",
     "table_tombstones",
+    "largest_level_bytes",
     "quarantined_tables",
     "quarantined_bytes",
     "runs",
@@ -30,6 +31,17 @@ const STATES: &[&str] = &[
     "step_records_max",
     "step_bytes_max",
     "filter_keys_max",
+];
+
+/// Numbers of a shard of which there is something to say.
+const EXPLAINED: &[(&str, &str)] = &[
+    ("table_bytes", "Bytes of the table files of a shard"),
+    (
+        "largest_level_bytes",
+        "Bytes of a shard's largest level, or of its largest flushed run if that is more: table_bytes divided by \
+         this is an estimate of space amplification, which takes all beside it for overwritten",
+    ),
+    ("bytes_ingested", "Bytes of keys and values that a shard has taken in since it was opened"),
 ];
 
 /// Numbers of the node as a whole: the name in its information, the name of the metric, what it is.
@@ -57,6 +69,11 @@ const QUANTILES: &[(&str, &str)] = &[
 const WAITS: &[(&str, &str, &str)] = &[
     ("queue_delay", "queue_delay_seconds", "From the receipt of a request until its core deals with it"),
     ("stall", "stall_seconds", "Turns of connections that held their core for long"),
+    (
+        "commit",
+        "commit_duration_seconds",
+        "From the start of a durable write of the log until its core has seen it done",
+    ),
 ];
 
 const NANOS: f64 = 1e-9;
@@ -180,7 +197,8 @@ fn shards(cores: &[Value], out: &mut Exposition) {
         } else {
             (Kind::Counter, "Counted by a shard since it was opened")
         };
-        out.family(&metric, kind, help);
+        let explained = EXPLAINED.iter().find(|(known, _)| *known == name);
+        out.family(&metric, kind, explained.map_or(help, |(_, help)| help));
         for (core, shard) in &all {
             let labels = [("core", &core[..]), ("shard", &shard["shard"].to_string())];
             out.sample(&metric, &labels, scaled(shard[name].as_u64().unwrap_or_default(), scale));
@@ -212,7 +230,7 @@ fn sum_seconds(times: &Value) -> f64 {
     part("mean") * part("count") * NANOS
 }
 
-fn numbers(value: &Value) -> impl Iterator<Item = (&str, u64)> {
+pub(super) fn numbers(value: &Value) -> impl Iterator<Item = (&str, u64)> {
     let members = value.as_object().map(Map::iter);
     members.into_iter().flatten().filter_map(|(name, value)| Some((&name[..], value.as_u64()?)))
 }
@@ -265,7 +283,7 @@ mod tests {
                 "latency_ns": {"read": {"count": 2, "mean": 1_000_000, "p50": 900}},
                 "queue_delay_ns": {"count": 3, "mean": 2_000, "p99": 4_000},
                 "utilisation": {"busy_ns": 1_500_000_000_u64, "idle_ns": 500_000_000},
-                "shards": [{"shard": number, "writes": 7, "flush_us": 5, "runs": 1}],
+                "shards": [{"shard": number, "writes": 7, "flush_us": 5, "runs": 1, "largest_level_bytes": 9}],
             })
         };
         let info = json!({
@@ -294,6 +312,8 @@ mod tests {
             "pinion_storage_writes_total{core=\"1\",shard=\"1\"} 7",
             "pinion_storage_flush_seconds_total{core=\"0\",shard=\"0\"} 0.000005",
             "# TYPE pinion_storage_runs gauge",
+            "# TYPE pinion_storage_largest_level_bytes gauge",
+            "pinion_storage_largest_level_bytes{core=\"1\",shard=\"1\"} 9",
             "pinion_queue_delay_seconds_count 6",
             "pinion_core_queue_delay_seconds{core=\"1\",quantile=\"0.99\"} 0.000004",
             "pinion_core_busy_seconds_total{core=\"0\"} 1.5",

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::exposition::{Exposition, Kind};
-use super::node::{by_operation, counts, list};
+use super::node::{by_operation, counts, list, numbers};
 
 /// Rows of namespaces that are shown, at most: those that the node tells by their names, and the rest.
 const NAMESPACES_MAX: usize = 33;
@@ -22,14 +22,16 @@ fn listeners(listeners: &Value, bounds: &[f64], out: &mut Exposition) {
     if rows.is_empty() {
         return;
     }
-    for (number, help) in [
-        ("requests", "Requests by how their connection speaks"),
-        ("errors", "Requests answered with an error, by how their connection speaks"),
-    ] {
-        let name = format!("pinion_listener_{number}_total");
-        out.family(&name, Kind::Counter, help);
-        for (listener, row) in &rows {
-            out.sample(&name, &[("listener", listener)], number_of(row, number));
+    let name = "pinion_listener_requests_total";
+    out.family(name, Kind::Counter, "Requests by how their connection speaks");
+    for (listener, row) in &rows {
+        out.sample(name, &[("listener", listener)], number_of(row, "requests"));
+    }
+    let name = "pinion_listener_errors_total";
+    out.family(name, Kind::Counter, "Requests answered with an error, by how their connection speaks");
+    for (listener, row) in &rows {
+        for (class, errors) in numbers(&row["errors_by_operation"]) {
+            out.sample(name, &[("listener", listener), ("op", class)], errors);
         }
     }
     let name = "pinion_listener_request_duration_seconds";
@@ -83,7 +85,7 @@ mod tests {
     fn every_row_is_shown_under_a_label_of_its_own() {
         let info = json!({
             "by_listener": {
-                "native": {"requests": 5, "errors": 1, "latency_buckets": {"read": [1, 1, 1]}},
+                "native": {"requests": 5, "errors": 3, "errors_by_operation": {"read": 1, "write": 2}, "latency_buckets": {"read": [1, 1, 1]}},
                 "resp": {"requests": 7, "errors": 0, "latency_buckets": {"read": [0, 0, 0]}},
             },
             "by_namespace": [
@@ -97,7 +99,8 @@ mod tests {
         let text = out.finish();
         for line in [
             "pinion_listener_requests_total{listener=\"resp\"} 7",
-            "pinion_listener_errors_total{listener=\"native\"} 1",
+            "pinion_listener_errors_total{listener=\"native\",op=\"read\"} 1",
+            "pinion_listener_errors_total{listener=\"native\",op=\"write\"} 2",
             "pinion_listener_request_duration_seconds_count{listener=\"native\",op=\"read\"} 3",
             "pinion_namespace_requests_total{namespace=\"default\",op=\"scan\"} 3",
             "pinion_namespace_errors_total{namespace=\"default\"} 4",

@@ -93,6 +93,18 @@ fn metrics_are_what_the_node_counts() {
         }
     }
 
+    // What the description derives other numbers from is there.
+    let document = site.get("/openapi.json").json();
+    let told = document["paths"]["/metrics"]["get"]["description"].as_str().expect("a description");
+    let named: Vec<_> = told
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("pinion_"))
+        .collect();
+    assert_eq!(named.len(), 9, "{named:?}");
+    for name in named {
+        assert!(found.contains_key(&format!("{name}{{core=\"0\",shard=\"0\"}}")), "{name}");
+    }
+
     for core in 0..2 {
         for name in ["busy", "idle"] {
             assert!(
@@ -101,12 +113,17 @@ fn metrics_are_what_the_node_counts() {
             );
         }
     }
-    for name in ["pinion_queue_delay_seconds", "pinion_stall_seconds"] {
+    for name in ["pinion_queue_delay_seconds", "pinion_stall_seconds", "pinion_commit_duration_seconds"] {
         assert!(found.contains_key(&format!("{name}_count")), "{name}");
         assert!(found.contains_key(&format!("{name}_bucket{{le=\"+Inf\"}}")), "{name}");
         let summary = name.replace("pinion_", "pinion_core_");
         assert!(found.contains_key(&format!("{summary}_count{{core=\"1\"}}")), "{name}");
     }
+    assert_eq!(
+        found["pinion_commit_duration_seconds_count"],
+        sum(&found, "pinion_storage_log_commits_total")
+    );
+    assert!(found["pinion_commit_duration_seconds_sum"] > 0.0);
     // The gateway's own looks are requests, too.
     assert!(found["pinion_listener_requests_total{listener=\"native\"}"] >= 101.0);
     assert_eq!(found["pinion_listener_requests_total{listener=\"resp\"}"], 0.0);
@@ -221,6 +238,8 @@ fn the_console_shows_the_node_in_a_browser() {
         "core 0",
         "core 1",
         "write amplification",
+        "commit, median and p99",
+        "space amplification, about",
         "row cache hits",
         "in memtables",
         "queue",

@@ -36,14 +36,15 @@ impl Listener {
 /// What came through one door.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ListenerCounts {
-    pub(crate) errors: u64,
+    /// By class: requests that failed.
+    pub(crate) errors: [u64; OperationClass::ALL.len()],
     /// By class: how long requests took. Their sum is how many there were.
     pub(crate) times: [Counts; OperationClass::ALL.len()],
 }
 
 impl ListenerCounts {
     pub(crate) fn add(&mut self, other: &Self) {
-        self.errors += other.errors;
+        self.errors.iter_mut().zip(&other.errors).for_each(|(mine, theirs)| *mine += theirs);
         for (mine, theirs) in self.times.iter_mut().zip(&other.times) {
             mine.add(theirs);
         }
@@ -126,7 +127,7 @@ impl Usage {
         namespace: u32,
         is_live: impl FnOnce(u32) -> bool,
     ) {
-        self.listeners.borrow_mut()[listener as usize].errors += 1;
+        self.listeners.borrow_mut()[listener as usize].errors[class as usize] += 1;
         if class != OperationClass::Other {
             let mut namespaces = self.namespaces.borrow_mut();
             let at = self.place(&mut namespaces, namespace, is_live);
@@ -242,8 +243,8 @@ mod tests {
         usage.failed(Listener::Native, OperationClass::Other, u32::MAX, live);
         let sum = UsageReport::sum([usage.report(), usage.report()].iter());
         let [native, resp] = &sum.listeners;
-        assert_eq!((native.requests(), native.errors), (2 * 34, 2));
-        assert_eq!((resp.requests(), resp.errors), (2, 2));
+        assert_eq!((native.requests(), native.errors), (2 * 34, [0, 0, 0, 0, 0, 2]));
+        assert_eq!((resp.requests(), resp.errors), (2, [0, 0, 2, 0, 0, 0]));
         let told: Vec<_> = sum
             .namespaces
             .iter()

@@ -1,6 +1,7 @@
 //! Appending, committing, rolling, failing.
 
 use std::io;
+use std::time::Duration;
 
 use super::super::{AppendError, LogOp, LogOptions, LogPosition, ReplayMode};
 use super::{append, commit, options, replay, replay_as, replayed_numbers, segment, stamp, world};
@@ -34,6 +35,38 @@ fn what_was_committed_is_replayed_with_its_positions() {
     let from = positions[10];
     let replayed = replay_as(&env, options(), from, ReplayMode::Strict).unwrap();
     assert_eq!(replayed.numbers, (11..18).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_commit_is_timed_from_its_write_until_it_is_seen() {
+    let env = world();
+    let log = replay(&env).unwrap().log;
+    env.block_on(log.commit()).unwrap();
+    assert_eq!(log.commit_times().counted().count(), 0, "nothing was written");
+    append(&log, 0, 10).unwrap();
+    env.block_on(async {
+        let mut commit = Box::pin(log.commit());
+        let mut polls = 0;
+        std::future::poll_fn(|context| {
+            let polled = commit.as_mut().poll(context);
+            if polls == 0 {
+                assert!(polled.is_pending());
+                env.advance(Duration::from_millis(30));
+            }
+            polls += 1;
+            polled
+        })
+        .await
+        .unwrap();
+    });
+    let times: Vec<_> = log.commit_times().counted().collect();
+    let [(nanos, 1)] = times[..] else { panic!("{times:?}") };
+    assert!((30_000_000..40_000_000).contains(&nanos), "{nanos}");
+    // What failed says nothing about how long commits take.
+    env.fail(Op::Write, "wal", 0, 1, io::ErrorKind::Other);
+    append(&log, 1, 10).unwrap();
+    env.block_on(log.commit()).unwrap_err();
+    assert_eq!(log.commit_times().counted().count(), 1);
 }
 
 #[test]
