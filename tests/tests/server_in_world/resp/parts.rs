@@ -1,0 +1,105 @@
+//! Commands of several keys of which a part fails: what they answer, and what they have done.
+//!
+//! A shard takes so few writes at once that it refuses those that come in greater numbers.
+
+use pinion_protocol::placement;
+use pinion_server::{EngineSizes, ServerConfig};
+use pinion_tests::resp::{Args, Reply};
+use pinion_tests::world::{Fault, Filter, Operation};
+
+use super::client::RespClient;
+use crate::SEEDS;
+use crate::client::{PARTITIONS, TestNode, small_options};
+
+/// Two for each of two cores.
+const SHARDS: u16 = 4;
+
+/// A node whose shards refuse more writes than these at once.
+fn start_narrow(seed: u64, pending_ops_max: u32, change: impl FnOnce(&mut ServerConfig)) -> TestNode {
+    TestNode::start(seed, |config| {
+        let options = pinion_engine::Options { pending_ops_max, ..small_options() };
+        config.engine = EngineSizes::Each(Box::new(options));
+        config.shards = Some(SHARDS);
+        change(config);
+    })
+}
+
+/// So many keys of each shard whose names begin alike.
+fn names(name: &str, counts: [usize; SHARDS as usize]) -> Vec<String> {
+    let shard_of = |tag: &str| {
+        let partition = placement::partition_of(tag.as_bytes(), PARTITIONS).expect("a power of two");
+        placement::shard_of(partition, SHARDS, PARTITIONS).expect("the partition is one of them")
+    };
+    let tag_of = |shard| {
+        let mut tags = (0..).map(|tag| format!("{{{tag}}}"));
+        tags.find(|tag| shard_of(tag) == shard).expect("every shard has keys")
+    };
+    let all = (0..SHARDS).zip(counts).map(|(shard, count)| {
+        let tag = tag_of(shard);
+        (0..count).map(move |at| format!("{tag}{name}:{at}"))
+    });
+    all.flatten().collect()
+}
+
+fn mset(names: &[String]) -> Args {
+    let pairs = names.iter().flat_map(|name| [name.clone().into_bytes(), b"v".to_vec()]);
+    std::iter::once(b"MSET".to_vec()).chain(pairs).collect()
+}
+
+/// How many of these keys there are; asked one by one.
+async fn living(client: &mut RespClient, names: &[String]) -> usize {
+    let mut found = 0;
+    for name in names {
+        found += usize::from(client.call(&["EXISTS", name]).await == Reply::Integer(1));
+    }
+    found
+}
+
+#[test]
+fn an_mset_says_ok_only_if_every_key_was_written() {
+    for seed in 0..SEEDS / 2 {
+        let node = start_narrow(seed, 2, |_| {});
+        node.world.run_until(async {
+            for core in 0..2 {
+                let mut client = RespClient::connect_to(&node, core).await;
+                // Every shard gets no key, one, or more than it takes.
+                for mix in 1..81 {
+                    let counts = [mix % 3, mix / 3 % 3, mix / 9 % 3, mix / 27].map(|draw| [0, 1, 3][draw]);
+                    let written = counts.iter().filter(|count| **count == 1).count();
+                    let refused = counts.contains(&3);
+                    let names = names(&format!("{core}:{mix}"), counts);
+                    let reply = client.call_bytes(mset(&names)).await;
+                    let text = reply.error();
+                    let outcome = if written > 0 { " (outcome unknown)" } else { " (not applied)" };
+                    let expected = match refused {
+                        true => text.starts_with("OVERLOADED ") && text.ends_with(outcome),
+                        false => reply == Reply::ok(),
+                    };
+                    assert!(expected, "{counts:?} on core {core}: {reply:?}");
+                    assert_eq!(living(&mut client, &names).await, written, "{counts:?} on core {core}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn an_mset_is_not_sure_if_a_shard_that_stopped_is_not() {
+    for seed in 0..SEEDS {
+        let node = start_narrow(seed, 2, |_| {});
+        node.world.run_until(async {
+            let mut clients =
+                [RespClient::connect_to(&node, 0).await, RespClient::connect_to(&node, 1).await];
+            let disk = node.world.disk(node.served.node);
+            disk.fail_from(Filter::from(Operation::Write).on("shard-0000"), 1, Fault::Error);
+            // The last part that fails knows that it was not applied.
+            for (round, counts) in [[1, 0, 0, 0], [1, 3, 0, 0], [1, 0, 3, 0], [1, 0, 3, 3]].iter().enumerate()
+            {
+                for client in &mut clients {
+                    let reply = client.call_bytes(mset(&names(&round.to_string(), *counts))).await;
+                    assert!(reply.error().ends_with(" (outcome unknown)"), "{counts:?}: {reply:?}");
+                }
+            }
+        });
+    }
+}
