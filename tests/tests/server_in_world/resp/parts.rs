@@ -4,8 +4,8 @@
 
 use pinion_protocol::placement;
 use pinion_server::{EngineSizes, ServerConfig};
-use pinion_tests::resp::{Args, Reply};
-use pinion_tests::world::{Fault, Filter, Operation};
+use pinion_tests::resp::{Args, Reply, words};
+use pinion_tests::world::{Fault, Faults, Filter, Operation};
 
 use super::client::RespClient;
 use crate::SEEDS;
@@ -41,9 +41,20 @@ fn names(name: &str, counts: [usize; SHARDS as usize]) -> Vec<String> {
     all.flatten().collect()
 }
 
+fn set(name: &str) -> Args {
+    words(["SET", name, "v"])
+}
+
 fn mset(names: &[String]) -> Args {
     let pairs = names.iter().flat_map(|name| [name.clone().into_bytes(), b"v".to_vec()]);
     std::iter::once(b"MSET".to_vec()).chain(pairs).collect()
+}
+
+fn with_name(command: &str, names: &[String]) -> Args {
+    std::iter::once(command)
+        .chain(names.iter().map(String::as_str))
+        .map(|arg| arg.as_bytes().to_vec())
+        .collect()
 }
 
 /// How many of these keys there are; asked one by one.
@@ -101,5 +112,81 @@ fn an_mset_is_not_sure_if_a_shard_that_stopped_is_not() {
                 }
             }
         });
+    }
+}
+
+#[test]
+fn a_del_says_not_applied_only_if_nothing_is_gone() {
+    for seed in 0..SEEDS {
+        let node = start_narrow(seed, 2, |config| config.limits.core_forwards_max = 2);
+        node.world.run_until(async {
+            let mut client = RespClient::connect_to(&node, 0).await;
+            let here = names("here", [1, 0, 0, 0]);
+            let there = names("there", [0, 0, 2, 0]);
+            let others = names("other", [0, 0, 2, 0]);
+            for name in here.iter().chain(&there) {
+                assert_eq!(client.call(&["SET", name, "v"]).await, Reply::ok());
+            }
+            // Writes stay under way longer than messages.
+            let disk = node.world.disk(node.served.node);
+            disk.set_faults(Faults::none().with(Operation::Write, Fault::Slow, 1));
+            let both = [&here[..], &there].concat();
+            for (under_way, names, gone, refused, outcome) in [
+                // The other core's shard takes no more.
+                (1, &there, 1, true, " (outcome unknown)"),
+                (1, &both, 2, true, " (outcome unknown)"),
+                // Nothing more is forwarded.
+                (2, &there, 0, true, " (not applied)"),
+                (2, &both, 1, true, " (outcome unknown)"),
+                (0, &both, 3, false, ""),
+            ] {
+                for name in &both {
+                    assert_eq!(client.call(&["SET", name, "v"]).await, Reply::ok());
+                }
+                let mut commands: Vec<Args> = others[..under_way].iter().map(|name| set(name)).collect();
+                commands.push(with_name("DEL", names));
+                client.send(&commands).await;
+                let replies = client.receive_all(commands.len()).await;
+                let context = format!("{under_way} under way, {names:?}: {replies:?}");
+                assert!(replies[..under_way].iter().all(|reply| *reply == Reply::ok()), "{context}");
+                let reply = &replies[under_way];
+                match refused {
+                    true => assert!(reply.error().ends_with(outcome), "{context}"),
+                    false => assert_eq!(*reply, Reply::Integer(gone as i64)),
+                }
+                let left = living(&mut client, &both).await;
+                assert_eq!(left, both.len() - gone, "{context}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_flushall_says_not_applied_only_if_nothing_is_gone() {
+    for seed in 0..SEEDS / 2 {
+        for (counts, outcome) in [
+            // A page of more keys than a shard takes.
+            ([45, 0, 45, 0], " (not applied)"),
+            // After what its core has removed already.
+            ([3, 45, 45, 0], " (outcome unknown)"),
+            // After what the other core has removed.
+            ([45, 0, 3, 0], " (outcome unknown)"),
+            ([3, 0, 45, 0], " (outcome unknown)"),
+            ([45, 0, 3, 45], " (outcome unknown)"),
+        ] {
+            let node = start_narrow(seed, 40, |config| config.resp.sweeping = true);
+            node.world.run_until(async {
+                let mut client = RespClient::connect_to(&node, 0).await;
+                let names = names("k", counts);
+                for name in &names {
+                    assert_eq!(client.call(&["SET", name, "v"]).await, Reply::ok());
+                }
+                let reply = client.call(&["FLUSHALL"]).await;
+                let text = reply.error();
+                assert!(text.starts_with("OVERLOADED ") && text.ends_with(outcome), "{counts:?}: {reply:?}");
+                let gone: usize = counts.iter().filter(|count| **count < 40).sum();
+                assert_eq!(living(&mut client, &names).await, names.len() - gone, "{counts:?}");
+            });
+        }
     }
 }
