@@ -190,3 +190,27 @@ fn a_flushall_says_not_applied_only_if_nothing_is_gone() {
         }
     }
 }
+
+#[test]
+fn an_mget_of_too_many_bytes_is_told_so_whoever_owns_the_keys() {
+    for seed in 0..SEEDS {
+        let node = TestNode::start(seed, |config| config.shards = Some(SHARDS));
+        node.world.run_until(async {
+            for core in 0..2 {
+                let mut client = RespClient::connect_to(&node, core).await;
+                let value = "x".repeat(60_000);
+                for counts in [[12, 0, 0, 0], [0, 0, 12, 0], [0, 6, 6, 0]] {
+                    let names = names("large", counts);
+                    for name in &names {
+                        assert_eq!(client.call(&["SET", name, &value]).await, Reply::ok());
+                    }
+                    let reply = client.call_bytes(with_name("MGET", &names)).await;
+                    let text = reply.error();
+                    assert!(text.starts_with("ERR the values are more bytes "), "{counts:?}: {reply:?}");
+                    let reply = client.call_bytes(with_name("MGET", &names[..8])).await;
+                    assert_eq!(reply.members().len(), 8);
+                }
+            }
+        });
+    }
+}
