@@ -69,6 +69,11 @@ pub(super) fn carry_out<E: ServerEnv>(
     command: &Command<'_>,
     namespace: u32,
 ) -> bool {
+    let (found, max) = (spec.keys(command.len()), core.options.batch_ops_max);
+    if found > max as usize {
+        core.refuse(&ticket, &Refusal::too_large("command (keys)", found, max));
+        return true;
+    }
     let keys = command.args_from(1);
     match spec.is {
         Name::MSet if command.len().is_multiple_of(2) => core.fail(&ticket, failure::arity(spec.name)),
@@ -123,11 +128,6 @@ fn count<'a, E: ServerEnv>(
     keys: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
     namespace: u32,
 ) -> bool {
-    if keys.len() > core.options.batch_ops_max as usize {
-        let max = core.options.batch_ops_max;
-        core.refuse(&ticket, &Refusal::too_large("command (keys)", keys.len(), max));
-        return true;
-    }
     // A bad key refuses the command before anything is under way.
     for user in keys.clone() {
         if core.refuse_bad_key(&ticket, user) {

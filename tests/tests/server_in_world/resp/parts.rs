@@ -8,8 +8,8 @@ use pinion_tests::resp::{Args, Reply, words};
 use pinion_tests::world::{Fault, Faults, Filter, Operation};
 
 use super::client::RespClient;
-use crate::SEEDS;
 use crate::client::{PARTITIONS, TestNode, small_options};
+use crate::{SEEDS, counter, in_worlds, info};
 
 /// Two for each of two cores.
 const SHARDS: u16 = 4;
@@ -213,4 +213,34 @@ fn an_mget_of_too_many_bytes_is_told_so_whoever_owns_the_keys() {
             }
         });
     }
+}
+
+#[test]
+fn too_many_keys_are_refused_before_they_are_looked_at() {
+    in_worlds(async |node| {
+        let mut client = RespClient::connect(node).await;
+        let mut native = node.connect(0).await;
+        let many = vec!["k".to_owned(); 257];
+        for (name, fits) in
+            [("DEL", false), ("EXISTS", false), ("MGET", false), ("MSET", false), ("DEL", true)]
+        {
+            let before = counter(&info(&mut native).await, "commands_delayed");
+            let args = match name {
+                "MSET" => mset(&many),
+                _ => with_name(name, &many[usize::from(fits)..]),
+            };
+            // It would have to wait if it were carried out.
+            client.send(&[set("k"), args]).await;
+            let replies = client.receive_all(2).await;
+            assert_eq!(replies[0], Reply::ok());
+            let delayed = counter(&info(&mut native).await, "commands_delayed") - before;
+            match fits {
+                true => assert_eq!(replies[1], Reply::Integer(1)),
+                false => {
+                    let refused = "ERR command (keys) of 257 is over the limit of 256 (not applied)";
+                    assert_eq!((replies[1].error(), delayed), (refused, 0), "{name}");
+                }
+            }
+        }
+    });
 }
