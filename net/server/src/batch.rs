@@ -178,11 +178,13 @@ impl<E: ServerEnv> Gathering<E> {
         if self.waiting.get() > 0 {
             return;
         }
-        if let Some(refusal) = self.failed.take().filter(|_| self.parts == 1) {
-            return self.core.refuse(&self.ticket, &refusal);
-        }
         if self.ticket.dialect != Dialect::Native {
             return self.answer_command();
+        }
+        if self.parts == 1
+            && let Some(refusal) = self.failed.take()
+        {
+            return self.core.refuse(&self.ticket, &refusal);
         }
         let mut results = ListBuf::<OperationResults>::with_buffer(self.core.take_buffer());
         for result in self.results.take() {
@@ -200,17 +202,20 @@ impl<E: ServerEnv> Gathering<E> {
 impl<E: ServerEnv> Gathering<E> {
     /// Answers a command of RESP, which has one reply for all its keys.
     fn answer_command(&self) {
-        match self.failed.take() {
-            None => self.core.answer(&self.ticket, |out| reply::simple(out, "OK")),
-            Some(mut refusal) => {
-                let applied = |result: &OperationResult| !matches!(result, OperationResult::Failed { .. });
-                let some = self.results.borrow().iter().any(applied);
-                if some {
-                    refusal.outcome = Outcome::Unknown;
-                }
-                self.core.refuse(&self.ticket, &refusal);
-            }
-        }
+        let results = self.results.take();
+        // Another core answers for each key if several shards of it were asked; then no part has failed.
+        let of_a_key = || results.iter().find_map(Refusal::of_result);
+        let Some(mut refusal) = self.failed.take().or_else(of_a_key) else {
+            return self.core.answer(&self.ticket, |out| reply::simple(out, "OK"));
+        };
+        let not_applied = |result: &OperationResult| {
+            matches!(result, OperationResult::Failed { outcome: Outcome::NotApplied, .. })
+        };
+        refusal.outcome = match results.iter().all(not_applied) {
+            true => Outcome::NotApplied,
+            false => Outcome::Unknown,
+        };
+        self.core.refuse(&self.ticket, &refusal);
     }
 }
 

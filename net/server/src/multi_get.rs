@@ -54,7 +54,7 @@ struct Gathering<E: ServerEnv> {
     values: RefCell<Vec<u8>>,
     /// Bytes of values that the answer may have.
     values_bytes_max: usize,
-    /// A value was left out because it would be more.
+    /// A value was left out because it would be more, here or by another core.
     too_large: Cell<bool>,
     /// What `values` holds counts as waiting answers.
     held: AnswerBytes<E>,
@@ -211,6 +211,13 @@ impl<E: ServerEnv> Gathering<E> {
                         }
                         ValueItem::NotRead => {}
                     }
+                }
+                // Why keys were not read it does not say. If one more of the largest values fits, there was
+                // room for all that were; if not, that is taken to be why.
+                let largest = self.core.options.value_bytes_max as usize;
+                let is_full = self.values.borrow().len() + largest > self.values_bytes_max;
+                if is_full && reply.values.iter().any(|item| item == ValueItem::NotRead) {
+                    self.too_large.set(true);
                 }
             }
             Ok(Response::Error { error, .. }) => self.fail(Refusal::answered(&error)),

@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 
 use pinion_engine::{Error as EngineError, HybridTime, Stamp};
-use pinion_protocol::{ErrorCode, ErrorReply, Outcome, ProtocolError, Version, encode_error};
+use pinion_protocol::{
+    ErrorCode, ErrorReply, OperationResult, Outcome, ProtocolError, Version, encode_error,
+};
 
 /// Version of the cluster map in every answer: there is no map yet.
 pub(crate) const MAP_EPOCH: u64 = 0;
@@ -117,6 +119,13 @@ impl<'a> Refusal<'a> {
             versions: error.versions,
             message: Cow::Owned(error.message.to_owned()),
         }
+    }
+
+    /// What another core answered to one operation of a batch, if it failed.
+    pub(crate) fn of_result(result: &OperationResult) -> Option<Refusal<'static>> {
+        let OperationResult::Failed { code, outcome, retry_after_ms } = *result else { return None };
+        let what = Cow::Borrowed("another core has not carried out its part");
+        Some(Refusal { outcome, retry_after_ms, ..Refusal::new(code, what) })
     }
 
     /// What to tell people.

@@ -2,6 +2,7 @@
 //!
 //! Counted by an allocator that counts per thread, on a sample of what the classes try.
 
+use pinion_protocol::resp::Commands;
 use pinion_protocol::{Frames, GATHERED_BYTES_KEPT_MAX, Request, Response};
 use pinion_tests::fuzz::corpus;
 use pinion_tests::fuzz::frames::{Chunks, Streams};
@@ -147,6 +148,44 @@ fn a_long_frame_is_forgotten_when_it_was_read() {
     });
     assert_eq!(frames.gathered_frames(), 1);
     assert!(cost.bytes_current <= GATHERED_BYTES_KEPT_MAX as i64, "{} bytes are kept", cost.bytes_current);
+}
+
+#[test]
+fn a_command_that_waits_costs_what_is_counted_and_is_forgotten_when_it_was_read() {
+    const ARGS: usize = 100_000;
+    // Nothing says less on the wire than an empty argument.
+    let argument = &b"$0\r\n\r\n"[..];
+    let stream = [format!("*{ARGS}\r\n").as_bytes(), &argument.repeat(ARGS - 1)].concat();
+    for chunk_bytes in [100, 16 << 10, stream.len()] {
+        let mut commands = Commands::new(u32::MAX);
+        let waiting = allocation_counter::measure(|| {
+            for mut chunk in stream.chunks(chunk_bytes) {
+                assert!(commands.next_command(&mut chunk).unwrap().is_none());
+            }
+        });
+        let counted = commands.waiting_bytes() as u64;
+        let bound = TIMES_RECEIVED_MAX * counted + SMALL_CHANGE_BYTES;
+        assert!(waiting.bytes_max <= bound, "{} of which {counted} are counted", waiting.bytes_max);
+        let read = allocation_counter::measure(|| {
+            let mut chunk = argument;
+            assert_eq!(commands.next_command(&mut chunk).unwrap().map(|command| command.len()), Some(ARGS));
+            assert!(commands.next_command(&mut chunk).unwrap().is_none());
+        });
+        let kept = waiting.bytes_current + read.bytes_current;
+        assert!(kept <= GATHERED_BYTES_KEPT_MAX as i64, "{kept} bytes are kept");
+    }
+}
+
+#[test]
+fn a_line_is_forgotten_when_it_was_read() {
+    let mut commands = Commands::new(u32::MAX);
+    let line = ["PING", &" a".repeat(30_000), "\r\n"].concat();
+    let cost = allocation_counter::measure(|| {
+        let mut chunk = line.as_bytes();
+        assert_eq!(commands.next_command(&mut chunk).unwrap().map(|command| command.len()), Some(30_001));
+        assert!(commands.next_command(&mut chunk).unwrap().is_none());
+    });
+    assert_eq!(cost.bytes_current, 0, "are kept");
 }
 
 #[test]

@@ -236,9 +236,12 @@ impl Commands {
         self.again
     }
 
-    /// Bytes that wait for the rest of their command.
+    /// Bytes that wait for the rest of their command, and what was noted of where its arguments lie.
     pub fn waiting_bytes(&self) -> usize {
-        if self.handed == Handed::Gathered { 0 } else { self.gathered.len() }
+        if self.handed == Handed::Gathered || self.gathered.is_empty() {
+            return 0;
+        }
+        self.gathered.len() + size_of_val(&self.spans[..])
     }
 
     /// Commands that spanned chunks and were copied.
@@ -248,11 +251,15 @@ impl Commands {
 
     /// Forgets what was handed out.
     fn begin_anew(&mut self) {
-        if std::mem::replace(&mut self.handed, Handed::InPlace) == Handed::Gathered {
-            self.gathered.clear();
-            if self.gathered.capacity() > GATHERED_BYTES_KEPT_MAX {
-                self.gathered = Vec::new();
+        match std::mem::replace(&mut self.handed, Handed::InPlace) {
+            Handed::InPlace => {}
+            Handed::Gathered => {
+                self.gathered.clear();
+                if self.gathered.capacity() > GATHERED_BYTES_KEPT_MAX {
+                    self.gathered = Vec::new();
+                }
             }
+            Handed::Inline => self.inline = Vec::new(),
         }
         if self.gathered.is_empty() {
             self.spans.clear();

@@ -3,6 +3,8 @@
 //! What Redis refuses too is refused in its words, for clients and people know them. What it knows
 //! nothing of begins with a code of its own and ends with what is known of the outcome.
 
+use std::cell::{Cell, RefCell};
+
 use pinion_protocol::resp::reply;
 use pinion_protocol::{ErrorCode, Outcome};
 
@@ -18,6 +20,12 @@ pub(super) const TOO_LONG: &str = "ERR string exceeds maximum allowed size (prot
 pub(super) const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 pub(super) const NO_REPLICA_DECIDES: &str =
     "ERR this command needs one replica that decides, and the namespace has several that do (not applied)";
+
+/// How the line of an error ends whose command has changed nothing.
+const NOT_APPLIED: &str = "(not applied)\r\n";
+
+/// How it ends if nobody can tell.
+const OUTCOME_UNKNOWN: &str = "(outcome unknown)\r\n";
 
 /// Longest name or argument that an error quotes, in bytes.
 const QUOTED_BYTES_MAX: usize = 128;
@@ -94,6 +102,52 @@ pub(crate) fn put_refusal(refusal: &Refusal<'_>, out: &mut Vec<u8>) {
     reply::error(out, text.as_bytes());
 }
 
+/// Why a command fails whose parts are coming in. The first part that failed says why; that nothing was
+/// applied it says only for itself.
+#[derive(Debug, Default)]
+pub(super) struct PartsFailed {
+    line: RefCell<Option<Vec<u8>>>,
+    /// Something was applied, or may have been.
+    changed: Cell<bool>,
+}
+
+impl PartsFailed {
+    /// A part has changed something.
+    pub(super) fn changed(&self) {
+        self.changed.set(true);
+    }
+
+    /// A part of this core has failed.
+    pub(super) fn refuse(&self, refusal: &Refusal<'_>) {
+        let mut line = Vec::new();
+        put_refusal(refusal, &mut line);
+        self.answered(&line);
+    }
+
+    /// Another core's part has failed with this line.
+    pub(super) fn answered(&self, line: &[u8]) {
+        if !line.ends_with(NOT_APPLIED.as_bytes()) {
+            self.changed();
+        }
+        self.line.borrow_mut().get_or_insert_with(|| line.to_vec());
+    }
+
+    /// Whether a part has failed.
+    pub(super) fn any(&self) -> bool {
+        self.line.borrow().is_some()
+    }
+
+    /// The line to answer, if a part has failed.
+    pub(super) fn take(&self) -> Option<Vec<u8>> {
+        let mut line = self.line.take()?;
+        if self.changed.get() && line.ends_with(NOT_APPLIED.as_bytes()) {
+            line.truncate(line.len() - NOT_APPLIED.len());
+            line.extend_from_slice(OUTCOME_UNKNOWN.as_bytes());
+        }
+        Some(line)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +171,24 @@ mod tests {
         out.clear();
         put_refusal(&Refusal::unknown("lost"), &mut out);
         assert_eq!(out, b"-STORAGE lost (outcome unknown)\r\n");
+    }
+
+    #[test]
+    fn that_nothing_was_applied_is_said_only_if_no_part_was() {
+        let taken = |failed: PartsFailed| String::from_utf8(failed.take().unwrap_or_default()).unwrap();
+        let busy = || Refusal::overloaded("too much", 0);
+        let failed = PartsFailed::default();
+        failed.changed();
+        assert!(!failed.any() && failed.take().is_none());
+        failed.refuse(&busy());
+        assert_eq!(taken(failed), "-OVERLOADED too much (outcome unknown)\r\n");
+        let failed = PartsFailed::default();
+        failed.refuse(&busy());
+        failed.answered(b"-DEADLINE late (not applied)\r\n");
+        assert_eq!(taken(failed), "-OVERLOADED too much (not applied)\r\n");
+        let failed = PartsFailed::default();
+        failed.refuse(&busy());
+        failed.answered(b"-STORAGE lost (outcome unknown)\r\n");
+        assert_eq!(taken(failed), "-OVERLOADED too much (outcome unknown)\r\n");
     }
 }

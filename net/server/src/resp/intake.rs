@@ -213,6 +213,10 @@ fn touched<'k, E: ServerEnv>(
     let access = match spec.scope {
         Scope::Node => return (Touches::Nothing, None),
         Scope::Everything => return (Touches::Everything, None),
+        // More keys than that are refused unseen.
+        Scope::Keys(..) if spec.keys(command.len()) > core.options.batch_ops_max as usize => {
+            return (Touches::Nothing, None);
+        }
         Scope::Keys(access, between) if between > 0 || command.len() > 2 => {
             let hash = |user| core.key(namespace, user).hash;
             let hashes = command.args_from(1).step_by(between + 1).map(hash).collect();

@@ -27,8 +27,9 @@ use crate::message::ServerEnv;
 use crate::pressure::AnswerBytes;
 use crate::refusal::Refusal;
 use crate::resp::cursors::{Cursor, Entry};
+use crate::resp::failure::{self, PartsFailed};
 use crate::resp::table::{Name, Spec};
-use crate::resp::{failure, glob, many, outcome};
+use crate::resp::{glob, many, outcome};
 use crate::write::WriteWaiter;
 
 /// How long DBSIZE walks.
@@ -98,7 +99,7 @@ struct Sweeping<E: ServerEnv> {
     held: AnswerBytes<E>,
     /// Parts under way.
     waiting: Cell<u32>,
-    failed: RefCell<Option<Vec<u8>>>,
+    failed: PartsFailed,
 }
 
 /// Asks every core for its share, or does this core's if another one asks.
@@ -126,7 +127,7 @@ fn sweep_all<E: ServerEnv>(
         listed: RefCell::new(core.take_buffer()),
         held: AnswerBytes::new(core),
         waiting: Cell::new(1),
-        failed: RefCell::default(),
+        failed: PartsFailed::default(),
     });
     for other in (0..others).filter(|other| *other != core.index) {
         sweeping.waiting.set(sweeping.waiting.get() + 1);
@@ -153,9 +154,7 @@ fn sweep_all<E: ServerEnv>(
 impl<E: ServerEnv> Sweeping<E> {
     /// Takes another core's share.
     fn answered(&self, answer: &[u8]) {
-        let fail = || {
-            self.failed.borrow_mut().get_or_insert_with(|| answer.to_vec());
-        };
+        let fail = || self.failed.answered(answer);
         match &self.sweep {
             Sweep::Count => match many::integer(answer).and_then(|count| u64::try_from(count).ok()) {
                 Some(count) => self.count.set(self.count.get() + count),
@@ -169,7 +168,8 @@ impl<E: ServerEnv> Sweeping<E> {
                 Some(_) => self.fail_too_large(),
                 None => fail(),
             },
-            Sweep::Remove if answer.starts_with(b"+") => {}
+            // It may have had no keys; that is not told.
+            Sweep::Remove if answer.starts_with(b"+") => self.failed.changed(),
             Sweep::Remove => fail(),
         }
     }
@@ -195,9 +195,9 @@ impl<E: ServerEnv> Sweeping<E> {
                     counted = u64::try_from(estimate).unwrap_or(u64::MAX);
                     break;
                 }
-                Err(refusal) => return self.fail(&refusal),
+                Err(refusal) => return self.failed.refuse(&refusal),
             }
-            if self.failed.borrow().is_some() {
+            if self.failed.any() {
                 return;
             }
         }
@@ -264,7 +264,7 @@ impl<E: ServerEnv> Sweeping<E> {
                 let (teller, answer) = answer();
                 shard.write_batch(&operations, options, WriteWaiter::Told(teller));
                 match answer.await {
-                    Ok(_) => break,
+                    Ok(_) => break self.failed.changed(),
                     Err(Error::Overloaded { retry_after_ms }) if tries < TRIES_MAX => {
                         tries += 1;
                         self.core.env.sleep(Duration::from_millis(u64::from(retry_after_ms.max(1)))).await;
@@ -285,13 +285,7 @@ impl<E: ServerEnv> Sweeping<E> {
 
     fn fail_too_large(&self) {
         let what = "the keys are more bytes than one reply may have: use SCAN";
-        self.fail(&Refusal::bad_request(what));
-    }
-
-    fn fail(&self, refusal: &Refusal<'_>) {
-        let mut line = Vec::new();
-        failure::put_refusal(refusal, &mut line);
-        self.failed.borrow_mut().get_or_insert(line);
+        self.failed.refuse(&Refusal::bad_request(what));
     }
 
     /// One part less is under way; answers after the last.

@@ -5,7 +5,8 @@
 //! whose numbers are added up.
 //!
 //! Limits: as many keys as operations of a batch, and tables are read by at most [`READERS_MAX`] tasks.
-//! Failure: the first part that fails decides what is answered; other keys may have been deleted.
+//! Failure: the first part that fails decides what is answered; if others have deleted keys, it is not said
+//! that nothing was applied.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use pinion_engine::{Condition, Effect, Operation, Result, Written};
 use pinion_env::TaskClass;
 use pinion_protocol::resp::{Command, append_command, parse_integer, reply};
-use pinion_protocol::{Batch, BatchOperation, Durability, ListBuf, Operations, Outcome, Ttl};
+use pinion_protocol::{Batch, BatchOperation, Durability, ListBuf, Operations, Ttl};
 
 use crate::batch;
 use crate::coordinator::Place;
@@ -23,7 +24,7 @@ use crate::message::ServerEnv;
 use crate::multi_get;
 use crate::read::{OwnedKey, look_up};
 use crate::refusal::Refusal;
-use crate::resp::failure;
+use crate::resp::failure::{self, PartsFailed};
 use crate::resp::outcome::{self, Then};
 use crate::resp::route::Call;
 use crate::resp::table::{Name, Spec};
@@ -68,6 +69,11 @@ pub(super) fn carry_out<E: ServerEnv>(
     command: &Command<'_>,
     namespace: u32,
 ) -> bool {
+    let (found, max) = (spec.keys(command.len()), core.options.batch_ops_max);
+    if found > max as usize {
+        core.refuse(&ticket, &Refusal::too_large("command (keys)", found, max));
+        return true;
+    }
     let keys = command.args_from(1);
     match spec.is {
         Name::MSet if command.len().is_multiple_of(2) => core.fail(&ticket, failure::arity(spec.name)),
@@ -101,10 +107,12 @@ fn set<E: ServerEnv>(core: &Rc<Core<E>>, ticket: Ticket, command: &Command<'_>, 
 struct Counting<E: ServerEnv> {
     core: Rc<Core<E>>,
     ticket: Ticket,
+    /// What is counted goes.
+    deletes: bool,
     sum: Cell<i64>,
     /// Parts under way, and one while the command is being taken apart.
     waiting: Cell<u32>,
-    failed: RefCell<Option<Vec<u8>>>,
+    failed: PartsFailed,
     /// Keys that wait for a reader.
     to_read: RefCell<Vec<(CoreShard<E>, OwnedKey)>>,
 }
@@ -120,11 +128,6 @@ fn count<'a, E: ServerEnv>(
     keys: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
     namespace: u32,
 ) -> bool {
-    if keys.len() > core.options.batch_ops_max as usize {
-        let max = core.options.batch_ops_max;
-        core.refuse(&ticket, &Refusal::too_large("command (keys)", keys.len(), max));
-        return true;
-    }
     // A bad key refuses the command before anything is under way.
     for user in keys.clone() {
         if core.refuse_bad_key(&ticket, user) {
@@ -134,9 +137,10 @@ fn count<'a, E: ServerEnv>(
     let counting = Rc::new(Counting {
         core: Rc::clone(core),
         ticket,
+        deletes: spec.is == Name::Del,
         sum: Cell::new(0),
         waiting: Cell::new(1),
-        failed: RefCell::default(),
+        failed: PartsFailed::default(),
         to_read: RefCell::default(),
     });
     let mut elsewhere: Vec<(u16, KeyPlace<'_>, Vec<&[u8]>)> = Vec::new();
@@ -157,7 +161,7 @@ fn count<'a, E: ServerEnv>(
                 continue;
             }
         };
-        if spec.is == Name::Del {
+        if counting.deletes {
             counting.begin();
             let waiter = WriteWaiter::Count(CountPart(Rc::clone(&counting)));
             let operation = Operation::DeleteIf { condition: Condition::Present };
@@ -183,13 +187,10 @@ impl<E: ServerEnv> Counting<E> {
     }
 
     fn add(&self, number: i64) {
+        if self.deletes && number > 0 {
+            self.failed.changed();
+        }
         self.sum.set(self.sum.get() + number);
-    }
-
-    fn fail(&self, refusal: &Refusal<'_>) {
-        let mut line = Vec::new();
-        failure::put_refusal(refusal, &mut line);
-        self.failed.borrow_mut().get_or_insert(line);
     }
 
     /// Sends another core the keys that it owns.
@@ -198,7 +199,7 @@ impl<E: ServerEnv> Counting<E> {
         if core.awaited.count() >= core.limits().core_forwards_max {
             add(&core.counters.overloaded, 1);
             let what = "too many requests are being forwarded";
-            return self.fail(&Refusal::overloaded(what, core.limits().overload_retry_ms));
+            return self.failed.refuse(&Refusal::overloaded(what, core.limits().overload_retry_ms));
         }
         self.begin();
         let counting = Rc::clone(self);
@@ -210,9 +211,7 @@ impl<E: ServerEnv> Counting<E> {
             Box::new(move |core, answer| {
                 match integer(&answer) {
                     Some(number) => counting.add(number),
-                    None => {
-                        counting.failed.borrow_mut().get_or_insert_with(|| answer.clone());
-                    }
+                    None => counting.failed.answered(&answer),
                 }
                 core.give_buffer(answer);
                 counting.part_done();
@@ -227,7 +226,7 @@ impl<E: ServerEnv> Counting<E> {
         if wanted > 0 && readers == 0 {
             add(&self.core.counters.overloaded, 1);
             let retry_ms = self.core.limits().overload_retry_ms;
-            return self.fail(&Refusal::overloaded("too many reads are under way", retry_ms));
+            return self.failed.refuse(&Refusal::overloaded("too many reads are under way", retry_ms));
         }
         for _ in 0..readers {
             self.begin();
@@ -241,7 +240,7 @@ impl<E: ServerEnv> Counting<E> {
                     counting.core.trail(&counting.ticket, &key.borrow());
                     match read {
                         Ok(found) => counting.add(i64::from(found.is_some())),
-                        Err(error) => counting.fail(&Refusal::engine(&error)),
+                        Err(error) => counting.failed.refuse(&Refusal::engine(&error)),
                     }
                 }
                 drop(place);
@@ -282,13 +281,10 @@ impl<E: ServerEnv> CountPart<E> {
                 counting.add(i64::from(written.effect != Effect::ConditionFailed));
             }
             Err(error) => {
-                if counting.failed.borrow().is_none() {
+                if !counting.failed.any() {
                     count_refused(&counting.core, &error);
                 }
-                // Some of the keys may have gone.
-                let mut refusal = Refusal::engine(&error);
-                refusal.outcome = Outcome::Unknown;
-                counting.fail(&refusal);
+                counting.failed.refuse(&Refusal::engine(&error));
             }
         }
         counting.part_done();

@@ -101,6 +101,15 @@ impl Spec {
         if self.arity < 0 { args >= -self.arity } else { args == self.arity }
     }
 
+    /// How many keys a command of so many arguments has, the name included.
+    pub(super) const fn keys(&self, args: usize) -> usize {
+        match self.scope {
+            Scope::Node | Scope::Everything => 0,
+            Scope::Key(_) => 1,
+            Scope::Keys(_, between) => (args - 1).div_ceil(between + 1),
+        }
+    }
+
     /// For COMMAND.
     pub(super) fn flags(&self) -> &'static [&'static str] {
         match (self.scope, self.is) {

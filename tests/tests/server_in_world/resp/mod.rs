@@ -3,6 +3,7 @@
 mod client;
 mod memory;
 mod order;
+mod parts;
 mod scans;
 
 use std::time::Duration;
