@@ -22,6 +22,7 @@ use io_uring::{opcode, types};
 use crate::op::{Op, Progress, Request};
 use crate::pool::ReceivePool;
 use crate::ring::{ALARM, Completion, Entered, NOBODY, REAP_MAX, Ring};
+use crate::rounds::Rounds;
 use crate::slab::{Key, Slab};
 use crate::socket::SocketState;
 use crate::sys;
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     reads_queued: Cell<u32>,
     batch: Cell<Vec<Completion>>,
     timers: Timers,
+    rounds: Rounds,
     driver: WakerSlot,
     kicked: Cell<bool>,
     yielding: Cell<usize>,
@@ -76,6 +78,7 @@ impl Core {
             reads_queued: Cell::new(0),
             batch: Cell::new(Vec::with_capacity(REAP_MAX)),
             timers: Timers::default(),
+            rounds: Rounds::default(),
             driver: WakerSlot::default(),
             kicked: Cell::new(false),
             yielding: Cell::new(0),
@@ -134,6 +137,14 @@ impl Core {
         self.driver.wake();
     }
 
+    /// The eventfd was signalled. The core has slept on that, unless somebody who ran kicked the driver before.
+    pub(crate) fn signalled(&self) {
+        if !self.kicked.get() {
+            self.rounds.slept();
+        }
+        self.kick();
+    }
+
     /// Whether the driver was kicked since the last turn; remembers it for waking otherwise.
     pub(crate) fn poll_kick(&self, context: &Context<'_>) -> Poll<()> {
         if self.kicked.get() {
@@ -181,7 +192,9 @@ impl Core {
         batch.clear();
         self.batch.set(batch);
         self.feed_starved();
-        let fired = self.timers.fire();
+        let now = sys::monotonic_nanos();
+        self.rounds.look(now);
+        let fired = self.timers.fire(now);
         reaped > 0 || fired || entered == Entered::NotYet || self.has_unsubmitted()
     }
 
@@ -203,13 +216,15 @@ impl Core {
     /// What the ring and its buffers have done so far, by name.
     pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
         let ring = self.ring.borrow().as_ref().map(Ring::counters).unwrap_or_default();
-        vec![
+        let mut counters = vec![
             ("ring_enters", ring.enters),
             ("ring_entries", ring.entries),
             ("ring_completions", ring.completions),
             ("sleeps", self.sleeps.get()),
             ("chunks_copied", self.pool.copied_chunks()),
-        ]
+        ];
+        counters.extend(self.rounds.counters());
+        counters
     }
 
     /// Turns wake-ups off again.

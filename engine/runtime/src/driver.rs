@@ -72,7 +72,7 @@ pub(crate) async fn watch<M: Send + 'static>(node: Rc<Node<M>>, ended: Rc<Cell<b
         if let Err(error) = eventfd.read_at(0, size_of::<u64>()).await {
             panic!("reading the eventfd that wakes the core failed: {error}");
         }
-        node.core.kick();
+        node.core.signalled();
     }
     drop(eventfd.close().await);
 }

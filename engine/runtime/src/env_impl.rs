@@ -239,9 +239,9 @@ impl<M: Send + 'static> NodeEnv for RealEnv<M> {
         RealSocket::adopt(&self.node.core, handoff)
     }
 
-    /// System calls into the ring, entries and completions, how often the core went to sleep, and
-    /// received chunks that had to be copied because too many receive buffers were taken: a sign that
-    /// there are too few of them.
+    /// System calls into the ring, entries and completions, how often the core went to sleep,
+    /// received chunks that had to be copied because too many receive buffers were taken (a sign that
+    /// there are too few of them), and rounds that took long.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         self.node.core.counters()
     }

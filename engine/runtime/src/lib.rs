@@ -10,7 +10,7 @@
 //!   operations in flight and the memory they lend to the kernel, `sys` the few calls std lacks.
 //!   Unsafe code lives in these files only;
 //! * `core` starts operations and hands completions to whom they concern;
-//! * `driver` is the one task per core that submits, reaps and sleeps;
+//! * `driver` is the one task per core that submits, reaps and sleeps; `rounds` counts those that took long;
 //! * `socket`, `listener`, `file` and `directory` are what callers see;
 //! * `mail` carries messages between cores and wakes sleeping ones, `off_core` runs long jobs on
 //!   other threads, `timers` keeps sleeping tasks.
@@ -32,6 +32,7 @@ mod off_core;
 mod op;
 mod pool;
 mod ring;
+mod rounds;
 mod runtime;
 mod slab;
 mod socket;

@@ -33,12 +33,8 @@ impl Timers {
         self.waiting.borrow().first_key_value().map(|(moment, _)| moment.0)
     }
 
-    /// Wakes everybody whose time has come; returns whether that was anybody.
-    pub(crate) fn fire(&self) -> bool {
-        if self.waiting.borrow().is_empty() {
-            return false;
-        }
-        let now = monotonic_nanos();
+    /// Wakes everybody whose time has come by `now`; returns whether that was anybody.
+    pub(crate) fn fire(&self, now: u64) -> bool {
         let mut any = false;
         while let Some(waker) = self.pop_due(now) {
             waker.wake();

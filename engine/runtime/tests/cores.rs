@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use pinion_runtime::env::{Env, NodeEnv, TaskClass};
-use pinion_runtime::{Runtime, RuntimeConfig, RuntimeError};
+use pinion_runtime::{RealEnv, Runtime, RuntimeConfig, RuntimeError};
 use rig::{Message, config, deadline, message, run_one};
 
 fn number(message: Message) -> u64 {
@@ -43,6 +43,34 @@ fn messages_bounce_between_sleeping_cores() {
             }
         })
         .unwrap();
+}
+
+#[test]
+fn a_round_that_a_task_makes_long_is_counted() {
+    let _deadline = deadline("rounds");
+    run_one(|env| async move {
+        let long = |env: &RealEnv<Message>| -> u64 {
+            let counters = env.counters();
+            counters.iter().find(|(name, _)| *name == "rounds_over_10ms").map(|(_, count)| *count).unwrap()
+        };
+        // Whatever runs counts, not only what a connection has asked for.
+        let before = long(&env);
+        for class in [TaskClass::Foreground, TaskClass::Background] {
+            let (busy, ended) = (env.clone(), Rc::new(Cell::new(false)));
+            let end = Rc::clone(&ended);
+            env.spawn(class, async move {
+                busy.yield_now().await;
+                let until = busy.now().after(Duration::from_millis(10));
+                while busy.now() < until {}
+                end.set(true);
+            });
+            while !ended.get() {
+                env.sleep(Duration::from_micros(1)).await;
+            }
+        }
+        env.sleep(Duration::from_micros(1)).await;
+        assert!(long(&env) >= before + 2, "{:?}", env.counters());
+    });
 }
 
 #[test]

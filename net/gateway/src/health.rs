@@ -6,6 +6,9 @@
 //!   acknowledges nothing any more. A node that is still starting is alive.
 //! - `/readyz` fails as well while the node has not answered yet, and when the gateway is stopping.
 //! - `/healthz` fails for anything that somebody should look at: a full disk and damaged tables, too.
+//!
+//! To fail is 503 with `Retry-After`. The document is of one form then and when all is well, no problem
+//! document: probes go by the status, and people by the names of cores and shards in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::StatusCode;
+use hyper::header::RETRY_AFTER;
 use pinion_client::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -21,6 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::answer;
 use crate::handle::App;
+use crate::problem::{RETRY_DEFAULT, retry_after};
 
 /// A core that does not answer for so long is called stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
@@ -74,7 +79,10 @@ async fn answer(app: &App, least: Gravity) -> Response {
     let texts: Vec<&str> = findings.iter().map(|finding| &finding.text[..]).collect();
     let document = json!({ "status": if fails { "failing" } else { "ok" }, "findings": texts });
     let mut response = answer::json(document.to_string());
-    *response.status_mut() = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    if fails {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(RETRY_AFTER, retry_after(RETRY_DEFAULT));
+    }
     response
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 /// The content type of a problem.
 const PROBLEM_JSON: &str = "application/problem+json";
 /// When to come again if nobody said.
-const RETRY_DEFAULT: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// An answer that is an error.
 #[derive(Debug, Clone)]
@@ -125,12 +125,16 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(wait) = self.retry_after {
-            // Whole seconds, and never none: that would ask for a try at once.
-            let seconds = wait.as_millis().div_ceil(1_000).clamp(1, u128::from(u32::MAX));
-            headers.insert(RETRY_AFTER, HeaderValue::from(u32::try_from(seconds).unwrap_or(u32::MAX)));
+            headers.insert(RETRY_AFTER, retry_after(wait));
         }
         response
     }
+}
+
+/// A wait in whole seconds, and never none: that would ask for a try at once.
+pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
+    let seconds = wait.as_millis().div_ceil(1_000).clamp(1, u128::from(u32::MAX));
+    HeaderValue::from(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 impl From<Error> for Problem {

@@ -33,7 +33,11 @@ const STATES: &[&str] = &[
     "filter_keys_max",
 ];
 
-/// Numbers of a shard of which there is something to say.
+/// Of the runtime's counters of long rounds.
+const LONG_ROUND: &str =
+    "Times that a core had not looked for what is new for so long, whatever ran meanwhile";
+
+/// Numbers of which there is something to say.
 const EXPLAINED: &[(&str, &str)] = &[
     ("table_bytes", "Bytes of the table files of a shard"),
     (
@@ -41,6 +45,10 @@ const EXPLAINED: &[(&str, &str)] = &[
         "Bytes of a shard's largest level, or of its largest flushed run if that is more: table_bytes divided by \
          this is an estimate of space amplification, which takes all beside it for overwritten",
     ),
+    ("rounds_over_100us", LONG_ROUND),
+    ("rounds_over_1ms", LONG_ROUND),
+    ("rounds_over_10ms", LONG_ROUND),
+    ("rounds_over_100ms", LONG_ROUND),
     ("bytes_ingested", "Bytes of keys and values that a shard has taken in since it was opened"),
 ];
 
@@ -145,7 +153,7 @@ fn cores(cores: &[Value], out: &mut Exposition) {
         for (name, _) in numbers(&first[section]) {
             let (base, scale) = base_unit(name);
             let metric = format!("{prefix}_{base}_total");
-            out.family(&metric, Kind::Counter, help);
+            out.family(&metric, Kind::Counter, explained(name).unwrap_or(help));
             for (core, number) in each(&[section, name]) {
                 out.sample(&metric, &[("core", &core)], scaled(number, scale));
             }
@@ -197,13 +205,17 @@ fn shards(cores: &[Value], out: &mut Exposition) {
         } else {
             (Kind::Counter, "Counted by a shard since it was opened")
         };
-        let explained = EXPLAINED.iter().find(|(known, _)| *known == name);
-        out.family(&metric, kind, explained.map_or(help, |(_, help)| help));
+        out.family(&metric, kind, explained(name).unwrap_or(help));
         for (core, shard) in &all {
             let labels = [("core", &core[..]), ("shard", &shard["shard"].to_string())];
             out.sample(&metric, &labels, scaled(shard[name].as_u64().unwrap_or_default(), scale));
         }
     }
+}
+
+/// What there is to say of a number.
+fn explained(name: &str) -> Option<&'static str> {
+    EXPLAINED.iter().find(|(known, _)| *known == name).map(|(_, help)| *help)
 }
 
 /// A name in base units, and what its numbers are multiplied by.

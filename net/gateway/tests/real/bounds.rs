@@ -152,6 +152,22 @@ fn requests_under_way_leave_room_for_who_looks_after_the_node() {
     site.stop();
 }
 
+/// These never get as far as the routes.
+#[test]
+fn heads_that_make_no_sense_are_answered_without_a_body() {
+    let site = Site::with(Rig::with_shards(1), |config| config.limits.head_bytes_max = 256 << 10);
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70 << 10));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "x: 1\r\n".repeat(100));
+    for (head, status) in [("no request\r\n\r\n", 400), (&long[..], 414), (&many[..], 431)] {
+        let mut line = Line::open(site.address());
+        line.write(head.as_bytes());
+        let answer = line.answer("GET").expect("an answer");
+        assert_eq!((answer.status, answer.body.len(), answer.header("content-type")), (status, 0, None));
+        assert!(line.ends());
+    }
+    site.stop();
+}
+
 #[test]
 fn heads_and_buffers_are_bounded() {
     let site = Site::with(Rig::with_shards(1), |config| config.limits.buffer_bytes_max = 100 << 10);

@@ -46,7 +46,11 @@ type Operation = (String, String);
 #[derive(Default)]
 struct Seen {
     statuses: RefCell<BTreeMap<Operation, BTreeSet<String>>>,
+    failures: RefCell<BTreeSet<Failure>>,
 }
+
+/// An answer that is an error: to what, its status, the type of its body, and whether it says when to come again.
+type Failure = (Operation, String, Option<String>, bool);
 
 impl Seen {
     fn ask(
@@ -59,7 +63,13 @@ impl Seen {
     ) -> Answer {
         let answer = send(at, method, target, headers, body);
         let operation = (pattern(target).to_owned(), method.to_ascii_lowercase());
-        self.statuses.borrow_mut().entry(operation).or_default().insert(answer.status.to_string());
+        let status = answer.status.to_string();
+        if answer.status >= 400 && method != "HEAD" {
+            let (kind, again) = (answer.header("content-type"), answer.header("retry-after").is_some());
+            let failure = (operation.clone(), status.clone(), kind.map(str::to_owned), again);
+            self.failures.borrow_mut().insert(failure);
+        }
+        self.statuses.borrow_mut().entry(operation).or_default().insert(status);
         answer
     }
 
@@ -186,6 +196,17 @@ fn the_description_and_the_gateway_agree() {
     }
     narrow.stop_and_wait();
 
+    for ((path, method), status, kind, again) in seen.failures.into_inner() {
+        let described = &document["paths"][&path][&method]["responses"][&status];
+        let reference = described["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
+        let described = reference.map_or(described, |pointer| document.pointer(pointer).expect("resolves"));
+        let kinds: Vec<&str> =
+            described["content"].as_object().into_iter().flatten().map(|(kind, _)| &kind[..]).collect();
+        assert_eq!(kinds, Vec::from_iter(kind.as_deref()), "{method} {path}: {status}");
+        let may_say = described["headers"]["Retry-After"].is_object();
+        let always = matches!(&status[..], "429" | "503");
+        assert!(again && may_say || !again && !always, "{method} {path}: {status}");
+    }
     let (listed, seen) = (listed(&document), seen.statuses.into_inner());
     assert_eq!(listed, seen, "what is described, and what was seen");
 

@@ -19,7 +19,9 @@ fn a_node_that_is_away_is_waited_for() {
     let gateway = Gateway::start(config.clone()).unwrap();
     let get = |target: &str| send(gateway.address(), "GET", target, &[], b"");
     assert_eq!((get("/livez").status, get("/readyz").status, get("/healthz").status), (200, 503, 503));
-    assert!(get("/readyz").text().contains("has not answered yet"));
+    let unready = get("/readyz");
+    assert!(unready.text().contains("has not answered yet"));
+    assert_eq!((unready.header("retry-after"), get("/livez").header("retry-after")), (Some("1"), None));
     let refused = get("/kv/k");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert_eq!(refused.problem(), "starting");
@@ -64,6 +66,10 @@ fn cores_that_hang_are_named_and_writes_in_doubt_say_so() {
         thread::sleep(LOOK_DELAY);
     }
     let live = site.get("/livez");
+    assert_eq!(
+        (live.header("retry-after"), live.header("content-type")),
+        (Some("1"), Some("application/json"))
+    );
     for core in ["core 0 does not answer", "core 1 does not answer"] {
         assert!(live.text().contains(core), "{live:?}");
     }
