@@ -304,8 +304,8 @@ fn space_is_compared_with_the_largest_level_or_run() {
     }
     let stats = shard.stats();
     let bytes: u64 = stats.levels.iter().map(|level| level.bytes).sum();
-    assert_eq!((stats.runs, stats.levels[0].bytes), (2, bytes));
-    assert!((bytes.div_ceil(2)..bytes).contains(&stats.largest_level_bytes), "{stats:?}");
+    assert!(stats.runs > 1 && stats.levels[0].bytes == bytes, "{stats:?}");
+    assert!((bytes.div_ceil(stats.runs)..bytes).contains(&stats.largest_level_bytes), "{stats:?}");
     fill(&env, &shard, 600, 1);
     let stats = shard.stats();
     let largest = stats.levels[1..].iter().map(|level| level.bytes).max();
