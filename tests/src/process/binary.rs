@@ -40,7 +40,9 @@ fn build() -> PathBuf {
     let directory = profile_directory();
     let name = directory.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
     let profile = if name == "debug" { "dev" } else { name };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    // By its name if this was not started by cargo: a toolchain's own path would leave the compiler to be
+    // chosen anew in the directory of each crate.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         // The whole workspace with a test, so that dependencies have the features they were built with for
         // `cargo test --workspace` (those of dev-dependencies among them), and nothing is built again.
