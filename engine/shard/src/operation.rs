@@ -218,6 +218,12 @@ pub trait Waiter: 'static {
     /// after the other only the first is asked.
     fn first_of_many(&self) {}
 
+    /// Whether it is answered together with another one: whoever tells both does not stop between them,
+    /// if that can be helped.
+    fn goes_with(&self, _other: &Self) -> bool {
+        false
+    }
+
     /// The write, or the first operation of a batch, is visible now under this key; [`Waiter::complete`]
     /// follows. Not told of what changed nothing.
     fn published(&self, _key: &Key<'_>) {}

@@ -61,6 +61,13 @@ impl<E: ServerEnv> Waiter for WriteWaiter<E> {
         }
     }
 
+    fn goes_with(&self, other: &Self) -> bool {
+        match (self.about(), other.about()) {
+            (Some((_, ticket)), Some((_, other))) => ticket.reply == other.reply,
+            _ => false,
+        }
+    }
+
     #[inline]
     fn published(&self, key: &Key<'_>) {
         if let Some((core, ticket)) = self.about() {

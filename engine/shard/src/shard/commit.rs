@@ -23,6 +23,9 @@ use crate::stamp::{HybridTime, Stamp};
 
 /// Entries published between two yields.
 pub(super) const PUBLISH_ENTRIES_MAX: u32 = 256;
+/// After so many it yields already, if the next write is not answered together with the last one:
+/// answers of one asker that are told apart travel apart, and so do its next requests.
+const PUBLISH_ENTRIES_ENOUGH: u32 = 192;
 /// Slots of a growing index moved between two yields.
 const SETTLED_SLOTS: usize = 4096;
 /// How far ahead of the wall clock the durable ceiling is set, in milliseconds. After a crash the
@@ -106,8 +109,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                     looked_ahead = published + self.look_ahead_to_publish(durability);
                 }
                 published += write.entries.max(1);
+                let is_over = published >= PUBLISH_ENTRIES_MAX
+                    || published >= PUBLISH_ENTRIES_ENOUGH && !self.goes_on(durability, &write);
                 self.publish(durability, write);
-                if published >= PUBLISH_ENTRIES_MAX {
+                if is_over {
                     (published, looked_ahead) = (0, 0);
                     self.env.yield_now().await;
                 }
@@ -176,6 +181,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
 
     fn next_durable(&self) -> Option<(Durability, PendingWrite<W>)> {
         self.pending.borrow_mut().pop(self.durable.get(), self.ceiling_durable.get())
+    }
+
+    /// Whether the next write is answered together with this one.
+    fn goes_on(&self, durability: Durability, write: &PendingWrite<W>) -> bool {
+        self.pending.borrow().next_waiter(durability).is_some_and(|next| write.waiter.goes_with(next))
     }
 
     /// Makes one write visible and answers it. A batch becomes visible under one sequence number.

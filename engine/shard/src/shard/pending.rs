@@ -145,6 +145,15 @@ impl<W: Waiter> Pending<W> {
         self.queue(durability).entries.pop_front().expect("a pending write has all its entries")
     }
 
+    /// Who waits for the next write of one durability, durable or not.
+    pub(super) fn next_waiter(&self, durability: Durability) -> Option<&W> {
+        let queue = match durability {
+            Durability::Sync => &self.sync,
+            Durability::Buffered => &self.buffered,
+        };
+        queue.writes.front().map(|write| &write.waiter)
+    }
+
     /// The entries of one durability in the order of their publication.
     pub(super) fn next_entries(&self, durability: Durability) -> impl Iterator<Item = &StagedEntry> {
         match durability {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use pinion_env::Env;
 
@@ -11,6 +12,7 @@ use crate::answer::{Teller, answer};
 use crate::error::Result;
 use crate::key::Key;
 use crate::operation::{Condition, Effect, Expiring, Lifetime, Operation, Update, Waiter, Written};
+use crate::options::Options;
 use crate::record::RecordView;
 use crate::shard::Shard;
 use crate::stamp::Origin;
@@ -36,6 +38,27 @@ impl Waiter for Published {
     }
 }
 
+/// Remembers whose answers were told in a row.
+struct Asked {
+    asker: u32,
+    told: Rc<RefCell<Vec<Vec<u32>>>>,
+}
+
+impl Waiter for Asked {
+    fn first_of_many(&self) {
+        self.told.borrow_mut().push(Vec::new());
+    }
+
+    fn goes_with(&self, other: &Self) -> bool {
+        self.asker == other.asker
+    }
+
+    fn complete(self, result: Result<Written>) {
+        result.expect("the write is applied");
+        self.told.borrow_mut().last_mut().expect("told of the first of many").push(self.asker);
+    }
+}
+
 impl Waiter for Witness {
     fn decided(&mut self, present: Option<&RecordView<'_>>) {
         self.1.borrow_mut().push(present.map(|record| record.value.to_vec()));
@@ -52,17 +75,20 @@ fn put_if<'a>(condition: Condition<'a>, value: &'a [u8], lifetime: Lifetime) -> 
     Operation::PutIf { condition, value, lifetime }
 }
 
+fn open_for<W: Waiter>(env: &TestEnv, options: Options) -> Shard<TestEnv, W> {
+    let dir = PathBuf::from("shard");
+    env.block_on(async {
+        pinion_env::create_dir_all(env, &dir).await.expect("the test disk takes directories");
+        env.sync_dir("".as_ref()).await.expect("the root can be synced");
+        Shard::open(env.clone(), dir, IDENTITY, Origin(1), options).await
+    })
+    .unwrap()
+}
+
 #[test]
 fn a_waiter_is_told_what_was_replaced_pending_or_not() {
     let env = TestEnv::new(31);
-    let dir = PathBuf::from("shard");
-    let shard: Shard<TestEnv, Witness> = env
-        .block_on(async {
-            pinion_env::create_dir_all(&env, &dir).await.expect("the test disk takes directories");
-            env.sync_dir("".as_ref()).await.expect("the root can be synced");
-            Shard::open(env.clone(), dir.clone(), IDENTITY, Origin(1), small()).await
-        })
-        .unwrap();
+    let shard: Shard<TestEnv, Witness> = open_for(&env, small());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let start = |operation| {
         let (teller, answer) = answer();
@@ -92,14 +118,7 @@ fn a_waiter_is_told_what_was_replaced_pending_or_not() {
 #[test]
 fn writes_that_are_durable_together_are_told_one_after_the_other_with_their_keys() {
     let env = TestEnv::new(33);
-    let dir = PathBuf::from("shard");
-    let shard: Shard<TestEnv, Published> = env
-        .block_on(async {
-            pinion_env::create_dir_all(&env, &dir).await.expect("the test disk takes directories");
-            env.sync_dir("".as_ref()).await.expect("the root can be synced");
-            Shard::open(env.clone(), dir.clone(), IDENTITY, Origin(1), small()).await
-        })
-        .unwrap();
+    let shard: Shard<TestEnv, Published> = open_for(&env, small());
     let told = Rc::new(RefCell::new(Vec::new()));
     let mut answers = Vec::new();
     for name in ["a", "b", "c"] {
@@ -112,6 +131,24 @@ fn writes_that_are_durable_together_are_told_one_after_the_other_with_their_keys
     assert_eq!(told[..2], [vec![], b"a".to_vec()], "asked for the time before the first");
     let keys: Vec<_> = told.iter().filter(|key| !key.is_empty()).collect();
     assert_eq!(keys, [b"a", b"b", b"c"]);
+}
+
+#[test]
+fn answers_that_go_together_are_told_in_a_row_within_a_bound() {
+    let env = TestEnv::new(34);
+    let shard: Shard<TestEnv, Asked> = open_for(&env, Options { memtable_bytes: 1 << 20, ..small() });
+    let told = Rc::new(RefCell::new(Vec::new()));
+    // Many who ask once, one who asks a little, and one who asks for more than is told in a row.
+    let askers = (0..240).chain([1_000; 40]).chain([2_000; 300]);
+    for asker in askers.clone() {
+        shard.write(&key("k"), put(b"v"), Default::default(), Asked { asker, told: Rc::clone(&told) });
+    }
+    while told.borrow().iter().map(Vec::len).sum::<usize>() < 580 {
+        env.block_on(env.sleep(Duration::from_millis(1)));
+    }
+    let told = told.take();
+    assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [192, 256, 132]);
+    assert!(told.concat().into_iter().eq(askers));
 }
 
 #[test]
