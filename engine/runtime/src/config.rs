@@ -34,7 +34,7 @@ impl RuntimeConfig {
             listen: None,
             listen_backlog: 4096,
             receive_buffers: 256,
-            receive_buffer_bytes: 8192,
+            receive_buffer_bytes: 16 << 10,
             ring_entries: 1024,
             message_queue_max: 4096,
             off_core_threads: 2,

@@ -9,9 +9,13 @@
 //! at once. So at least a quarter always returns to the kernel, and a receive that found no buffer
 //! can be armed again right after the completions were reaped. How much one connection can pile up
 //! is bounded in `socket`.
+//!
+//! The kernel uses the buffers of the ring in turn, so all of those are written before one comes again, and
+//! what is in the processor's cache goes for them. So only [`READY_MAX`] lie in the ring; the others wait
+//! beside it, and the one that came back last goes in first.
 #![expect(unsafe_code, reason = "memory shared with the kernel; see each SAFETY argument")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -26,6 +30,10 @@ use crate::ring::Ring;
 /// The one buffer group of a ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 
+/// Buffers that lie in the ring, if there are as many: three times what one enter receives into from as many
+/// connections as it looks at. With more of them than data comes for, nothing is lost but the cache.
+const READY_MAX: u16 = 64;
+
 /// The receive buffers of one core.
 pub(crate) struct ReceivePool {
     mapping: Mapping,
@@ -35,6 +43,10 @@ pub(crate) struct ReceivePool {
     /// How many buffers there are: a power of two.
     buffers: u16,
     tail: Cell<u16>,
+    /// Buffers in the ring.
+    ready: Cell<u16>,
+    /// Buffers beside it, the last that came back at the end.
+    spare: RefCell<Vec<u16>>,
     /// Buffers inside live chunks.
     taken: Cell<u16>,
     copied_chunks: Cell<u64>,
@@ -53,6 +65,8 @@ impl ReceivePool {
             buffer_bytes,
             buffers,
             tail: Cell::new(0),
+            ready: Cell::new(0),
+            spare: RefCell::new(Vec::with_capacity(usize::from(buffers))),
             taken: Cell::new(buffers),
             copied_chunks: Cell::new(0),
         });
@@ -72,7 +86,7 @@ impl ReceivePool {
             buffer < self.buffers && bytes <= self.buffer_bytes,
             "the kernel fills only what it was given"
         );
-        self.taken.set(self.taken.get() + 1);
+        self.left_ring();
         let chunk = Chunk(Content::Pooled { pool: Rc::clone(self), buffer, bytes });
         let low_mark = self.buffers - self.buffers / 4;
         if self.taken.get() > low_mark {
@@ -84,8 +98,18 @@ impl ReceivePool {
 
     /// Puts a buffer back that a completion named but that holds nothing.
     pub(crate) fn discard(&self, buffer: u16) {
-        self.taken.set(self.taken.get() + 1);
+        self.left_ring();
         self.give_back(buffer);
+    }
+
+    /// The kernel has used a buffer of the ring: another one goes in.
+    fn left_ring(&self) {
+        self.taken.set(self.taken.get() + 1);
+        self.ready.set(self.ready.get() - 1);
+        let spare = self.spare.borrow_mut().pop();
+        if let Some(buffer) = spare {
+            self.put_in_ring(buffer);
+        }
     }
 
     /// How many chunks had to be copied because too many buffers were taken.
@@ -100,6 +124,15 @@ impl ReceivePool {
     }
 
     fn give_back(&self, buffer: u16) {
+        self.taken.set(self.taken.get() - 1);
+        if self.ready.get() < READY_MAX {
+            self.put_in_ring(buffer);
+        } else {
+            self.spare.borrow_mut().push(buffer);
+        }
+    }
+
+    fn put_in_ring(&self, buffer: u16) {
         let tail = self.tail.get();
         let entries = self.mapping.start.cast::<BufRingEntry>().as_ptr();
         // SAFETY: the index is masked to the number of entries, all inside the mapping, and the
@@ -116,7 +149,7 @@ impl ReceivePool {
         // kernel reads it with acquire, and the release makes the entry visible before it.
         unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries).cast_mut()).store(tail, Ordering::Release) };
         self.tail.set(tail);
-        self.taken.set(self.taken.get() - 1);
+        self.ready.set(self.ready.get() + 1);
     }
 }
 
@@ -189,5 +222,31 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and of this size, and nobody refers to it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_that_came_back_last_goes_into_the_ring_first() {
+        let mut ring = Ring::new(8).expect("a ring");
+        let pool = ReceivePool::new(&mut ring, 128, 4096).expect("a pool");
+        let in_ring = || (pool.ready.get(), pool.taken.get(), pool.spare.borrow().len());
+        assert_eq!(in_ring(), (64, 0, 64));
+        // Had the kernel used these two, which went in first.
+        let chunks = [pool.take(0, 1), pool.take(1, 2)];
+        assert_eq!(in_ring(), (64, 2, 62));
+        drop(chunks);
+        assert_eq!(in_ring(), (64, 0, 64));
+        assert_eq!(pool.spare.borrow()[62..], [0, 1]);
+        pool.discard(2);
+        assert_eq!((in_ring(), pool.spare.borrow()[63]), ((64, 0, 64), 2), "1 is in the ring instead");
+        // A pool that is nearly empty fills the ring before anything waits beside it.
+        let chunks: Vec<_> = (3..64).chain([2, 0]).map(|buffer| pool.take(buffer, 1)).collect();
+        assert_eq!(in_ring(), (64, 63, 1));
+        drop((chunks, ring));
+        assert_eq!(in_ring(), (64, 0, 64));
     }
 }
