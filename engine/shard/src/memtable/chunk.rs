@@ -7,7 +7,8 @@
 //! Made ahead, a chunk comes in large pages. One that had to be made on the spot does not, and every
 //! look into it costs more for as long as it lives: it is not used again.
 //!
-//! Limits: a pool keeps at most as many chunks as one memtable of its size has.
+//! Limits: a pool keeps at most as many chunks as one memtable of its size has, and twice as many as it
+//! keeps ready: what waits when a memtable comes back would be freed only to be made again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -69,15 +70,20 @@ impl Chunk {
 #[derive(Debug)]
 pub struct ChunkPool {
     chunk_bytes: usize,
+    /// Chunks that wait for use, at most.
     chunks_max: usize,
+    /// How many of them are made ahead; none if they are so small that making one takes no time.
+    ahead: usize,
     chunks: RefCell<Vec<Chunk>>,
     asked: Cell<bool>,
 }
 
 impl ChunkPool {
-    /// An empty pool of chunks of `chunk_bytes` that keeps at most `chunks_max`.
-    pub(super) fn new(chunk_bytes: usize, chunks_max: usize) -> Rc<Self> {
-        Rc::new(Self { chunk_bytes, chunks_max, chunks: RefCell::default(), asked: Cell::new(false) })
+    /// An empty pool of chunks of `chunk_bytes` for memtables of at most `memtable_chunks`.
+    pub(super) fn new(chunk_bytes: usize, memtable_chunks: usize) -> Rc<Self> {
+        let ahead = if chunk_bytes >= LARGE_BYTES_MIN { CHUNKS_AHEAD.min(memtable_chunks) } else { 0 };
+        let chunks_max = memtable_chunks + 2 * ahead;
+        Rc::new(Self { chunk_bytes, chunks_max, ahead, chunks: RefCell::default(), asked: Cell::new(false) })
     }
 
     /// Size of its chunks.
@@ -94,8 +100,7 @@ impl ChunkPool {
     /// [`ChunkPool::give`]. `None` if there are enough, if one was asked for already, or if they are
     /// so small that making one takes no time.
     pub fn wanted(&self) -> Option<usize> {
-        let ahead = CHUNKS_AHEAD.min(self.chunks_max);
-        let wanted = self.chunk_bytes >= LARGE_BYTES_MIN && self.chunks.borrow().len() < ahead;
+        let wanted = self.chunks.borrow().len() < self.ahead;
         (wanted && !self.asked.replace(true)).then_some(self.chunk_bytes)
     }
 
@@ -142,6 +147,7 @@ mod tests {
         assert_eq!((chunk.used(), chunk.bytes()[9]), (10, 7));
         assert!(pool.keep(chunk).is_none());
         assert_eq!(pool.take().used(), 0);
+        (0..4).for_each(|_| pool.give(Chunk::touched(LARGE_BYTES_MIN)));
         assert!(pool.keep(Chunk::new(1)).is_some(), "of another size");
         assert!(pool.keep(Chunk::new(LARGE_BYTES_MIN)).is_some(), "made on the spot, in small pages");
         assert!(pool.keep(Chunk::touched(LARGE_BYTES_MIN)).is_none());
