@@ -110,7 +110,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Splits the memory of one shard: three memtables of a sixteenth each (at least 8 MiB), half of
+    /// Splits the memory of one shard: three memtables of an eighth each (at least 8 MiB), half of
     /// the rest for blocks, a quarter for rows; index, filters and buffers have what is left.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Options {
         }
         // Large memtables absorb overwrites: what never leaves one is never flushed or compacted.
         // The log that recovery reads is as long as the memtables are large, hence the upper bound.
-        let memtable_bytes = (memory_bytes / 16).clamp(8 << 20, 1 << 30);
+        let memtable_bytes = (memory_bytes / 8).clamp(8 << 20, 1 << 30);
         let rest = memory_bytes - 3 * memtable_bytes;
         let defaults = Self::default();
         // A flush gives back about as many segments as one memtable takes.

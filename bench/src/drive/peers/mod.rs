@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | `durability=sync` | `RWF_DSYNC`, group commit | `WriteOptions::sync`, group commit | `persist(SyncData)` after each write |
 //! | `durability=buffered` | queued for the log | written to the log's file, not synced | written to the journal's file, not synced |
-//! | write buffers | 3 of a sixteenth of the memory, at least 8 MiB | the same | the same size each |
+//! | write buffers | 3 of an eighth of the memory, at least 8 MiB | the same | the same size each |
 //! | the rest of the memory | blocks, rows, index, filters | block cache, index and filters in it | block cache; the upper levels' index and filters stay beside it |
 //! | compression | none | none | none |
 //! | filters | binary fuse | bloom, 10 bits for each key | bloom, 10 bits for each key |
