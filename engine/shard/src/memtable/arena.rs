@@ -227,10 +227,16 @@ impl Arena {
         u64_at(self.header(entry).0, SEQUENCE)
     }
 
-    /// Asks for an entry's header and the start of its key.
-    pub(super) fn prefetch_header(&self, entry: EntryRef) {
+    /// An entry's header and the start of its key, found without a look at it.
+    #[inline]
+    pub(super) fn front(&self, entry: EntryRef) -> &[u8] {
         let bytes = self.bytes_at(entry);
-        prefetch(&bytes[..bytes.len().min(FRONT_BYTES)]);
+        &bytes[..bytes.len().min(FRONT_BYTES)]
+    }
+
+    /// Asks for an entry's front.
+    pub(super) fn prefetch_header(&self, entry: EntryRef) {
+        prefetch(self.front(entry));
     }
 
     /// As many bytes from the start of an entry on as it most likely has, found without a look at it:

@@ -252,8 +252,24 @@ impl Memtable {
 
     /// Asks for the memory that publishing entries will read, given by the hashes of their keys: at
     /// most [`LOOK_AHEAD_MAX`] of them.
+    ///
+    /// Each step of the way is taken for all keys before the next, so that their misses overlap.
     pub fn look_ahead_to_publish(&self, hashes: &[u64]) {
-        self.newest_ahead(hashes);
+        if self.keys == 0 {
+            return;
+        }
+        hashes.iter().for_each(|hash| self.index.prefetch(hash_bits(*hash)));
+        let (mut roots, mut fronts) = ([None; LOOK_AHEAD_MAX], [&[][..]; LOOK_AHEAD_MAX]);
+        for ((root, front), hash) in roots.iter_mut().zip(&mut fronts).zip(hashes) {
+            *root = self.index.candidate(hash_bits(*hash));
+            *front = root.map_or(&[], |root| self.arena.front(root));
+        }
+        prefetch_records(&fronts[..hashes.len()]);
+        for (root, front) in roots.iter().zip(&mut fronts) {
+            let newest = root.map(|root| self.arena.link(root)).filter(|newest| Some(*newest) != *root);
+            *front = newest.map_or(&[], |newest| self.arena.front(newest));
+        }
+        prefetch_records(&fronts[..hashes.len()]);
     }
 
     /// As [`Memtable::look_ahead_to_publish`], for an entry that is published some time later: only
@@ -261,31 +277,6 @@ impl Memtable {
     pub fn prefetch_to_publish(&self, entry: EntryRef, hash: u64) {
         self.arena.prefetch_header(entry);
         self.index.prefetch(hash_bits(hash));
-    }
-
-    /// What is probably the newest version of each key; its header has been asked for. Each step
-    /// of the way is taken for all keys before the next, so that their misses overlap.
-    fn newest_ahead(&self, hashes: &[u64]) -> [Option<EntryRef>; LOOK_AHEAD_MAX] {
-        let mut found = [None; LOOK_AHEAD_MAX];
-        if self.keys == 0 {
-            return found;
-        }
-        hashes.iter().for_each(|hash| self.index.prefetch(hash_bits(*hash)));
-        let mut records = [&[][..]; LOOK_AHEAD_MAX];
-        for ((found, record), hash) in found.iter_mut().zip(&mut records).zip(hashes) {
-            if let Some((root, bytes)) = self.record_ahead(*hash) {
-                (*found, *record) = (Some(root), bytes);
-            }
-        }
-        prefetch_records(&records[..hashes.len()]);
-        for entry in found.iter_mut().flatten() {
-            let newest = self.arena.link(*entry);
-            if newest != *entry {
-                self.arena.prefetch_header(newest);
-                *entry = newest;
-            }
-        }
-        found
     }
 
     /// Position and record of an entry, visible or not.
