@@ -21,6 +21,7 @@ use io_uring::{opcode, types};
 
 use crate::op::{Op, Progress, Request};
 use crate::pool::ReceivePool;
+use crate::rest::Rest;
 use crate::ring::{ALARM, Completion, Entered, NOBODY, REAP_MAX, Ring};
 use crate::rounds::Rounds;
 use crate::slab::{Key, Slab};
@@ -45,6 +46,9 @@ pub(crate) struct Core {
     pool: Rc<ReceivePool>,
     /// Sockets whose receive found no buffer; armed again at the end of the turn.
     starved: RefCell<Vec<Rc<SocketState>>>,
+    /// Writes to logs whose completion has not been seen.
+    durable_writes: Cell<u32>,
+    rest: Rest,
     /// Reads of files since the ring was last entered.
     reads_queued: Cell<u32>,
     batch: Cell<Vec<Completion>>,
@@ -75,6 +79,8 @@ impl Core {
             in_flight: Cell::new(0),
             pool,
             starved: RefCell::default(),
+            durable_writes: Cell::new(0),
+            rest: Rest::default(),
             reads_queued: Cell::new(0),
             batch: Cell::new(Vec::with_capacity(REAP_MAX)),
             timers: Timers::default(),
@@ -103,6 +109,7 @@ impl Core {
         let mut operations = self.operations.borrow_mut();
         let key = operations.insert(op);
         let op = operations.get_mut(key)?;
+        self.durable_writes.set(self.durable_writes.get() + u32::from(op.is_durable_write()));
         let device_waits = op.is_durable_write() || (op.is_file_read() && self.has_reads_together());
         let entry = op.entry().user_data(key.bits());
         if let Some(ring) = self.ring.borrow_mut().as_mut() {
@@ -193,9 +200,17 @@ impl Core {
         self.batch.set(batch);
         self.feed_starved();
         let now = sys::monotonic_nanos();
+        if reaped > 0 {
+            self.rest.ended(now);
+        }
         self.rounds.look(now);
         let fired = self.timers.fire(now);
         reaped > 0 || fired || entered == Entered::NotYet || self.has_unsubmitted()
+    }
+
+    /// With nothing to do: whether to look again at once instead of sleeping.
+    pub(crate) fn lingers(&self) -> bool {
+        self.rest.lingers(sys::monotonic_nanos()) && self.durable_writes.get() > 0
     }
 
     /// Sets the alarm and turns wake-ups on; false if there is, or may be, something to do after all.
@@ -318,6 +333,9 @@ impl Core {
             return;
         }
         self.in_flight.set(self.in_flight.get() - 1);
+        if operations.get_mut(key).is_some_and(|op| op.is_durable_write()) {
+            self.durable_writes.set(self.durable_writes.get() - 1);
+        }
         if let Some(Op::Request { progress, .. }) = operations.get_mut(key)
             && let Progress::Running(waker) = progress
         {

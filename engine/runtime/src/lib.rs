@@ -31,6 +31,7 @@ mod mail;
 mod off_core;
 mod op;
 mod pool;
+mod rest;
 mod ring;
 mod rounds;
 mod runtime;
