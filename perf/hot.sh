@@ -7,9 +7,9 @@ cargo build --release --package pinion
 results=perf/results
 mkdir -p "$results"
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-# Ten seconds of warming up: by then every memtable has been filled once and the log's segments are
+# Twenty seconds of warming up: by then every memtable has been filled once and the log's segments are
 # used again, on slow machines too.
-"${CARGO_TARGET_DIR:-target}/release/pinion" bench hot --warmup 10 \
+"${CARGO_TARGET_DIR:-target}/release/pinion" bench hot --warmup 20 \
     --dir "${PINION_BENCH_DIR:-target/bench}" \
     --json "$results/hot-$(date -u +%Y%m%dT%H%M%SZ)-$commit.json" \
     "$@"
