@@ -46,8 +46,9 @@ pub struct Options {
 
 const CONNECTIONS_MAX: usize = 1024;
 const RING_ENTRIES: u32 = 2048;
-const RECEIVE_BUFFERS: u16 = 512;
-const RECEIVE_BUFFER_BYTES: usize = 8192;
+/// As many as a core of Pinion keeps in its ring, and as large.
+const RECEIVE_BUFFERS: u16 = 64;
+const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 const BUFFER_GROUP: u16 = 0;
 /// How often an idle server looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(200);

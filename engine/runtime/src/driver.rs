@@ -3,12 +3,12 @@
 //! The driver is an ordinary task of the Foreground class. While completions come it takes turns
 //! with the other tasks: submit and reap, let everybody run who was woken, again. It yields its
 //! whole task queue, so that the classes share the core by their weights at every turn. With nothing to
-//! do it waits to be kicked, in one of three ways:
+//! do it does one of three things:
 //!
-//! * while some task of this core has yielded, that task runs again by itself and kicks the driver
+//! * while some task of this core has yielded, it waits to be kicked: that task runs again by itself and kicks the driver
 //!   then. The driver must not sleep meanwhile: glommio, which would have to wake it, does not look
 //!   at its own I/O while tasks are runnable;
-//! * while a write to a log is under way and such waits have been short, it looks again (see `rest`);
+//! * while a write to a log is under way and the last rest was short, it looks again (see `rest`);
 //! * otherwise it sleeps: it announces that on the doorbell, has the ring signal the eventfd, looks
 //!   once more at everything that could have happened before these two took effect, and waits.
 //!   A second task, the watcher, always has a read of the eventfd under way through glommio; that

@@ -10,7 +10,8 @@
 //!   operations in flight and the memory they lend to the kernel, `sys` the few calls std lacks.
 //!   Unsafe code lives in these files only;
 //! * `core` starts operations and hands completions to whom they concern;
-//! * `driver` is the one task per core that submits, reaps and sleeps; `rounds` counts those that took long;
+//! * `driver` is the one task per core that submits, reaps and sleeps; `rounds` counts turns that took long,
+//!   `rest` says when it looks again instead of sleeping;
 //! * `socket`, `listener`, `file` and `directory` are what callers see;
 //! * `mail` carries messages between cores and wakes sleeping ones, `off_core` runs long jobs on
 //!   other threads, `timers` keeps sleeping tasks.

@@ -30,8 +30,9 @@ use crate::ring::Ring;
 /// The one buffer group of a ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 
-/// Buffers that lie in the ring, if there are as many: three times what one enter receives into from as many
-/// connections as it looks at. With more of them than data comes for, nothing is lost but the cache.
+/// Buffers that lie in the ring, if there are as many. One enter looks at some 20 connections, of which
+/// each takes one buffer for a burst of requests; a stream may take up to 32 and leave none for
+/// others, whose receives are armed again then.
 const READY_MAX: u16 = 64;
 
 /// The receive buffers of one core.
@@ -53,7 +54,7 @@ pub(crate) struct ReceivePool {
 }
 
 impl ReceivePool {
-    /// Makes `buffers` (a power of two) buffers of `buffer_bytes` and gives them to the ring.
+    /// Makes `buffers` (a power of two) buffers of `buffer_bytes` and fills the ring with some of them.
     pub(crate) fn new(ring: &mut Ring, buffers: u16, buffer_bytes: u32) -> io::Result<Rc<Self>> {
         assert!(buffers.is_power_of_two() && buffers <= 1 << 15, "checked with the configuration");
         let buffers_offset = page_round_up(usize::from(buffers) * size_of::<BufRingEntry>());

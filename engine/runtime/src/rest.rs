@@ -1,10 +1,10 @@
 //! Whether a core with nothing to do sleeps at once or looks again for a while.
 //!
-//! Sleeping and waking cost a core some ten microseconds and whoever is waited for as much again. While a
-//! write to a log is under way it is soon over, and requests come as soon as it is: if the last rest was
-//! shorter than [`LINGER_NS`], the next one most likely is too, and the core looks at its ring until it is
-//! over or has taken that long. Longer rests are slept through: other threads may need the CPU, those
-//! that carry out the core's own writes to tables among them. An idle core waits for no write.
+//! Sleeping and waking cost a core some ten microseconds and whoever is waited for as much again. Beside a
+//! write to a log, where whoever waits for it will ask again as soon as it has ended, the next rest is most
+//! likely as short as the last one: if that was shorter than [`LINGER_NS`], the core looks at its ring until
+//! something completes or it has looked for that long. Longer rests are slept through: other threads may need
+//! the CPU, those that carry out the core's own writes to tables among them. An idle core writes no log.
 
 use std::cell::Cell;
 

@@ -42,7 +42,7 @@ const CHUNK_BYTES_MAX: u64 = 4096;
 /// Receive window and longest chunk of a pipe that cuts nothing, in bytes: the chunk is that of a real
 /// core's receive buffer.
 const WHOLE_WINDOW_BYTES: usize = 1 << 20;
-const WHOLE_CHUNK_BYTES_MAX: usize = 8192;
+const WHOLE_CHUNK_BYTES_MAX: usize = 16 << 10;
 
 /// Chunks that a receiver holds without having taken them.
 const CHUNKS_MAX: usize = 4;

@@ -331,7 +331,7 @@ impl World {
     }
 
     /// Connections made from now on cut nothing: what is sent together arrives together, in chunks of at
-    /// most 8 KiB, as in a real core's receive buffers. For whoever counts what a request costs: how the
+    /// most 16 KiB, as in a real core's receive buffers. For whoever counts what a request costs: how the
     /// seed cuts it would be counted too.
     pub fn keep_pieces_whole(&self) {
         self.shared().whole_pieces.set(true);

@@ -30,8 +30,8 @@ const NEVER_GETS: u64 = 1_000;
 const COLD_KEYS: u64 = 300;
 
 /// What received requests may take while a connection is left unread, in bytes: the socket's queue
-/// of 32 chunks of 8 KiB (`engine/runtime`), and some more that came before it was noticed.
-const UNREAD_BYTES_MAX: u64 = 400 << 10;
+/// of 32 chunks of 16 KiB (`engine/runtime`), and some more that came before it was noticed.
+const UNREAD_BYTES_MAX: u64 = 800 << 10;
 
 /// How long the runtime lets a send go on whose connection was closed, in milliseconds.
 const LINGER_MS: u64 = 5_000;
