@@ -81,7 +81,7 @@ const ALL: [Lie; 4] = [
         fault: Fault::Stale,
         one_in: 32,
         histories: 300,
-        says: "table number of a block: expected",
+        says: ".table: damaged at byte",
     },
 ];
 
