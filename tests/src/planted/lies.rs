@@ -81,7 +81,7 @@ const ALL: [Lie; 4] = [
         fault: Fault::Stale,
         one_in: 32,
         histories: 300,
-        says: ".table: damaged at byte",
+        says: "identity of a table: expected table",
     },
 ];
 

@@ -31,7 +31,7 @@ const COLD_KEYS: u64 = 300;
 
 /// What received requests may take while a connection is left unread, in bytes: the socket's queue
 /// of 32 chunks of 16 KiB (`engine/runtime`), and some more that came before it was noticed.
-const UNREAD_BYTES_MAX: u64 = 800 << 10;
+const UNREAD_BYTES_MAX: u64 = 656 << 10;
 
 /// How long the runtime lets a send go on whose connection was closed, in milliseconds.
 const LINGER_MS: u64 = 5_000;
