@@ -310,11 +310,11 @@ fn pieces_can_be_kept_whole() {
         while let Some(chunk) = poll_fn(|context| socket.poll_receive(context)).await.map(copied).unwrap() {
             lengths.push(chunk.len());
         }
-        assert_eq!(lengths, [8_192, 1_808, 300]);
+        assert_eq!(lengths, [16_384, 3_616, 300]);
     });
     world.run_until(async {
         let mut stream = ByteStream::new(world.connect(node, 7600).await.unwrap());
-        stream.write_all(&[1; 10_000]).await.unwrap();
+        stream.write_all(&[1; 20_000]).await.unwrap();
         world.sleep(Duration::from_millis(1)).await;
         stream.write_all(&[2; 300]).await.unwrap();
         drop(stream);
