@@ -6,6 +6,7 @@
 //! access chaining", 2015). Gets that follow each other and that memory can answer are answered straight
 //! into the connection's out buffer, with what is checked and counted for all of them done once.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use pinion_engine::{Ahead, Key};
@@ -22,6 +23,10 @@ use crate::watch;
 
 /// Requests that are looked at before the first of them is dealt with, at most.
 const GROUP_MAX: usize = 16;
+/// How many gets have their headers asked for together.
+const HEADERS_TOGETHER: usize = 4;
+/// How many requests later they have: by then their places in the index have come.
+const HEADERS_BETWEEN: usize = 2;
 /// How many requests before its own turn the record of a get is asked for.
 const RECORD_AHEAD: usize = 6;
 
@@ -49,6 +54,10 @@ pub(crate) struct Group<'c, 'a, E: ServerEnv> {
     frames: [&'a [u8]; GROUP_MAX],
     gets: [Option<Get<'c, 'a, E>>; GROUP_MAX],
     count: usize,
+    /// So many, from the first on, have had their headers asked for.
+    headers: usize,
+    /// So many, from the first on, have had their records asked for.
+    records: Cell<usize>,
 }
 
 /// How far [`Group::answer_gets`] came.
@@ -73,7 +82,13 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
     #[inline]
     pub(crate) fn new() -> Self {
         // A constant would be copied as a whole, what is made here is marked as empty.
-        Self { frames: [&[]; GROUP_MAX], gets: std::array::from_fn(|_| None), count: 0 }
+        Self {
+            frames: [&[]; GROUP_MAX],
+            gets: std::array::from_fn(|_| None),
+            count: 0,
+            headers: 0,
+            records: Cell::new(0),
+        }
     }
 
     /// Takes the frames that lie whole at the front of `bytes`. False if there is none.
@@ -89,14 +104,38 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
             self.gets[self.count] = get;
             self.frames[self.count] = &front[..frame.header.frame_bytes as usize];
             self.count += 1;
-        }
-        if self.count > 1 {
-            for (_, shard) in core.shards() {
-                let gets = self.gets.iter_mut().flatten().filter(|get| std::ptr::eq(get.shard, shard));
-                shard.look_ahead_headers(gets.map(|get| (get.key.hash, &mut get.ahead)));
+            if self.count - self.headers == HEADERS_TOGETHER + HEADERS_BETWEEN {
+                self.look_ahead_headers(core, HEADERS_TOGETHER);
+            }
+            // One by one: the processor forgets some of what is asked for all at once.
+            if self.records.get() + HEADERS_TOGETHER < self.headers {
+                self.look_ahead_record();
             }
         }
+        if self.count > 1 {
+            self.look_ahead_headers(core, self.count - self.headers);
+        }
         self.count > 0
+    }
+
+    /// Asks for the headers of the next so many.
+    fn look_ahead_headers(&mut self, core: &'c Core<E>, count: usize) {
+        let gets = &mut self.gets[self.headers..self.headers + count];
+        for (_, shard) in core.shards() {
+            let gets = gets.iter_mut().flatten().filter(|get| std::ptr::eq(get.shard, shard));
+            shard.look_ahead_headers(gets.map(|get| (get.key.hash, &mut get.ahead)));
+        }
+        self.headers += count;
+    }
+
+    /// Asks for the record of the next one.
+    #[inline]
+    fn look_ahead_record(&self) {
+        let at = self.records.get();
+        if let Some(Some(Get { shard, key, ahead, .. })) = self.gets.get(at) {
+            shard.look_ahead_record(key.hash, *ahead);
+        }
+        self.records.set(at + 1);
     }
 
     /// The bytes of the frames.
@@ -124,7 +163,9 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
             return run;
         }
         let end = self.count.min(from + requests_max);
-        (from..end.min(from + RECORD_AHEAD)).for_each(|at| self.look_ahead(at));
+        while self.records.get() < end.min(from + RECORD_AHEAD) {
+            self.look_ahead_record();
+        }
         let room = core.out_room(connection);
         let mut out = connection.out.borrow_mut();
         let received = moment.received;
@@ -136,7 +177,9 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
             if late || out.len() >= room || !core.is_live(key.namespace.0) {
                 break;
             }
-            self.look_ahead(at + RECORD_AHEAD);
+            if self.records.get() < self.count {
+                self.look_ahead_record();
+            }
             let answered = shard.get_ahead(key, *ahead, |record| {
                 if out.capacity() == 0 {
                     *out = core.take_buffer();
@@ -180,13 +223,6 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
             let ticket = Ticket::of_get(reply, key.namespace.0, *request_id, moment);
             core.trail(&ticket, key);
             core.look_back(&ticket, connection, watch::OK);
-        }
-    }
-
-    #[inline]
-    fn look_ahead(&self, at: usize) {
-        if let Some(Some(Get { shard, key, ahead, .. })) = self.gets.get(at) {
-            shard.look_ahead_record(key.hash, *ahead);
         }
     }
 }

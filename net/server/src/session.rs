@@ -203,6 +203,7 @@ impl<E: ServerEnv> Session<E> {
             if !self.stash.is_empty() || self.waits() {
                 let mut stash = std::mem::take(&mut self.stash);
                 turn.now.get_or_insert_with(|| self.core.tick());
+                self.core.shards().for_each(|(_, shard)| shard.look_ahead_rest());
                 let used = self.consume(&stash, self.stash_received, turn);
                 stash.drain(..used);
                 self.stash = stash;
@@ -251,7 +252,7 @@ impl<E: ServerEnv> Session<E> {
         let frame = self.frames.next_in_place(&mut rest).filter(|_| rest.is_empty());
         let get = frame.and_then(|frame| coordinator::get_here(&self.core, &frame));
         get.is_some_and(|Get { shard, key, .. }| {
-            shard.look_ahead_alone(key.hash);
+            shard.look_ahead_single(key.hash);
             true
         })
     }

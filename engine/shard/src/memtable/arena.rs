@@ -27,10 +27,9 @@ pub(super) const FRONT_BYTES: usize = 2 * HEADER_BYTES;
 const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
-/// Bytes that are asked for ahead of an entry whose size is not known: small records fit.
-const PREFETCH_BYTES: usize = 640;
-/// Bytes of a key and value that are asked for ahead at most.
-const PREFETCH_BYTES_MAX: usize = 1 << 10;
+/// Bytes of an entry, or of its key and value, that are asked for ahead at most: what follows is read in
+/// order, and the processor sees that.
+const START_BYTES_MAX: usize = 1 << 10;
 
 const SEQUENCE: usize = 0;
 const STAMP: usize = 8;
@@ -130,7 +129,7 @@ impl Arena {
     /// Past 2^32 units of 8 bytes or chunks; memtables are capped far below.
     pub(super) fn push(&mut self, key: &Key<'_>, record: &RecordView<'_>) -> EntryRef {
         let bytes = Self::entry_bytes(key.user.len(), record.value.len());
-        self.likely_bytes = bytes.min(PREFETCH_BYTES_MAX);
+        self.likely_bytes = bytes.min(START_BYTES_MAX);
         let index = self.chunk_for(bytes);
         let chunk = &mut self.chunks[index];
         let start = chunk.used();
@@ -247,17 +246,10 @@ impl Arena {
         &bytes[..bytes.len().min(self.likely_bytes)]
     }
 
-    /// Asks for as much of an entry as one most likely has, without a look at its header.
-    pub(super) fn prefetch_entry(&self, entry: EntryRef) {
-        let bytes = self.bytes_at(entry);
-        prefetch(&bytes[..bytes.len().min(PREFETCH_BYTES)]);
-    }
-
-    /// Asks for `bytes` of an entry's key and value, or the first [`PREFETCH_BYTES_MAX`] of them: what
-    /// follows is read in order, and the processor sees that.
+    /// Asks for `bytes` of an entry's key and value, or the first [`START_BYTES_MAX`] of them.
     pub(super) fn prefetch_body(&self, entry: EntryRef, bytes: usize) {
         let (_, rest) = self.header(entry);
-        prefetch(&rest[..bytes.min(PREFETCH_BYTES_MAX).min(rest.len())]);
+        prefetch(&rest[..bytes.min(START_BYTES_MAX).min(rest.len())]);
     }
 
     /// Bytes of an entry's key and value.

@@ -242,14 +242,6 @@ impl Memtable {
         self.arena.prefetch_body(newest, self.arena.body_bytes(root));
     }
 
-    /// As all three steps for one key: waits for the index, and takes the key for one that was not
-    /// overwritten.
-    pub fn look_ahead_alone(&self, hash: u64) {
-        if let Some(root) = self.index.candidate(hash_bits(hash)) {
-            self.arena.prefetch_entry(root);
-        }
-    }
-
     /// Asks for the memory that publishing entries will read, given by the hashes of their keys: at
     /// most [`LOOK_AHEAD_MAX`] of them.
     ///

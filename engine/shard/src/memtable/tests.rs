@@ -374,7 +374,6 @@ fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
         hashes.iter().for_each(|hash| memtable.look_ahead(*hash));
         let roots: Vec<_> = hashes.iter().map(|hash| memtable.look_ahead_header(*hash)).collect();
         roots.into_iter().flatten().for_each(|root| memtable.look_ahead_record(root));
-        hashes.iter().for_each(|hash| memtable.look_ahead_alone(*hash));
     }
     let mut by_root = 0;
     for name in &names {

@@ -13,6 +13,7 @@
 //! segment recycled only after the manifest that makes it superfluous is durable; after the first
 //! failed write nothing is acknowledged.
 
+mod ahead;
 mod commit;
 mod compact;
 mod counters;
@@ -34,8 +35,10 @@ mod update;
 mod version;
 mod write;
 
+pub use ahead::Ahead;
+use ahead::Singles;
 pub use counters::ShardCounters;
-pub use read::{Ahead, Found, NeedsRead};
+pub use read::{Found, NeedsRead};
 pub use scan::{ScanKind, ScanRange, ScanSink};
 pub use stats::{LevelStats, QuarantinedTable, ShardStats};
 
@@ -139,6 +142,7 @@ struct Inner<E: Env, W: Waiter> {
     pace: RefCell<Pace>,
     block_cache: Rc<BlockCache>,
     row_cache: RefCell<RowCache>,
+    singles: RefCell<Singles>,
     namespaces: RefCell<LiveNamespaces>,
 
     disk_full: Cell<bool>,

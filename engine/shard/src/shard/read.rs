@@ -10,10 +10,9 @@ use std::rc::Rc;
 
 use pinion_env::Env;
 
-use super::Shard;
+use super::{Ahead, Shard};
 use crate::error::Result;
 use crate::key::Key;
-use crate::memtable::{EntryRef, LOOK_AHEAD_MAX, prefetch_records};
 use crate::operation::Waiter;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::{HybridTime, Stamp};
@@ -22,15 +21,6 @@ use crate::table::Block;
 /// The answer is not in memory: ask [`Shard::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeedsRead;
-
-/// Where looking ahead has found what is most likely a key's record: nowhere yet, by default.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Ahead {
-    /// The memtable that was the active one.
-    memtable: u64,
-    /// The key's first version there.
-    root: Option<EntryRef>,
-}
 
 /// A record found by [`Shard::get`]. Shares the block it stands in.
 pub struct Found {
@@ -78,79 +68,6 @@ enum Step {
 }
 
 impl<E: Env, W: Waiter> Shard<E, W> {
-    /// First step of looking ahead for [`Shard::get_ahead`] of a key, given by its hash: asks for its
-    /// places in the indexes. Hints that change nothing but time, worth it for several keys: each step
-    /// waits for what the one before has asked for, so let other keys have theirs between two.
-    #[inline]
-    pub fn look_ahead(&self, hash: u64) {
-        let inner = &*self.inner;
-        for slot in inner.memtables.borrow().newest_first() {
-            slot.table.borrow().look_ahead(hash);
-        }
-        let row_cache = inner.row_cache.borrow();
-        if !row_cache.is_empty() {
-            row_cache.prefetch(hash);
-        }
-    }
-
-    /// Second step, of many keys in one go: asks for the headers of their records.
-    pub fn look_ahead_headers<'a>(&self, keys: impl Iterator<Item = (u64, &'a mut Ahead)>) {
-        let inner = &*self.inner;
-        let memtables = inner.memtables.borrow();
-        let active = memtables.active();
-        let table = active.table.borrow();
-        let mut records = [&[][..]; LOOK_AHEAD_MAX];
-        let mut count = 0;
-        for (hash, ahead) in keys {
-            *ahead = Ahead { memtable: active.number, root: None };
-            if let Some((root, record)) = table.record_ahead(hash) {
-                ahead.root = Some(root);
-                if count == LOOK_AHEAD_MAX {
-                    prefetch_records(&records);
-                    count = 0;
-                }
-                records[count] = record;
-                count += 1;
-            } else {
-                for slot in memtables.newest_first().skip(1) {
-                    slot.table.borrow().look_ahead_header(hash);
-                }
-                let row_cache = inner.row_cache.borrow();
-                if !row_cache.is_empty() {
-                    row_cache.prefetch_record(hash);
-                }
-            }
-        }
-        prefetch_records(&records[..count]);
-    }
-
-    /// Third step: asks for the record.
-    #[inline]
-    pub fn look_ahead_record(&self, hash: u64, ahead: Ahead) {
-        let memtables = self.inner.memtables.borrow();
-        match ahead.root {
-            Some(root) if memtables.active().number == ahead.memtable => {
-                memtables.active().table.borrow().look_ahead_record(root);
-            }
-            _ => {
-                for slot in memtables.newest_first().skip(1) {
-                    let table = slot.table.borrow();
-                    if let Some(root) = table.look_ahead_header(hash) {
-                        table.look_ahead_record(root);
-                    }
-                }
-            }
-        }
-    }
-
-    /// As [`Shard::look_ahead`] for one key whose turn is not at once: waits for the memtables'
-    /// indexes only.
-    pub fn look_ahead_alone(&self, hash: u64) {
-        let inner = &*self.inner;
-        inner.memtables.borrow().newest_first().for_each(|slot| slot.table.borrow().look_ahead_alone(hash));
-        inner.row_cache.borrow().prefetch(hash);
-    }
-
     /// As [`Shard::get_now`] for a key that was looked ahead for.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A whole shard in the test world: rules that the generated histories do not single out.
 
+mod ahead;
 mod conditions;
 mod hazards;
 mod namespaces;
