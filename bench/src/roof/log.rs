@@ -38,7 +38,7 @@ impl Batch {
     fn push(&mut self, peer: Peer, bytes: &[u8], requests: usize) {
         let end = self.bytes + bytes.len();
         if end > self.buffer.capacity() {
-            let mut larger = AlignedBuf::zeroed((2 * self.buffer.capacity()).max(end));
+            let mut larger = AlignedBuf::lasting((2 * self.buffer.capacity()).max(end));
             larger[..self.bytes].copy_from_slice(&self.buffer[..self.bytes]);
             self.buffer = larger;
         }
@@ -69,7 +69,7 @@ impl Log {
         }
         file.sync_all()?;
         let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path)?;
-        let batch = || Batch { buffer: AlignedBuf::zeroed(BATCH_BYTES), ..Batch::default() };
+        let batch = || Batch { buffer: AlignedBuf::lasting(BATCH_BYTES), ..Batch::default() };
         Ok(Self { file, offset: 0, filling: batch(), writing: batch(), in_flight: false })
     }
 }

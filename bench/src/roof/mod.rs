@@ -355,7 +355,7 @@ impl Buffers {
     fn new(uring: &IoUring) -> io::Result<Self> {
         let mut buffers = Self {
             entries: AlignedBuf::zeroed(usize::from(RECEIVE_BUFFERS) * size_of::<BufRingEntry>()),
-            memory: AlignedBuf::zeroed(usize::from(RECEIVE_BUFFERS) * RECEIVE_BUFFER_BYTES),
+            memory: AlignedBuf::lasting(usize::from(RECEIVE_BUFFERS) * RECEIVE_BUFFER_BYTES),
             tail: 0,
         };
         // Touched now, so that receiving does not fault.

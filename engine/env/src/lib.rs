@@ -22,7 +22,7 @@ mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
-pub use prefetch::{prefetch, prefetch_each};
+pub use prefetch::{FRONT_BYTES, prefetch, prefetch_fronts, prefetch_start};
 pub use time::Monotonic;
 
 use std::future::Future;

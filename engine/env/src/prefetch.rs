@@ -9,26 +9,41 @@
 /// Bytes that memory moves in.
 const CACHE_LINE_BYTES: usize = 64;
 
+/// Bytes at the front of an item that [`prefetch_fronts`] asks for.
+pub const FRONT_BYTES: usize = CACHE_LINE_BYTES + CACHE_LINE_BYTES / 2;
+
 /// Asks for the cache lines of `items` and waits for nothing. A hint: it changes nothing but time,
 /// and does nothing where the processor has no such instruction.
 #[inline]
 pub fn prefetch<T>(items: &[T]) {
-    let start = items.as_ptr().cast::<u8>();
-    let before = start.addr() % CACHE_LINE_BYTES;
-    for offset in (0..before + size_of_val(items)).step_by(CACHE_LINE_BYTES) {
-        prefetch_line(start.wrapping_sub(before).wrapping_add(offset));
+    let range = items.as_ptr_range();
+    let (mut line, end) = (range.start.cast::<u8>(), range.end.cast::<u8>());
+    line = line.wrapping_sub(line.addr() % CACHE_LINE_BYTES);
+    while line < end {
+        prefetch_line(line);
+        line = line.wrapping_add(CACHE_LINE_BYTES);
     }
 }
 
-/// As [`prefetch`] for the front of several items in different places, at most `front` elements of each,
-/// and for where each item ends. The first line of a page is asked for only when the page's place is
-/// known, and the processor works out several places at once only if it has the instructions before it
-/// together: so the lines that may lie in different pages go first, one right after the other.
+/// As [`prefetch`] for the line that an item begins in.
 #[inline]
-pub fn prefetch_each<T>(items: &[&[T]], front: usize) {
-    items.iter().for_each(|item| prefetch_line(item.as_ptr().cast()));
-    items.iter().for_each(|item| prefetch_line(item.as_ptr_range().end.cast::<u8>().wrapping_sub(1)));
-    items.iter().for_each(|item| prefetch(&item[..item.len().min(front)]));
+pub fn prefetch_start<T>(item: &T) {
+    prefetch_line(std::ptr::from_ref(item).cast());
+}
+
+/// As [`prefetch`] for the first [`FRONT_BYTES`] of several items in different places, and for where each
+/// item ends. The first line of a page is asked for only when the page's place is known, and the processor
+/// works out several places at once only if it has the instructions before it together: so the lines that
+/// may lie in different pages go first, one right after the other.
+#[inline]
+pub fn prefetch_fronts(items: &[&[u8]]) {
+    items.iter().for_each(|item| prefetch_line(item.as_ptr()));
+    items.iter().for_each(|item| prefetch_line(item.as_ptr_range().end.wrapping_sub(1)));
+    for item in items {
+        let last = item.len().min(FRONT_BYTES);
+        prefetch_line(item.as_ptr().wrapping_add(CACHE_LINE_BYTES.min(last)));
+        prefetch_line(item.as_ptr().wrapping_add(last).wrapping_sub(1));
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,8 @@
 //! The receive buffers of one core.
 //!
-//! One mapping holds a ring of buffer entries (shared with the kernel) and the buffers. The kernel
-//! takes a buffer from the ring when data arrives; [`Chunk`] is the taken buffer, and dropping it
-//! puts the buffer back.
+//! One mapping holds a ring of buffer entries (shared with the kernel), another the buffers, in large
+//! pages if possible. The kernel takes a buffer from the ring when data arrives; [`Chunk`] is the taken
+//! buffer, and dropping it puts the buffer back.
 //!
 //! The pool is bounded and must not run dry because somebody keeps chunks: while more than three
 //! quarters of the buffers are taken, a new chunk is copied to the heap and its buffer goes back
@@ -37,9 +37,10 @@ const READY_MAX: u16 = 64;
 
 /// The receive buffers of one core.
 pub(crate) struct ReceivePool {
-    mapping: Mapping,
-    /// Where the buffers begin inside the mapping.
-    buffers_offset: usize,
+    /// The ring of entries.
+    entries: Mapping,
+    /// The buffers, one after the other.
+    memory: Mapping,
     buffer_bytes: usize,
     /// How many buffers there are: a power of two.
     buffers: u16,
@@ -57,12 +58,10 @@ impl ReceivePool {
     /// Makes `buffers` (a power of two) buffers of `buffer_bytes` and fills the ring with some of them.
     pub(crate) fn new(ring: &mut Ring, buffers: u16, buffer_bytes: u32) -> io::Result<Rc<Self>> {
         assert!(buffers.is_power_of_two() && buffers <= 1 << 15, "checked with the configuration");
-        let buffers_offset = page_round_up(usize::from(buffers) * size_of::<BufRingEntry>());
         let buffer_bytes = buffer_bytes as usize;
-        let mapping = Mapping::new(buffers_offset + usize::from(buffers) * buffer_bytes)?;
         let pool = Rc::new(Self {
-            mapping,
-            buffers_offset,
+            entries: Mapping::new(usize::from(buffers) * size_of::<BufRingEntry>())?,
+            memory: Mapping::new(usize::from(buffers) * buffer_bytes)?,
             buffer_bytes,
             buffers,
             tail: Cell::new(0),
@@ -72,9 +71,9 @@ impl ReceivePool {
             copied_chunks: Cell::new(0),
         });
         // SAFETY: the mapping is page-aligned and large enough for the entries, which name buffers
-        // inside it. It is unmapped when the last reference to the pool goes; `Core` keeps one
+        // inside the other. Both are unmapped when the last reference to the pool goes; `Core` keeps one
         // until its ring is drained and dropped, and for ever if it could not be drained.
-        unsafe { ring.register_buffers(pool.mapping.start.as_ptr() as u64, buffers, BUFFER_GROUP)? };
+        unsafe { ring.register_buffers(pool.entries.start.as_ptr() as u64, buffers, BUFFER_GROUP)? };
         for buffer in 0..buffers {
             pool.give_back(buffer);
         }
@@ -121,7 +120,7 @@ impl ReceivePool {
     fn address(&self, buffer: u16) -> NonNull<u8> {
         debug_assert!(buffer < self.buffers);
         // SAFETY: the offset of every buffer lies inside the mapping.
-        unsafe { self.mapping.start.add(self.buffers_offset + usize::from(buffer) * self.buffer_bytes) }
+        unsafe { self.memory.start.add(usize::from(buffer) * self.buffer_bytes) }
     }
 
     fn give_back(&self, buffer: u16) {
@@ -135,7 +134,7 @@ impl ReceivePool {
 
     fn put_in_ring(&self, buffer: u16) {
         let tail = self.tail.get();
-        let entries = self.mapping.start.cast::<BufRingEntry>().as_ptr();
+        let entries = self.entries.start.cast::<BufRingEntry>().as_ptr();
         // SAFETY: the index is masked to the number of entries, all inside the mapping, and the
         // kernel does not read entries at or beyond the tail. Only this thread writes them. The
         // fields are set one by one because the tail lives in a field of entry 0.
@@ -192,7 +191,8 @@ impl std::fmt::Debug for Chunk {
     }
 }
 
-/// Anonymous memory, touched once so that receiving never faults.
+/// Anonymous memory, touched once so that receiving never faults; in large pages if it is a whole number
+/// of those and the system allows it, for every page that is not in the processor's table costs a walk.
 struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
@@ -200,19 +200,25 @@ struct Mapping {
 
 impl Mapping {
     fn new(bytes: usize) -> io::Result<Self> {
+        let bytes = page_round_up(bytes);
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
                 0,
             )
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the mapping is ours and of this size. Both only make it ready; without them it is slower.
+        unsafe {
+            libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+            libc::madvise(start, bytes, libc::MADV_POPULATE_WRITE);
         }
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0 unasked");
         Ok(Self { start, bytes })

@@ -40,6 +40,11 @@ use crate::workload::draw::Chooser;
 use crate::workload::record::{Stamp, ValueForm};
 use crate::workload::{Kind, ScanOrder};
 
+/// Open loop: what falls due within so long is begun together. One by one, a fast load would be awake all the
+/// time, and on a machine of few processors it would keep what else must run there waiting: the kernel's
+/// own threads, which end the target's synced writes, for milliseconds. Latencies count from when an operation
+/// was due, so this is in them.
+const PACE_NS: u64 = 50_000;
 /// No answer on any connection for so long, while one is due, is a failure.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How long operations in flight may take to end when the time is over.
@@ -137,6 +142,8 @@ pub(super) struct Operations {
     /// Open loop: when the next operation is due, and how much later the one after it.
     next_due_ns: u64,
     due_step_ns: Option<f64>,
+    /// Open loop: what was due by then is begun.
+    begun_by_ns: u64,
     /// Operations that were due before, and the thread's part of a step: threads take turns.
     due_count: f64,
     /// No operation is begun any more.
@@ -214,6 +221,7 @@ impl Operations {
             measured_from_ns: 0,
             next_due_ns: due_step_ns.map_or(0, |step_ns| (due_count * step_ns) as u64),
             due_step_ns,
+            begun_by_ns: 0,
             due_count,
             is_ended: false,
             is_late: false,
@@ -332,6 +340,9 @@ impl Operations {
 
     /// The warm-up or the time may be over, or a second.
     pub(super) fn tick(&mut self) {
+        if self.now_ns >= self.begun_by_ns + PACE_NS {
+            self.begun_by_ns = self.now_ns;
+        }
         let plan = &self.job.plan;
         if self.stage == Stage::Warming && self.now_ns >= self.job.warmup_ns() {
             self.tally.restart();
@@ -377,14 +388,14 @@ impl Operations {
         let due = if self.is_ended || self.due_step_ns.is_none() || self.free.is_empty() {
             u64::MAX
         } else {
-            self.next_due_ns
+            self.next_due_ns.max(self.begun_by_ns + PACE_NS)
         };
         // Often enough to see that the time is over, and that others have stopped.
         self.silent_ns().min(rest).min(due).min(self.now_ns + SECOND_NS / 10)
     }
 
     fn is_due(&self) -> bool {
-        !self.is_ended && (self.due_step_ns.is_none() || self.next_due_ns <= self.now_ns)
+        !self.is_ended && (self.due_step_ns.is_none() || self.next_due_ns <= self.begun_by_ns)
     }
 
     /// Which operation comes next, and on which record; `None` if there is none.

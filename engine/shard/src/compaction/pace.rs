@@ -92,6 +92,9 @@ pub struct Pace {
     runs_bytes: u64,
     /// The greater of the two.
     debt_bytes: u64,
+    /// What writes and idle time earn with this debt, in thousandths: 1000 up to soft debt, rising evenly to
+    /// [`EARNINGS_MAX`] times that at hard debt.
+    earnings_thousandths: u64,
     /// In bytes; below 0 when a step cost more than there was.
     credits: i64,
     /// Bytes that may be written above hard debt.
@@ -111,6 +114,7 @@ impl Pace {
             told_bytes: 0,
             runs_bytes: 0,
             debt_bytes: 0,
+            earnings_thousandths: 1000,
             credits: signed(options.credits_max),
             room: 0,
             earned_at: now,
@@ -123,7 +127,7 @@ impl Pace {
     /// Tells what is due now: after every flush and every job.
     pub fn set_debt(&mut self, debt_bytes: u64) {
         self.told_bytes = debt_bytes;
-        self.debt_bytes = self.told_bytes.max(self.runs_bytes);
+        self.weigh();
     }
 
     /// Tells how many flushed runs there are: after every flush and every job.
@@ -135,7 +139,15 @@ impl Pace {
             let over = u128::from(span) * over as u128 / runs_span as u128;
             options.soft_debt_bytes.saturating_add(u64::try_from(over).unwrap_or(u64::MAX))
         });
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
         self.debt_bytes = self.told_bytes.max(self.runs_bytes);
+        let over = self.debt_bytes.saturating_sub(self.options.soft_debt_bytes);
+        let span = self.options.hard_debt_bytes.saturating_sub(self.options.soft_debt_bytes).max(1);
+        let rise = u128::from(over.min(span)) * u128::from((EARNINGS_MAX - 1) * 1000) / u128::from(span);
+        self.earnings_thousandths = 1000 + rise as u64;
     }
 
     /// The debt it goes by, in bytes.
@@ -153,7 +165,7 @@ impl Pace {
             self.room = self.room.saturating_sub(signed(bytes));
         }
         let earned = bytes.saturating_mul(u64::from(self.options.amplification));
-        self.earn(earned.saturating_mul(self.earnings_thousandths()) / 1000);
+        self.earn(earned.saturating_mul(self.earnings_thousandths) / 1000);
         Verdict::Accept
     }
 
@@ -194,16 +206,8 @@ impl Pace {
 
     fn idle_earnings(&self, time: Duration) -> u64 {
         let per_second =
-            u128::from(self.options.idle_bytes_per_second) * u128::from(self.earnings_thousandths());
+            u128::from(self.options.idle_bytes_per_second) * u128::from(self.earnings_thousandths);
         u64::try_from(per_second * time.as_micros() / 1_000_000_000).unwrap_or(u64::MAX)
-    }
-
-    /// 1000 up to soft debt, rising evenly to [`EARNINGS_MAX`] times that at hard debt.
-    fn earnings_thousandths(&self) -> u64 {
-        let over = self.debt_bytes.saturating_sub(self.options.soft_debt_bytes);
-        let span = self.options.hard_debt_bytes.saturating_sub(self.options.soft_debt_bytes).max(1);
-        let rise = u128::from(over.min(span)) * u128::from((EARNINGS_MAX - 1) * 1000) / u128::from(span);
-        1000 + rise as u64
     }
 
     /// When compaction, at its present speed, will have worked the excess off or made room.

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use pinion_env::{AlignedBuf, PAGE_BYTES, page_round_up};
+use pinion_env::{AlignedBuf, PAGE_BYTES, page_round_up, prefetch};
 
 use super::format::{
     BLOCK_HEADER_BYTES, BLOCKS_START, Binding, BlockHeader, encode_record, fold_checksum, record_bytes,
@@ -22,6 +22,8 @@ use crate::stamp::{HybridTime, Stamp};
 
 /// Buffers kept for reuse; more are in use only while the queue is long.
 const POOL_BUFFERS_MAX: usize = 3;
+/// Bytes of a block that are asked for ahead at most.
+const AHEAD_BYTES_MAX: usize = 1 << 10;
 
 pub(super) struct Staging {
     blocks: VecDeque<StagedBlock>,
@@ -60,7 +62,7 @@ impl Staging {
             blocks: VecDeque::with_capacity(blocks_max),
             // Made here, where nobody waits: touching a fresh buffer of a mebibyte takes longer than
             // anything a write may do.
-            pool: (0..POOL_BUFFERS_MAX).map(|_| AlignedBuf::zeroed(buffer_bytes)).collect(),
+            pool: (0..POOL_BUFFERS_MAX).map(|_| AlignedBuf::lasting(buffer_bytes)).collect(),
             next_segment: first_segment,
             next_offset: BLOCKS_START,
             unit_bytes,
@@ -92,6 +94,9 @@ impl Staging {
         block.records_fold = fold_checksum(block.records_fold, checksum);
         block.records += 1;
         block.used_bytes += bytes as u32;
+        // Where the next record goes, most likely as large.
+        let end = start + bytes;
+        prefetch(&block.buffer[end..block.buffer.len().min(end + bytes.min(AHEAD_BYTES_MAX))]);
         Ok(LogPosition::new(block.segment, block.offset + block.used_bytes))
     }
 

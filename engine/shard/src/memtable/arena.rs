@@ -12,7 +12,7 @@
 
 use std::rc::Rc;
 
-use pinion_env::prefetch;
+use pinion_env::{FRONT_BYTES, prefetch};
 
 use super::chunk::{Chunk, ChunkPool};
 use crate::key::{KEY_BYTES_MAX, Key, NamespaceId, Partition, Position};
@@ -21,8 +21,6 @@ use crate::stamp::Stamp;
 
 /// Bytes of an entry before its key.
 pub(super) const HEADER_BYTES: usize = 48;
-/// Of an entry: its header and the start of its key.
-pub(super) const FRONT_BYTES: usize = 2 * HEADER_BYTES;
 /// Entries start at multiples of this.
 const UNIT_BYTES: usize = 8;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
@@ -43,6 +41,8 @@ const KIND: usize = 44;
 const STATE: usize = 45;
 
 const _: () = assert!(STAMP + Stamp::BYTES == NAMESPACE && STATE < HEADER_BYTES);
+// The front of an entry, which is asked for ahead, has its header.
+const _: () = assert!(HEADER_BYTES <= FRONT_BYTES);
 const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize && HEADER_BYTES.is_multiple_of(UNIT_BYTES));
 
 /// Names one entry of one memtable for as long as that memtable lives. Meaningless in another.
@@ -160,6 +160,9 @@ impl Arena {
         to_header.copy_from_slice(&header);
         to_key.copy_from_slice(key.user);
         rest[..record.value.len()].copy_from_slice(record.value);
+        // What is written next, most likely as large: while it is fetched, the next request is decoded.
+        let (start, bytes) = (chunk.used(), self.likely_bytes);
+        prefetch(&chunk.bytes()[start..chunk.capacity().min(start + bytes)]);
         entry
     }
 
@@ -181,16 +184,19 @@ impl Arena {
         self.chunks.len() - 1
     }
 
+    #[inline]
     fn bytes_at(&self, entry: EntryRef) -> &[u8] {
         let index = (entry.0 >> self.unit_bits) as usize;
         let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
         &self.chunks[index].bytes()[units * UNIT_BYTES..]
     }
 
+    #[inline]
     fn header(&self, entry: EntryRef) -> (&[u8; HEADER_BYTES], &[u8]) {
         self.bytes_at(entry).split_first_chunk().expect("a reference names a whole entry of this memtable")
     }
 
+    #[inline]
     fn header_mut(&mut self, entry: EntryRef) -> &mut [u8] {
         let index = (entry.0 >> self.unit_bits) as usize;
         let units = (entry.0 & ((1 << self.unit_bits) - 1)) as usize;
@@ -198,27 +204,34 @@ impl Arena {
     }
 
     /// The place of an entry.
+    #[inline]
     pub(super) fn position(&self, entry: EntryRef) -> Position<'_> {
         let (header, rest) = self.header(entry);
-        Position {
-            partition: Partition(u16_at(header, PARTITION)),
-            namespace: NamespaceId(u32_at(header, NAMESPACE)),
-            user: &rest[..usize::from(u16_at(header, KEY_BYTES))],
-        }
+        position_of(header, rest)
+    }
+
+    /// The stamp of an entry's record.
+    #[inline]
+    pub(super) fn stamp(&self, entry: EntryRef) -> Stamp {
+        stamp_at(self.header(entry).0)
     }
 
     /// The record of an entry.
+    #[inline]
     pub(super) fn record(&self, entry: EntryRef) -> RecordView<'_> {
         let (header, rest) = self.header(entry);
-        let key_bytes = usize::from(u16_at(header, KEY_BYTES));
-        let mut stamp = [0; Stamp::BYTES];
-        stamp.copy_from_slice(&header[STAMP..STAMP + Stamp::BYTES]);
-        RecordView {
-            kind: RecordKind::from_u8(header[KIND]).expect("a header holds the kind it was given"),
-            stamp: Stamp::from_bytes(stamp),
-            expiry_ms: u64_at(header, EXPIRY),
-            value: &rest[key_bytes..key_bytes + u32_at(header, VALUE_BYTES) as usize],
+        record_of(header, rest)
+    }
+
+    /// The newest version of a key whose first version may be `root`; `None` if that is another key's.
+    #[inline]
+    pub(super) fn newest_of(&self, root: EntryRef, position: &Position<'_>) -> Option<RecordView<'_>> {
+        let (header, rest) = self.header(root);
+        if position_of(header, rest) != *position {
+            return None;
         }
+        let newest = EntryRef(u32_at(header, LINK));
+        Some(if newest == root { record_of(header, rest) } else { self.record(newest) })
     }
 
     /// The number under which the entry was published; `u64::MAX` before.
@@ -234,6 +247,7 @@ impl Arena {
     }
 
     /// Asks for an entry's front.
+    #[inline]
     pub(super) fn prefetch_header(&self, entry: EntryRef) {
         prefetch(self.front(entry));
     }
@@ -246,28 +260,34 @@ impl Arena {
         &bytes[..bytes.len().min(self.likely_bytes)]
     }
 
-    /// Asks for `bytes` of an entry's key and value, or the first [`START_BYTES_MAX`] of them.
-    pub(super) fn prefetch_body(&self, entry: EntryRef, bytes: usize) {
-        let (_, rest) = self.header(entry);
-        prefetch(&rest[..bytes.min(START_BYTES_MAX).min(rest.len())]);
-    }
-
-    /// Bytes of an entry's key and value.
-    pub(super) fn body_bytes(&self, entry: EntryRef) -> usize {
-        let (header, _) = self.header(entry);
-        usize::from(u16_at(header, KEY_BYTES)) + u32_at(header, VALUE_BYTES) as usize
+    /// Asks for the key and the value of a key's newest version, given its first one, or for the first
+    /// [`START_BYTES_MAX`] of them. Versions of a key are mostly of one size: the newest one's is not known yet.
+    #[inline]
+    pub(super) fn prefetch_newest(&self, root: EntryRef) {
+        let (header, rest) = self.header(root);
+        let newest = EntryRef(u32_at(header, LINK));
+        let bytes = usize::from(u16_at(header, KEY_BYTES)) + u32_at(header, VALUE_BYTES) as usize;
+        let bytes = bytes.min(START_BYTES_MAX);
+        if newest == root {
+            return prefetch(&rest[..bytes.min(rest.len())]);
+        }
+        let entry = self.bytes_at(newest);
+        prefetch(&entry[..(HEADER_BYTES + bytes).min(entry.len())]);
     }
 
     /// The hash bits of the key of a staged entry.
+    #[inline]
     pub(super) fn hash_bits(&self, entry: EntryRef) -> u32 {
         u32_at(self.header(entry).0, LINK)
     }
 
     /// The entry that a published one points to (see [`super::Memtable`]).
+    #[inline]
     pub(super) fn link(&self, entry: EntryRef) -> EntryRef {
         EntryRef(u32_at(self.header(entry).0, LINK))
     }
 
+    #[inline]
     pub(super) fn set_link(&mut self, entry: EntryRef, to: EntryRef) {
         self.header_mut(entry)[LINK..LINK + 4].copy_from_slice(&to.0.to_le_bytes());
     }
@@ -295,14 +315,44 @@ pub(super) const fn hash_bits(hash: u64) -> u32 {
     hash as u32
 }
 
+#[inline]
+fn position_of<'a>(header: &[u8; HEADER_BYTES], rest: &'a [u8]) -> Position<'a> {
+    Position {
+        partition: Partition(u16_at(header, PARTITION)),
+        namespace: NamespaceId(u32_at(header, NAMESPACE)),
+        user: &rest[..usize::from(u16_at(header, KEY_BYTES))],
+    }
+}
+
+#[inline]
+fn record_of<'a>(header: &[u8; HEADER_BYTES], rest: &'a [u8]) -> RecordView<'a> {
+    let key_bytes = usize::from(u16_at(header, KEY_BYTES));
+    RecordView {
+        kind: RecordKind::from_u8(header[KIND]).expect("a header holds the kind it was given"),
+        stamp: stamp_at(header),
+        expiry_ms: u64_at(header, EXPIRY),
+        value: &rest[key_bytes..key_bytes + u32_at(header, VALUE_BYTES) as usize],
+    }
+}
+
+#[inline]
+fn stamp_at(header: &[u8; HEADER_BYTES]) -> Stamp {
+    let mut stamp = [0; Stamp::BYTES];
+    stamp.copy_from_slice(&header[STAMP..STAMP + Stamp::BYTES]);
+    Stamp::from_bytes(stamp)
+}
+
+#[inline]
 fn u16_at(header: &[u8; HEADER_BYTES], at: usize) -> u16 {
     u16::from_le_bytes([header[at], header[at + 1]])
 }
 
+#[inline]
 fn u32_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
+#[inline]
 fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
     u64::from(u32_at(header, at)) | u64::from(u32_at(header, at + 4)) << 32
 }

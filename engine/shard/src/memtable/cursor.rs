@@ -95,9 +95,7 @@ impl MemtableCursor {
             memtable.arena.prefetch_header(far);
         }
         if let Some(near) = order.later(at.place, NEAR_KEYS) {
-            let newest = memtable.arena.link(near);
-            memtable.arena.prefetch_header(newest);
-            memtable.arena.prefetch_body(newest, memtable.arena.body_bytes(newest));
+            memtable.arena.prefetch_newest(near);
         }
     }
 

@@ -9,7 +9,7 @@
 //! of time what is [wanted](HashIndex::wanted) and has it made elsewhere; slots that come too late
 //! are made here all the same.
 
-use pinion_env::prefetch;
+use pinion_env::prefetch_start;
 
 use super::arena::{Arena, EntryRef};
 use crate::key::Position;
@@ -56,11 +56,11 @@ impl HashIndex {
     }
 
     /// Asks for the memory that [`HashIndex::candidate`] will read.
+    #[inline]
     pub(super) fn prefetch(&self, bits: u32) {
         for slots in [&self.slots, &self.old] {
-            if !slots.is_empty() {
-                let at = bits as usize & (slots.len() - 1);
-                prefetch(&slots[at..=at]);
+            if let Some(slot) = slots.get(bits as usize & slots.len().wrapping_sub(1)) {
+                prefetch_start(slot);
             }
         }
     }

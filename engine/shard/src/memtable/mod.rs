@@ -36,10 +36,10 @@ pub use hash::IndexSlots;
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 
-use arena::{Arena, FRONT_BYTES, hash_bits};
+use arena::{Arena, hash_bits};
 use hash::HashIndex;
 use order::{ADDED_MAX, Leaves, Order};
-use pinion_env::prefetch_each;
+use pinion_env::prefetch_fronts;
 
 use crate::key::{Key, Position};
 use crate::large::LargeArray;
@@ -52,12 +52,6 @@ pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
 /// Keys that may be looked ahead for at once. More would outgrow what a core keeps in
 /// flight.
 pub(crate) const LOOK_AHEAD_MAX: usize = 16;
-
-/// Asks for the headers of records, and for where they most likely end.
-#[inline]
-pub(crate) fn prefetch_records(records: &[&[u8]]) {
-    prefetch_each(records, FRONT_BYTES);
-}
 
 /// Bytes of the list of roots that are not in the order.
 const UNORDERED_BYTES: usize = ADDED_MAX * size_of::<EntryRef>();
@@ -87,6 +81,8 @@ pub struct Memtable {
     entries: usize,
     pending: usize,
     stamps: Option<(Stamp, Stamp)>,
+    /// The greatest stamp that is visible. What is newer supersedes everything here, unseen.
+    visible_stamp_max: Option<Stamp>,
 }
 
 impl Memtable {
@@ -114,6 +110,7 @@ impl Memtable {
             entries: 0,
             pending: 0,
             stamps: None,
+            visible_stamp_max: None,
         }
     }
 
@@ -158,6 +155,10 @@ impl Memtable {
     pub fn publish(&mut self, entry: EntryRef, sequence: u64) -> Published {
         self.arena.settle(entry, sequence);
         self.pending -= 1;
+        let is_newest = self.is_newer_than_all(entry);
+        if is_newest {
+            self.visible_stamp_max = Some(self.arena.stamp(entry));
+        }
         let bits = self.arena.hash_bits(entry);
         let position = self.arena.position(entry);
         let Some(root) = self.index.find(&self.arena, bits, &position) else {
@@ -168,13 +169,20 @@ impl Memtable {
             return Published::Inserted;
         };
         let newest = self.arena.link(root);
-        if !self.arena.record(entry).supersedes(&self.arena.record(newest)) {
+        if !is_newest && !self.arena.record(entry).supersedes(&self.arena.record(newest)) {
             return Published::Superseded;
         }
         debug_assert!(self.arena.sequence(newest) <= sequence);
         self.arena.set_link(entry, newest);
         self.arena.set_link(root, entry);
         Published::Replaced
+    }
+
+    /// Whether an entry is newer than all that is visible here. Stamps of this shard's own clock come in
+    /// order, so nearly every write is, and the version it takes the place of need not be looked at.
+    #[inline]
+    fn is_newer_than_all(&self, entry: EntryRef) -> bool {
+        Some(self.arena.stamp(entry)) > self.visible_stamp_max
     }
 
     /// Gives up a staged record: it will never be visible.
@@ -202,8 +210,7 @@ impl Memtable {
     /// [`Memtable::look_ahead_header`]; `None` if it is another key's.
     #[inline]
     pub fn get_by_root(&self, root: EntryRef, key: &Key<'_>) -> Option<RecordView<'_>> {
-        let same = self.arena.position(root) == key.position();
-        same.then(|| self.arena.record(self.arena.link(root)))
+        self.arena.newest_of(root, &key.position())
     }
 
     /// First step of looking ahead for a get: asks for the place in the index of a key, given by its
@@ -225,7 +232,7 @@ impl Memtable {
     }
 
     /// The second step of several keys: what is most likely the key's first version, and where its bytes
-    /// most likely lie. The caller asks for all of them at once, with [`prefetch_records`].
+    /// most likely lie. The caller asks for all of them at once, with [`prefetch_fronts`].
     #[inline]
     pub(crate) fn record_ahead(&self, hash: u64) -> Option<(EntryRef, &[u8])> {
         self.index.candidate(hash_bits(hash)).map(|root| (root, self.arena.likely(root)))
@@ -234,44 +241,43 @@ impl Memtable {
     /// Third step: asks for the newest version.
     #[inline]
     pub fn look_ahead_record(&self, root: EntryRef) {
-        let newest = self.arena.link(root);
-        if newest != root {
-            self.arena.prefetch_header(newest);
-        }
-        // Versions of a key are mostly of one size: the newest one's is not known yet.
-        self.arena.prefetch_body(newest, self.arena.body_bytes(root));
+        self.arena.prefetch_newest(root);
     }
 
-    /// Asks for the memory that publishing entries will read, given by the hashes of their keys: at
-    /// most [`LOOK_AHEAD_MAX`] of them.
+    /// Asks for the memory that publishing entries will read, given with the hashes of their keys: at
+    /// most [`LOOK_AHEAD_MAX`] of them, for which [`Memtable::prefetch_to_publish`] has been called.
     ///
     /// Each step of the way is taken for all keys before the next, so that their misses overlap.
-    pub fn look_ahead_to_publish(&self, hashes: &[u64]) {
+    pub fn look_ahead_to_publish(&self, entries: &[(EntryRef, u64)]) {
         if self.keys == 0 {
             return;
         }
-        hashes.iter().for_each(|hash| self.index.prefetch(hash_bits(*hash)));
         let (mut roots, mut fronts) = ([None; LOOK_AHEAD_MAX], [&[][..]; LOOK_AHEAD_MAX]);
-        for ((root, front), hash) in roots.iter_mut().zip(&mut fronts).zip(hashes) {
+        for ((root, front), (_, hash)) in roots.iter_mut().zip(&mut fronts).zip(entries) {
             *root = self.index.candidate(hash_bits(*hash));
             *front = root.map_or(&[], |root| self.arena.front(root));
         }
-        prefetch_records(&fronts[..hashes.len()]);
-        for (root, front) in roots.iter().zip(&mut fronts) {
-            let newest = root.map(|root| self.arena.link(root)).filter(|newest| Some(*newest) != *root);
-            *front = newest.map_or(&[], |newest| self.arena.front(newest));
+        prefetch_fronts(&fronts[..entries.len()]);
+        let mut compared = 0;
+        for (root, (entry, _)) in roots.iter().zip(entries) {
+            if let Some(root) = root
+                && !self.is_newer_than_all(*entry)
+            {
+                fronts[compared] = self.arena.front(self.arena.link(*root));
+                compared += 1;
+            }
         }
-        prefetch_records(&fronts[..hashes.len()]);
+        prefetch_fronts(&fronts[..compared]);
     }
 
-    /// As [`Memtable::look_ahead_to_publish`], for an entry that is published some time later: only
-    /// what can be asked for at once.
+    /// What can be asked for at once, for an entry that is published some time later.
     pub fn prefetch_to_publish(&self, entry: EntryRef, hash: u64) {
         self.arena.prefetch_header(entry);
         self.index.prefetch(hash_bits(hash));
     }
 
     /// Position and record of an entry, visible or not.
+    #[inline]
     pub fn resolve(&self, entry: EntryRef) -> (Position<'_>, RecordView<'_>) {
         (self.arena.position(entry), self.arena.record(entry))
     }

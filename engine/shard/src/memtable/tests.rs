@@ -356,7 +356,7 @@ fn looking_ahead_changes_nothing_and_an_index_that_grew_settles() {
             let record = RecordView { kind: RecordKind::Value, stamp: stamp(time), expiry_ms: 0, value };
             let entry = memtable.stage(&key, &record);
             memtable.prefetch_to_publish(entry, key.hash);
-            memtable.look_ahead_to_publish(&[key.hash]);
+            memtable.look_ahead_to_publish(&[(entry, key.hash)]);
             memtable.publish(entry, time);
             entries.push((entry, key.hash));
         }

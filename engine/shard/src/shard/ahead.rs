@@ -11,10 +11,10 @@
 
 use std::collections::VecDeque;
 
-use pinion_env::Env;
+use pinion_env::{Env, prefetch_fronts};
 
 use super::Shard;
-use crate::memtable::{EntryRef, LOOK_AHEAD_MAX, prefetch_records};
+use crate::memtable::{EntryRef, LOOK_AHEAD_MAX};
 use crate::operation::Waiter;
 
 /// How many singles take the second step together.
@@ -71,7 +71,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             if let Some((root, record)) = table.record_ahead(hash) {
                 ahead.root = Some(root);
                 if count == LOOK_AHEAD_MAX {
-                    prefetch_records(&records);
+                    prefetch_fronts(&records);
                     count = 0;
                 }
                 records[count] = record;
@@ -86,7 +86,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 }
             }
         }
-        prefetch_records(&records[..count]);
+        prefetch_fronts(&records[..count]);
     }
 
     /// Third step: asks for the record that [`Shard::get_ahead`] will find.

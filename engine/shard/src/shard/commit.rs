@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pinion_env::{Env, TaskClass};
 
-use super::pending::PendingWrite;
+use super::pending::{PendingWrite, StagedEntry};
 use super::{Inner, Shard, State};
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -106,7 +106,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                     write.waiter.first_of_many();
                 }
                 if looked_ahead <= published {
-                    looked_ahead = published + self.look_ahead_to_publish(durability);
+                    looked_ahead = published + self.look_ahead_to_publish(durability, published == 0);
                 }
                 published += write.entries.max(1);
                 let is_over = published >= PUBLISH_ENTRIES_MAX
@@ -131,24 +131,26 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     /// Asks for the memory that publishing the next entries will read; how many entries. For as many
-    /// entries after them it asks for what is read first, so that it is there the next time.
-    fn look_ahead_to_publish(&self, durability: Durability) -> u32 {
+    /// entries after them it asks for what is read first, so that it is there the next time. `is_first`:
+    /// nothing was asked for yet.
+    fn look_ahead_to_publish(&self, durability: Durability, is_first: bool) -> u32 {
         let (pending, memtables) = (self.pending.borrow(), self.memtables.borrow());
         let row_cache = self.row_cache.borrow();
-        let mut entries = pending.next_entries(durability).take(2 * LOOK_AHEAD_MAX);
-        let Some(first) = entries.next() else { return 1 };
+        let entries = || pending.next_entries(durability).take(2 * LOOK_AHEAD_MAX);
+        let Some(first) = entries().next() else { return 1 };
         let Some(slot) = memtables.slot(first.memtable) else { return 1 };
         let table = slot.table.borrow();
-        let (mut hashes, mut count) = ([first.hash; LOOK_AHEAD_MAX], 1);
-        for next in entries.take_while(|next| next.memtable == first.memtable) {
+        let is_there = |next: &&StagedEntry| next.memtable == first.memtable;
+        for next in entries().skip(if is_first { 0 } else { LOOK_AHEAD_MAX }).take_while(is_there) {
             row_cache.prefetch(next.hash);
             table.prefetch_to_publish(next.entry, next.hash);
-            if let Some(hash) = hashes.get_mut(count) {
-                *hash = next.hash;
-                count += 1;
-            }
         }
-        table.look_ahead_to_publish(&hashes[..count]);
+        let (mut asked, mut count) = ([(first.entry, first.hash); LOOK_AHEAD_MAX], 0);
+        for (place, next) in asked.iter_mut().zip(entries().take_while(is_there)) {
+            *place = (next.entry, next.hash);
+            count += 1;
+        }
+        table.look_ahead_to_publish(&asked[..count]);
         count as u32
     }
 
@@ -230,6 +232,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         self.sequence.set(sequence);
         drop(memtables);
         let PendingWrite { entries, stamp, expiry_ms, number, waiter, batch, .. } = write;
+        if batch.is_none() && superseded.is_empty() {
+            let superseded = Vec::new();
+            let written = Written { effect: Effect::Applied, stamp, expiry_ms, number, superseded };
+            return waiter.complete(Ok(written));
+        }
         let all_superseded = superseded.len() == entries as usize;
         let mut listed = batch.map_or_else(Vec::new, |batch| batch.superseded);
         if !superseded.is_empty() {
