@@ -119,4 +119,17 @@ mod tests {
         assert_eq!(buffer[PAGE_BYTES], 7);
         assert_eq!(AlignedBuf::default().capacity(), 0);
     }
+
+    #[test]
+    fn lasting_buffers_are_like_others() {
+        // Too small for a large page, less than one, and more than one.
+        for bytes in [PAGE_BYTES + 1, LARGE_PAGE_BYTES / 2 + 1, LARGE_PAGE_BYTES + 1] {
+            let mut buffer = AlignedBuf::lasting(bytes);
+            assert_eq!((buffer.capacity(), buffer.len()), (page_round_up(bytes), page_round_up(bytes)));
+            assert_eq!(buffer.as_ptr() as usize % PAGE_BYTES, 0);
+            assert!(buffer.iter().all(|byte| *byte == 0));
+            buffer[bytes] = 7;
+            assert_eq!(buffer[bytes], 7);
+        }
+    }
 }
