@@ -43,15 +43,15 @@ impl AlignedBuf {
         Self { memory: Memory::Heap(bytemuck::allocation::zeroed_slice_box(bytes.div_ceil(PAGE_BYTES))) }
     }
 
-    /// As [`AlignedBuf::zeroed`] for one that is used for long: in large pages, if the system allows it
-    /// and it is worth one, and touched. The device finds few pieces then instead of one for each page,
-    /// and the processor has fewer addresses to translate.
+    /// As [`AlignedBuf::zeroed`] for one that is used for long: if it is worth one and the system allows
+    /// it, in large pages, and touched, which takes a fraction of a millisecond. The device finds few
+    /// pieces then instead of one for each page, and the processor has fewer addresses to translate.
     pub fn lasting(bytes: usize) -> Self {
         let bytes = page_round_up(bytes);
         if bytes < LARGE_PAGE_BYTES / 2 {
             return Self::zeroed(bytes);
         }
-        // The kernel begins mappings of whole large pages on the border of one.
+        // Kernels of the last years begin mappings of whole large pages on the border of one.
         match MmapMut::map_anon(bytes.next_multiple_of(LARGE_PAGE_BYTES)) {
             Ok(mapping) => {
                 // Only slower without either.
@@ -61,6 +61,11 @@ impl AlignedBuf {
             }
             Err(_) => Self::zeroed(bytes),
         }
+    }
+
+    /// Whether it was made to last, and large enough for that.
+    pub const fn is_large(&self) -> bool {
+        matches!(self.memory, Memory::Large { .. })
     }
 
     /// Length in bytes: a multiple of [`PAGE_BYTES`].
@@ -127,6 +132,7 @@ mod tests {
             let mut buffer = AlignedBuf::lasting(bytes);
             assert_eq!((buffer.capacity(), buffer.len()), (page_round_up(bytes), page_round_up(bytes)));
             assert_eq!(buffer.as_ptr() as usize % PAGE_BYTES, 0);
+            assert_eq!(buffer.is_large(), bytes > LARGE_PAGE_BYTES / 2);
             assert!(buffer.iter().all(|byte| *byte == 0));
             buffer[bytes] = 7;
             assert_eq!(buffer[bytes], 7);

@@ -4,7 +4,8 @@
 //! update reads before it writes) and keeps its slot until it ends. In a closed loop a slot that becomes
 //! free takes the next operation at once. In an open loop operations are due at fixed times, whatever the
 //! target does: one that is due takes a free slot or waits for one, and its latency counts from when it was
-//! due (Tene, "How NOT to measure latency", 2013: no coordinated omission).
+//! due (Tene, "How NOT to measure latency", 2013: no coordinated omission). Over sockets a fast load is begun in
+//! bursts (see `PACE_NS`).
 //!
 //! What the target refuses rests for a while in its slot and is asked again.
 //!
@@ -33,6 +34,7 @@ use super::shared::Shared;
 use super::span::Span;
 use super::speech::{Ask, AskOptions};
 use super::tally::{Second, Tally};
+use super::target::Target;
 use super::{Phase, Plan, signals};
 use crate::error::{Error, Result};
 use crate::load::{Random, thread_cpu_time};
@@ -40,10 +42,10 @@ use crate::workload::draw::Chooser;
 use crate::workload::record::{Stamp, ValueForm};
 use crate::workload::{Kind, ScanOrder};
 
-/// Open loop: what falls due within so long is begun together. One by one, a fast load would be awake all the
-/// time, and on a machine of few processors it would keep what else must run there waiting: the kernel's
-/// own threads, which end the target's synced writes, for milliseconds. Latencies count from when an operation
-/// was due, so this is in them.
+/// Open loop over sockets: what falls due within so long of an operation that was begun is begun together.
+/// One by one, a fast load would be awake all the time, and on a machine of few processors it would keep what
+/// else must run there waiting: the kernel's own threads, which end the target's synced writes, for
+/// milliseconds. Latencies count from when an operation was due, so this is in them.
 const PACE_NS: u64 = 50_000;
 /// No answer on any connection for so long, while one is due, is a failure.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -144,6 +146,8 @@ pub(super) struct Operations {
     due_step_ns: Option<f64>,
     /// Open loop: what was due by then is begun.
     begun_by_ns: u64,
+    /// At the earliest so long after that, more is.
+    pace_ns: u64,
     /// Operations that were due before, and the thread's part of a step: threads take turns.
     due_count: f64,
     /// No operation is begun any more.
@@ -190,7 +194,7 @@ impl Job {
 impl Operations {
     /// Of a thread by its number. They begin with [`Operations::begin`].
     pub(super) fn new(job: Job, index: usize, part: Part) -> Self {
-        let Plan { workload, depth, seed, rate, threads, .. } = &*job.plan;
+        let Plan { workload, depth, seed, rate, threads, target, .. } = &*job.plan;
         let seed = seed.wrapping_mul(0x9E37_79B9).wrapping_add(index as u64);
         // Who has records of his own goes through all of them.
         let lane = if part.is_own() { (0, 1) } else { (index as u64, *threads as u64) };
@@ -202,6 +206,7 @@ impl Operations {
             lane,
         );
         let slots = job.connections() * *depth;
+        let pace_ns = if matches!(target, Target::Network { .. }) { PACE_NS } else { 0 };
         let rate = rate.filter(|_| job.phase == Phase::Run).map(|rate| rate / *threads as f64);
         // Threads take turns, so that together they ask evenly.
         let (due_step_ns, due_count) =
@@ -222,6 +227,7 @@ impl Operations {
             next_due_ns: due_step_ns.map_or(0, |step_ns| (due_count * step_ns) as u64),
             due_step_ns,
             begun_by_ns: 0,
+            pace_ns,
             due_count,
             is_ended: false,
             is_late: false,
@@ -340,7 +346,7 @@ impl Operations {
 
     /// The warm-up or the time may be over, or a second.
     pub(super) fn tick(&mut self) {
-        if self.now_ns >= self.begun_by_ns + PACE_NS {
+        if self.next_due_ns <= self.now_ns && self.now_ns >= self.begun_by_ns + self.pace_ns {
             self.begun_by_ns = self.now_ns;
         }
         let plan = &self.job.plan;
@@ -388,7 +394,7 @@ impl Operations {
         let due = if self.is_ended || self.due_step_ns.is_none() || self.free.is_empty() {
             u64::MAX
         } else {
-            self.next_due_ns.max(self.begun_by_ns + PACE_NS)
+            self.next_due_ns.max(self.begun_by_ns + self.pace_ns)
         };
         // Often enough to see that the time is over, and that others have stopped.
         self.silent_ns().min(rest).min(due).min(self.now_ns + SECOND_NS / 10)

@@ -160,8 +160,16 @@ impl Staging {
     /// Gives a written block's buffer back.
     pub(super) fn written(&mut self, header: &BlockHeader, buffer: AlignedBuf) {
         self.queued_bytes -= u64::from(header.used_bytes) - BLOCK_HEADER_BYTES as u64;
-        if buffer.capacity() == self.buffer_bytes && self.pool.len() < POOL_BUFFERS_MAX {
+        if buffer.capacity() != self.buffer_bytes {
+            return;
+        }
+        if self.pool.len() < POOL_BUFFERS_MAX {
             self.pool.push(buffer);
+        } else if buffer.is_large()
+            && let Some(makeshift) = self.pool.iter_mut().find(|pooled| !pooled.is_large())
+        {
+            // Made when the queue was long.
+            *makeshift = buffer;
         }
     }
 

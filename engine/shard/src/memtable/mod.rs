@@ -245,24 +245,25 @@ impl Memtable {
     }
 
     /// Asks for the memory that publishing entries will read, given with the hashes of their keys: at
-    /// most [`LOOK_AHEAD_MAX`] of them, for which [`Memtable::prefetch_to_publish`] has been called.
+    /// most [`LOOK_AHEAD_MAX`] of them, for which [`Memtable::prefetch_to_publish`] was called some time before.
     ///
     /// Each step of the way is taken for all keys before the next, so that their misses overlap.
     pub fn look_ahead_to_publish(&self, entries: &[(EntryRef, u64)]) {
         if self.keys == 0 {
             return;
         }
-        let (mut roots, mut fronts) = ([None; LOOK_AHEAD_MAX], [&[][..]; LOOK_AHEAD_MAX]);
-        for ((root, front), (_, hash)) in roots.iter_mut().zip(&mut fronts).zip(entries) {
-            *root = self.index.candidate(hash_bits(*hash));
-            *front = root.map_or(&[], |root| self.arena.front(root));
+        let (mut found, mut fronts) = ([None; LOOK_AHEAD_MAX], [&[][..]; LOOK_AHEAD_MAX]);
+        let mut count = 0;
+        for (entry, hash) in entries {
+            if let Some(root) = self.index.candidate(hash_bits(*hash)) {
+                (found[count], fronts[count]) = (Some((root, *entry)), self.arena.front(root));
+                count += 1;
+            }
         }
-        prefetch_fronts(&fronts[..entries.len()]);
+        prefetch_fronts(&fronts[..count]);
         let mut compared = 0;
-        for (root, (entry, _)) in roots.iter().zip(entries) {
-            if let Some(root) = root
-                && !self.is_newer_than_all(*entry)
-            {
+        for (root, entry) in found[..count].iter().flatten() {
+            if !self.is_newer_than_all(*entry) {
                 fronts[compared] = self.arena.front(self.arena.link(*root));
                 compared += 1;
             }

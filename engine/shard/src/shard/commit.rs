@@ -101,12 +101,20 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     pub(super) async fn publish_durable(&self) {
         loop {
             let (mut published, mut looked_ahead) = (0, 0);
+            // Of this queue so many entries have been asked for already.
+            let mut asked = (Durability::Sync, 0);
             while let Some((durability, write)) = self.next_durable() {
                 if published == 0 {
                     write.waiter.first_of_many();
                 }
                 if looked_ahead <= published {
-                    looked_ahead = published + self.look_ahead_to_publish(durability, published == 0);
+                    if published == 0 || asked.0 != durability {
+                        asked = (durability, 0);
+                    }
+                    looked_ahead = published + self.look_ahead_to_publish(durability, &mut asked.1);
+                }
+                if asked.0 == durability {
+                    asked.1 = asked.1.saturating_sub(write.entries as usize);
                 }
                 published += write.entries.max(1);
                 let is_over = published >= PUBLISH_ENTRIES_MAX
@@ -131,9 +139,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     /// Asks for the memory that publishing the next entries will read; how many entries. For as many
-    /// entries after them it asks for what is read first, so that it is there the next time. `is_first`:
-    /// nothing was asked for yet.
-    fn look_ahead_to_publish(&self, durability: Durability, is_first: bool) -> u32 {
+    /// entries after them it asks for what is read first, so that it is there the next time. `asked`: for so
+    /// many entries that was done already, or will have been.
+    fn look_ahead_to_publish(&self, durability: Durability, asked: &mut usize) -> u32 {
         let (pending, memtables) = (self.pending.borrow(), self.memtables.borrow());
         let row_cache = self.row_cache.borrow();
         let entries = || pending.next_entries(durability).take(2 * LOOK_AHEAD_MAX);
@@ -141,9 +149,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let Some(slot) = memtables.slot(first.memtable) else { return 1 };
         let table = slot.table.borrow();
         let is_there = |next: &&StagedEntry| next.memtable == first.memtable;
-        for next in entries().skip(if is_first { 0 } else { LOOK_AHEAD_MAX }).take_while(is_there) {
+        for next in entries().skip(*asked).take_while(is_there) {
             row_cache.prefetch(next.hash);
             table.prefetch_to_publish(next.entry, next.hash);
+            *asked += 1;
         }
         let (mut asked, mut count) = ([(first.entry, first.hash); LOOK_AHEAD_MAX], 0);
         for (place, next) in asked.iter_mut().zip(entries().take_while(is_there)) {
