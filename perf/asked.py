@@ -204,14 +204,15 @@ def recovery():
 
 
 def rate():
-    """100,000 reads and 10,000 synced writes a second on one core, compaction running, the records in memory."""
+    """100,000 reads and 10,000 synced writes a second on one core, compaction running, the records in memory. Few
+    connections, as a pool of a client has: many requests in a message."""
     data, rounds = fresh("rate"), []
     server = Serve(data, "--memory", "4GiB")
-    sized = ["-p", "recordcount=1000000", "--cpus", 1, "--connections", 64]
-    bench("load", server.target, *sized, "--depth", 16, "-p", "durability=buffered")
+    sized = ["-p", "recordcount=1000000", "--cpus", 1, "--connections", 8, "--depth", 64]
+    bench("load", server.target, *sized, "-p", "durability=buffered")
     for _ in range(ROUNDS):
         run = bench(
-            "run", server.target, *sized, "--depth", 16, "--rate", 110000, "-p", "readproportion=0.909090909",
+            "run", server.target, *sized, "--rate", 110000, "-p", "readproportion=0.909090909",
             "-p", "updateproportion=0.090909091", "-p", "requestdistribution=zipfian", "--warmup", 5, "--seconds", 20,
         )
         by_kind = {kind["name"]: dict(kind["latency"]["percentiles"]) for kind in run["kinds"]}
