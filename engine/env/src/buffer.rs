@@ -20,7 +20,17 @@ struct Page([u8; PAGE_BYTES]);
 const _: () = assert!(size_of::<Page>() == PAGE_BYTES && align_of::<Page>() == PAGE_BYTES);
 
 /// The size of a large page.
-const LARGE_PAGE_BYTES: usize = 2 << 20;
+pub const LARGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Touches the first `bytes` of a fresh mapping, in large pages if it has room for one and the system allows
+/// it. Takes up to a millisecond for each of them.
+pub fn touch(mapping: &MmapMut, bytes: usize) {
+    // Only slower without either.
+    if mapping.len() >= LARGE_PAGE_BYTES {
+        drop(mapping.advise(Advice::HugePage));
+    }
+    drop(mapping.advise_range(Advice::PopulateWrite, 0, bytes));
+}
 
 /// A buffer that starts on a page border and is a whole number of pages long. Dereferences to all its
 /// bytes.
@@ -54,9 +64,7 @@ impl AlignedBuf {
         // Kernels of the last years begin mappings of whole large pages on the border of one.
         match MmapMut::map_anon(bytes.next_multiple_of(LARGE_PAGE_BYTES)) {
             Ok(mapping) => {
-                // Only slower without either.
-                drop(mapping.advise(Advice::HugePage));
-                drop(mapping.advise_range(Advice::PopulateWrite, 0, bytes));
+                touch(&mapping, bytes);
                 Self { memory: Memory::Large { mapping, bytes } }
             }
             Err(_) => Self::zeroed(bytes),

@@ -21,7 +21,7 @@ mod buffer;
 mod prefetch;
 mod time;
 
-pub use buffer::{AlignedBuf, PAGE_BYTES, page_round_up};
+pub use buffer::{AlignedBuf, LARGE_PAGE_BYTES, PAGE_BYTES, page_round_up, touch};
 pub use prefetch::{FRONT_BYTES, prefetch, prefetch_fronts, prefetch_start};
 pub use time::Monotonic;
 

@@ -9,12 +9,11 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
-use memmap2::{Advice, MmapMut};
+use memmap2::MmapMut;
+use pinion_env::{LARGE_PAGE_BYTES, PAGE_BYTES, touch};
 
-/// Mappings are made of pages.
-const PAGE_BYTES: usize = 4096;
-/// The size of a large page, and of the least array worth one.
-pub(crate) const LARGE_BYTES_MIN: usize = 2 << 20;
+/// The least array worth a large page.
+pub(crate) const LARGE_BYTES_MIN: usize = LARGE_PAGE_BYTES;
 
 /// An array of zeros at first, of a fixed length. Its memory comes straight from the system, in
 /// whole pages, untouched.
@@ -45,11 +44,7 @@ impl<T: Pod> LargeArray<T> {
     pub(crate) fn touched(length: usize) -> Self {
         let array = Self::zeroed(length);
         if let Some(memory) = &array.memory {
-            // Only slower without either.
-            if memory.len() >= LARGE_BYTES_MIN {
-                drop(memory.advise(Advice::HugePage));
-            }
-            drop(memory.advise(Advice::PopulateWrite));
+            touch(memory, memory.len());
         }
         array
     }

@@ -154,12 +154,12 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             table.prefetch_to_publish(next.entry, next.hash);
             *asked += 1;
         }
-        let (mut asked, mut count) = ([(first.entry, first.hash); LOOK_AHEAD_MAX], 0);
-        for (place, next) in asked.iter_mut().zip(entries().take_while(is_there)) {
+        let (mut near, mut count) = ([(first.entry, first.hash); LOOK_AHEAD_MAX], 0);
+        for (place, next) in near.iter_mut().zip(entries().take_while(is_there)) {
             *place = (next.entry, next.hash);
             count += 1;
         }
-        table.look_ahead_to_publish(&asked[..count]);
+        table.look_ahead_to_publish(&near[..count]);
         count as u32
     }
 
