@@ -29,6 +29,7 @@ use std::future::Future;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -284,6 +285,10 @@ pub trait Socket: 'static {
     /// Waits for the send in flight and gives its buffers back for reuse. Pending when none is.
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)>;
 
+    /// From now on the end of a send is told to `end`, and [`Socket::poll_sent`] stays pending: a task
+    /// that would only take the buffers back need not run. Called while no send is in flight.
+    fn on_sent(&self, end: Rc<dyn SendEnd>);
+
     /// Detaches the socket to be adopted by another core. Only while nothing is in flight: before
     /// anything was asked, or after a [`Socket::poll_receive`] was ready and before anything else was
     /// asked, neither streaming nor a send included.
@@ -294,6 +299,13 @@ pub trait Socket: 'static {
 
     /// The peer's address, for logs and `server info`.
     fn peer(&self) -> String;
+}
+
+/// Is told how the sends of a socket end: see [`Socket::on_sent`].
+pub trait SendEnd: 'static {
+    /// A send has ended; its buffers come back for reuse. Called outside of every task, never once the
+    /// socket is dropped; a send of nothing may end before [`Socket::start_send`] returns.
+    fn sent(&self, outcome: io::Result<()>, buffers: Vec<Vec<u8>>);
 }
 
 /// Makes every missing directory of a path.

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pinion_env::Socket;
+use pinion_env::{SendEnd, Socket};
 
 use crate::core::Core;
 use crate::op::{Op, Outgoing};
@@ -48,6 +48,8 @@ pub(crate) struct SocketState {
     receiver: WakerSlot,
     outbound: Cell<Outbound>,
     sender: WakerSlot,
+    /// Who is told of ends of sends, instead of `sender`.
+    send_end: RefCell<Option<Rc<dyn SendEnd>>>,
 }
 
 struct Incoming {
@@ -143,11 +145,23 @@ impl SocketState {
             error => Some(Err(io::Error::from_raw_os_error(-error))),
         };
         match outcome {
-            Some(outcome) => {
+            Some(outcome) => self.send_ended(outcome, outgoing),
+            None => self.send(outgoing),
+        }
+    }
+
+    fn send_ended(&self, outcome: io::Result<()>, mut outgoing: Box<Outgoing>) {
+        let end = self.send_end.borrow().clone();
+        match end {
+            Some(end) => {
+                let buffers = outgoing.unload();
+                self.outbound.set(Outbound::Idle(outgoing));
+                end.sent(outcome, buffers);
+            }
+            None => {
                 self.outbound.set(Outbound::Sent(outcome, outgoing));
                 self.sender.wake();
             }
-            None => self.send(outgoing),
         }
     }
 
@@ -203,6 +217,7 @@ impl RealSocket {
                 receiver: WakerSlot::default(),
                 outbound: Cell::new(Outbound::Idle(Outgoing::new())),
                 sender: WakerSlot::default(),
+                send_end: RefCell::default(),
             }),
         }
     }
@@ -252,8 +267,7 @@ impl Socket for RealSocket {
             Outbound::Idle(mut outgoing) => {
                 outgoing.load(buffers);
                 if outgoing.is_finished() {
-                    self.state.outbound.set(Outbound::Sent(Ok(()), outgoing));
-                    self.state.sender.wake();
+                    self.state.send_ended(Ok(()), outgoing);
                 } else {
                     Rc::clone(&self.state).send(outgoing);
                 }
@@ -275,6 +289,10 @@ impl Socket for RealSocket {
                 Poll::Pending
             }
         }
+    }
+
+    fn on_sent(&self, end: Rc<dyn SendEnd>) {
+        self.state.send_end.replace(Some(end));
     }
 
     fn hand_off(self) -> SocketHandoff {
@@ -305,6 +323,7 @@ impl Drop for RealSocket {
         self.state.cancel_receive(&mut incoming);
         drop(incoming);
         drop(chunks);
+        drop(self.state.send_end.take());
         let outbound = self.state.outbound.take();
         if matches!(outbound, Outbound::InFlight)
             && let Some(descriptor) = self.state.descriptor.take()

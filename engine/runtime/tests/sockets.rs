@@ -4,15 +4,16 @@
 
 mod rig;
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use pinion_runtime::env::{Env, Listener, NodeEnv, Socket, TaskClass};
+use pinion_runtime::env::{Env, Listener, NodeEnv, SendEnd, Socket, TaskClass};
 use pinion_runtime::{RealEnv, RealSocket, Runtime};
 use rig::{Message, accept_all, config, deadline, echo, message, serve, until_stopped};
 
@@ -126,6 +127,60 @@ fn many_buffers_go_out_in_one_send_in_order() {
     TcpStream::connect(server.addr).unwrap().read_to_end(&mut all).unwrap();
     let expected: Vec<u8> = (0..BUFFERS as u32).flat_map(u32::to_le_bytes).collect();
     assert!(all == expected);
+    server.stop();
+}
+
+/// Starts the next send from the end of the one before, without a task: 3, 2, 1, and then nothing.
+struct Countdown {
+    socket: Weak<RealSocket>,
+    ends: Cell<u32>,
+}
+
+impl SendEnd for Countdown {
+    fn sent(&self, outcome: io::Result<()>, mut buffers: Vec<Vec<u8>>) {
+        outcome.unwrap();
+        self.ends.set(self.ends.get() + 1);
+        let Some(left) = buffers[0].first_mut() else { return };
+        *left -= 1;
+        if *left > 0
+            && let Some(socket) = self.socket.upgrade()
+        {
+            socket.start_send(buffers);
+        }
+    }
+}
+
+#[test]
+fn an_end_of_a_send_is_told_where_it_is_asked_for() {
+    let _deadline = deadline("ends of sends");
+    let server = serve(config(1), |env| async move {
+        accept_all(env.clone(), |socket| async move {
+            let socket = Rc::new(socket);
+            let end = Rc::new(Countdown { socket: Rc::downgrade(&socket), ends: Cell::new(0) });
+            socket.on_sent(end.clone());
+            socket.start_send(vec![vec![3]]);
+            // The client closes when it has all three.
+            let closed = poll_fn(|context| {
+                assert!(socket.poll_sent(context).is_pending(), "the end was told already");
+                socket.poll_receive(context)
+            });
+            assert!(closed.await.unwrap().is_none());
+            assert_eq!(end.ends.get(), 3);
+            // A send of nothing ends at once; with the socket gone nobody is told anything.
+            socket.start_send(vec![vec![]]);
+            assert_eq!(end.ends.get(), 4);
+            drop(socket);
+            assert_eq!(Rc::strong_count(&end), 1);
+        })
+        .await;
+        until_stopped(env).await;
+    });
+    let mut stream = TcpStream::connect(server.addr).unwrap();
+    let mut all = [0; 3];
+    stream.read_exact(&mut all).unwrap();
+    assert_eq!(all, [3, 2, 1]);
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut all).unwrap(), 0);
     server.stop();
 }
 

@@ -110,6 +110,8 @@ pub(crate) struct Connection {
     /// at the out buffer anyway then.
     waker: RefCell<Option<Waker>>,
     awake: Cell<bool>,
+    /// The task waits for the end of the send in flight, whether there are more answers then or not.
+    wants_sent: Cell<bool>,
     /// While HELLO is outstanding: when it is too late.
     hello_until: Cell<Option<Monotonic>>,
     /// To be closed at once.
@@ -117,6 +119,8 @@ pub(crate) struct Connection {
     /// Bytes of answers that are being sent, and since when.
     pub(crate) sending_bytes: Cell<usize>,
     pub(crate) sending_since: Cell<Monotonic>,
+    /// The list that the send in flight gives back: one allocation for the connection's life.
+    pub(crate) send_list: RefCell<Vec<Vec<u8>>>,
     /// What of the bytes that wait here is in the core's sum (see `pressure`).
     pub(crate) counted_bytes: Cell<usize>,
     /// Bytes of a frame that is not complete, and when it began.
@@ -195,10 +199,26 @@ impl Connection {
         }
     }
 
-    /// The task is about to wait. `sending`: a send is in flight and its end will run the task, which
-    /// has no use for answers before.
-    pub(crate) fn rest(&self, sending: bool) {
+    /// The task is about to wait. `sending`: a send is in flight, and there is no use for answers before
+    /// it has ended. `wants_sent`: its end runs the task in any case.
+    pub(crate) fn rest(&self, sending: bool, wants_sent: bool) {
         self.awake.set(sending);
+        self.wants_sent.set(wants_sent);
+    }
+
+    /// The send in flight has ended: the task runs if it has been waiting for that, or if answers have
+    /// gathered meanwhile, or if it `must`.
+    pub(crate) fn sent(&self, must: bool) {
+        let runs = must || self.wants_sent.get() || !self.out.borrow().is_empty();
+        self.awake.set(runs);
+        if runs && let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether a send is in flight.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending_bytes.get() > 0
     }
 
     /// Closes the connection at the next chance.
@@ -282,10 +302,12 @@ impl Connections {
             finished: RefCell::default(),
             waker: RefCell::default(),
             awake: Cell::new(false),
+            wants_sent: Cell::new(false),
             hello_until: Cell::new(None),
             doomed: Cell::new(false),
             sending_bytes: Cell::new(0),
             sending_since: Cell::default(),
+            send_list: RefCell::default(),
             counted_bytes: Cell::new(0),
             gathered_bytes: Cell::new(0),
             gathering_since: Cell::default(),

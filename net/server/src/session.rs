@@ -19,10 +19,11 @@
 //! A connection that began with RESP differs in what is read: commands, of which one may have to wait
 //! for those before it; then the connection is left unread until an answer has been given (see `resp`).
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use pinion_env::{Monotonic, Socket};
+use pinion_env::{Monotonic, SendEnd, Socket};
 use pinion_protocol::resp::reply;
 use pinion_protocol::{Extension, Frame, Frames, Opcode, ProtocolError};
 
@@ -53,9 +54,6 @@ pub(crate) struct Session<E: ServerEnv> {
     /// Whether requests are still taken: neither has the peer closed nor sent garbage.
     reading: bool,
     paused: bool,
-    sending: bool,
-    /// The list that the send in flight gives back: one allocation for the connection's life.
-    send_list: Vec<Vec<u8>>,
 }
 
 /// What is left of one turn of a connection.
@@ -74,6 +72,7 @@ impl Turn {
 
 impl<E: ServerEnv> Session<E> {
     fn new(core: &Rc<Core<E>>, connection: &Rc<Connection>, socket: E::Socket) -> Self {
+        socket.on_sent(Rc::new(Sent { core: Rc::clone(core), connection: Rc::clone(connection) }));
         Self {
             core: Rc::clone(core),
             connection: Rc::clone(connection),
@@ -85,8 +84,6 @@ impl<E: ServerEnv> Session<E> {
             stash_received: Monotonic::default(),
             reading: true,
             paused: false,
-            sending: false,
-            send_list: Vec::new(),
         }
     }
 
@@ -149,9 +146,6 @@ impl<E: ServerEnv> Session<E> {
     /// the connection has ended.
     pub(crate) fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.connection.run(context.waker());
-        if self.sending && !self.poll_sent(context) {
-            return Poll::Ready(());
-        }
         if self.connection.is_evicted() && self.reading {
             self.give_up_gathering();
         }
@@ -165,11 +159,8 @@ impl<E: ServerEnv> Session<E> {
             if !self.receive(context, &mut turn) {
                 return Poll::Ready(());
             }
-            while !self.sending && !self.connection.out.borrow().is_empty() {
+            if !self.connection.is_sending() && !self.connection.out.borrow().is_empty() {
                 self.start_send(turn.now);
-                if !self.poll_sent(context) {
-                    return Poll::Ready(());
-                }
             }
             if turn.is_spent() || !self.paused || self.is_over(true) {
                 break;
@@ -179,7 +170,8 @@ impl<E: ServerEnv> Session<E> {
             return Poll::Ready(());
         }
         // A send that is stuck does not keep a command waiting.
-        self.connection.rest(self.sending && !self.waits());
+        let sending = self.connection.is_sending() && !self.waits();
+        self.connection.rest(sending, self.paused || !self.reading);
         Poll::Pending
     }
 
@@ -420,7 +412,7 @@ impl<E: ServerEnv> Session<E> {
     fn is_finished(&self) -> bool {
         let ending = self.core.phase.get() == Phase::Ending;
         (ending || (!self.reading && self.connection.requests.get() == 0))
-            && !self.sending
+            && !self.connection.is_sending()
             && self.connection.out.borrow().is_empty()
     }
 
@@ -439,23 +431,11 @@ impl<E: ServerEnv> Session<E> {
             core.latencies.turn(now.nanos().saturating_sub(began.nanos()));
         }
         add(&self.core.counters.sends, 1);
-        self.sending = true;
         self.connection.sending_bytes.set(out.len());
         self.connection.sending_since.set(now);
-        let mut list = std::mem::take(&mut self.send_list);
+        let mut list = self.connection.send_list.take();
         list.push(out);
         self.socket.start_send(list);
-    }
-
-    /// Looks after the send in flight. False when it failed.
-    fn poll_sent(&mut self, context: &mut Context<'_>) -> bool {
-        let Poll::Ready((result, mut buffers)) = self.socket.poll_sent(context) else { return true };
-        add(&self.core.counters.sent_bytes, self.connection.sending_bytes.take() as u64);
-        self.core.count_out(&self.connection);
-        self.sending = false;
-        buffers.drain(..).for_each(|buffer| self.core.give_buffer(buffer));
-        self.send_list = buffers;
-        result.is_ok()
     }
 
     /// Gives back what the connection holds of the core.
@@ -463,6 +443,26 @@ impl<E: ServerEnv> Session<E> {
         self.core.forget_bytes(&self.connection);
         add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
         self.core.give_buffer(self.connection.out.take());
+    }
+}
+
+/// What is done when a send ends. The connection's task runs only if it has something to do then.
+struct Sent<E: ServerEnv> {
+    core: Rc<Core<E>>,
+    connection: Rc<Connection>,
+}
+
+impl<E: ServerEnv> SendEnd for Sent<E> {
+    fn sent(&self, outcome: io::Result<()>, mut buffers: Vec<Vec<u8>>) {
+        let Self { core, connection } = self;
+        add(&core.counters.sent_bytes, connection.sending_bytes.take() as u64);
+        core.count_out(connection);
+        buffers.drain(..).for_each(|buffer| core.give_buffer(buffer));
+        connection.send_list.replace(buffers);
+        match outcome {
+            Ok(()) => connection.sent(core.phase.get() == Phase::Ending),
+            Err(_) => connection.doom(),
+        }
     }
 }
 

@@ -16,13 +16,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::Path;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use pinion_env::{
-    AlignedBuf, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, Socket, Space,
-    TaskClass, WriteMode,
+    AlignedBuf, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, SendEnd, Socket,
+    Space, TaskClass, WriteMode,
 };
 
 /// What counts. Clones count together.
@@ -190,11 +191,11 @@ impl<E: NodeEnv, M: Meter> NodeEnv for MeteredEnv<E, M> {
     }
 
     fn listener(&self) -> Self::Listener {
-        MeteredListener(M::outside(|| self.env.listener()), PhantomData)
+        MeteredListener(M::outside(|| self.env.listener()), self.meter.clone())
     }
 
     fn adopt(&self, handoff: Self::Handoff) -> Self::Socket {
-        MeteredSocket(M::outside(|| self.env.adopt(handoff)), PhantomData)
+        MeteredSocket(M::outside(|| self.env.adopt(handoff)), self.meter.clone())
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -237,14 +238,14 @@ impl<F: File, M: Meter> File for MeteredFile<F, M> {
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct MeteredListener<L, M>(L, PhantomData<fn() -> M>);
+pub struct MeteredListener<L, M>(L, M);
 
 impl<L: Listener, M: Meter> Listener for MeteredListener<L, M> {
     type Socket = MeteredSocket<L::Socket, M>;
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Self::Socket>> {
         M::outside(|| self.0.poll_accept(context))
-            .map(|accepted| accepted.map(|inner| MeteredSocket(inner, PhantomData)))
+            .map(|accepted| accepted.map(|inner| MeteredSocket(inner, self.1.clone())))
     }
 
     fn close(&self) {
@@ -254,7 +255,7 @@ impl<L: Listener, M: Meter> Listener for MeteredListener<L, M> {
 
 /// A byte stream.
 #[derive(Debug)]
-pub struct MeteredSocket<S, M>(S, PhantomData<fn() -> M>);
+pub struct MeteredSocket<S, M>(S, M);
 
 impl<S: Socket, M: Meter> Socket for MeteredSocket<S, M> {
     type Chunk = S::Chunk;
@@ -284,11 +285,25 @@ impl<S: Socket, M: Meter> Socket for MeteredSocket<S, M> {
         M::outside(|| self.0.poll_sent(context))
     }
 
+    fn on_sent(&self, end: Rc<dyn SendEnd>) {
+        let end = MeteredEnd(end, self.1.clone());
+        M::outside(|| self.0.on_sent(Rc::new(end)));
+    }
+
     fn hand_off(self) -> Self::Handoff {
         M::outside(|| self.0.hand_off())
     }
 
     fn peer(&self) -> String {
         self.0.peer()
+    }
+}
+
+/// Who is told of ends of sends.
+struct MeteredEnd<M>(Rc<dyn SendEnd>, M);
+
+impl<M: Meter> SendEnd for MeteredEnd<M> {
+    fn sent(&self, outcome: io::Result<()>, buffers: Vec<Vec<u8>>) {
+        self.1.inside(|| self.0.sent(outcome, buffers));
     }
 }

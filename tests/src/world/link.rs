@@ -16,6 +16,8 @@ use std::io::{self, ErrorKind};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use pinion_env::SendEnd;
+
 use super::link_faults::nanos;
 use super::random::Random;
 use super::scheduler::ProcessId;
@@ -86,6 +88,8 @@ struct State {
     sending: Option<Sending>,
     sent: Option<Sent>,
     sender: Option<Waker>,
+    /// Who is told of ends of sends, instead of `sender`.
+    send_end: Option<Rc<dyn SendEnd>>,
     sender_gone: bool,
     /// A piece is on its way.
     delivering: bool,
@@ -120,6 +124,7 @@ impl Pipe {
             sending: None,
             sent: None,
             sender: None,
+            send_end: None,
             sender_gone: false,
             delivering: false,
             hole: false,
@@ -157,6 +162,11 @@ impl Pipe {
                 Poll::Pending
             }
         }
+    }
+
+    /// Says who is told of ends of sends.
+    pub(super) fn on_sent(&self, end: Rc<dyn SendEnd>) {
+        self.state.borrow_mut().send_end = Some(end);
     }
 
     /// The next chunk; arms the pipe if there is none.
@@ -210,10 +220,12 @@ impl Pipe {
 
     /// The sender goes: cut off in the middle, or after what it has started.
     fn close_sending(self: &Rc<Self>, shared: &Rc<Shared>, cut: bool, reset: bool) {
+        let gone;
         let unsent = {
             let mut state = self.state.borrow_mut();
             state.sender_gone = true;
             state.sender = None;
+            gone = state.send_end.take();
             if reset && state.hole {
                 state.reset_waits = true;
             } else if reset {
@@ -221,7 +233,7 @@ impl Pipe {
             }
             if cut { state.sending.take() } else { None }
         };
-        drop(unsent);
+        drop((unsent, gone));
         if reset {
             self.wake_receiver();
         }
@@ -344,24 +356,37 @@ impl Pipe {
             moved
         };
         shared.note(Step::Deliver, self.number, moved as u64);
-        let (sender, receiver) = {
-            let mut state = self.state.borrow_mut();
-            let sender = if state.sent.is_some() { state.sender.take() } else { None };
-            let news = !state.chunks.is_empty() || state.end.is_some();
-            (sender, if news { state.receiver.take() } else { None })
+        let ended = self.state.borrow().sent.is_some();
+        if ended {
+            self.wake_sender();
+        }
+        let news = {
+            let state = self.state.borrow();
+            !state.chunks.is_empty() || state.end.is_some()
         };
-        for waker in [sender, receiver].into_iter().flatten() {
-            waker.wake();
+        if news {
+            self.wake_receiver();
         }
         self.go_on(shared);
     }
 
     fn wake_both(&self) {
-        let sender = self.state.borrow_mut().sender.take();
-        if let Some(sender) = sender {
+        self.wake_sender();
+        self.wake_receiver();
+    }
+
+    fn wake_sender(&self) {
+        let mut state = self.state.borrow_mut();
+        if let Some(end) = state.send_end.clone() {
+            let sent = state.sent.take();
+            drop(state);
+            if let Some((outcome, buffers)) = sent {
+                end.sent(outcome, buffers);
+            }
+        } else if let Some(sender) = state.sender.take() {
+            drop(state);
             sender.wake();
         }
-        self.wake_receiver();
     }
 
     fn wake_receiver(&self) {

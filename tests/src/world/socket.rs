@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use pinion_env::Socket;
+use pinion_env::{SendEnd, Socket};
 
 use super::link::{Armed, Ends};
 use super::scheduler::ProcessId;
@@ -84,6 +84,11 @@ impl Socket for SimSocket {
 
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)> {
         self.ends.outgoing.poll_sent(context)
+    }
+
+    fn on_sent(&self, end: Rc<dyn SendEnd>) {
+        assert!(!self.ends.outgoing.is_sending(), "a send is in flight");
+        self.ends.outgoing.on_sent(end);
     }
 
     fn hand_off(self) -> SimHandoff {
