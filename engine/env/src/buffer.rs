@@ -5,6 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use memmap2::{Advice, MmapMut};
 
+use crate::pages::Piece;
+
 /// Alignment and granularity of direct I/O: the page and the largest common device block.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -40,6 +42,7 @@ pub struct AlignedBuf {
 
 enum Memory {
     Heap(Box<[Page]>),
+    Piece(Piece),
     /// A mapping of whole large pages, of which the buffer is the start.
     Large {
         mapping: MmapMut,
@@ -71,6 +74,10 @@ impl AlignedBuf {
         }
     }
 
+    pub(crate) const fn of_piece(piece: Piece) -> Self {
+        Self { memory: Memory::Piece(piece) }
+    }
+
     /// Whether it was made to last, and large enough for that.
     pub const fn is_large(&self) -> bool {
         matches!(self.memory, Memory::Large { .. })
@@ -80,6 +87,7 @@ impl AlignedBuf {
     pub fn capacity(&self) -> usize {
         match &self.memory {
             Memory::Heap(pages) => pages.len() * PAGE_BYTES,
+            Memory::Piece(piece) => piece.len(),
             Memory::Large { bytes, .. } => *bytes,
         }
     }
@@ -98,6 +106,7 @@ impl Deref for AlignedBuf {
     fn deref(&self) -> &[u8] {
         match &self.memory {
             Memory::Heap(pages) => bytemuck::cast_slice(pages),
+            Memory::Piece(piece) => piece.bytes(),
             Memory::Large { mapping, bytes } => &mapping[..*bytes],
         }
     }
@@ -107,6 +116,7 @@ impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
             Memory::Heap(pages) => bytemuck::cast_slice_mut(pages),
+            Memory::Piece(piece) => piece.bytes_mut(),
             Memory::Large { mapping, bytes } => &mut mapping[..*bytes],
         }
     }

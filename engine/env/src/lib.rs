@@ -18,10 +18,12 @@
 //! (sockets, messages between cores).
 
 mod buffer;
+mod pages;
 mod prefetch;
 mod time;
 
 pub use buffer::{AlignedBuf, LARGE_PAGE_BYTES, PAGE_BYTES, page_round_up, touch};
+pub use pages::PagePool;
 pub use prefetch::{FRONT_BYTES, prefetch, prefetch_fronts, prefetch_start};
 pub use time::Monotonic;
 

@@ -5,10 +5,11 @@
 //! moves to the main queue when its turn comes, one that is not leaves, and only its fingerprint
 //! stays in a table of ghosts, which lets it straight into the main queue if it is soon wanted
 //! again. Blocks that a scan reads neither count as used nor leave a ghost, so a scan of any
-//! length costs point reads at most the probation queue.
+//! length costs point reads at most the probation queue. Blocks that a flush writes come in the same
+//! way, so that what was in memory a moment ago is not read back from the disk.
 //!
 //! All memory of the bookkeeping is taken at the start: nothing rehashes or moves later, and the
-//! work of one call is bounded. Buffers of evicted blocks are used again for reads.
+//! work of one call is bounded. Blocks of up to 64 KiB lie in one mapping.
 //!
 //! Full of blocks that are all in use elsewhere, the cache forgets them all the same: holders keep
 //! them alive, so memory may exceed the capacity by what readers hold at that moment.
@@ -17,7 +18,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use ahash::{AHashMap, RandomState};
-use pinion_env::{AlignedBuf, PAGE_BYTES};
+use pinion_env::{AlignedBuf, PAGE_BYTES, PagePool};
 
 use super::slot_index::SlotIndex;
 use crate::table::{Block, BlockHandle};
@@ -32,18 +33,15 @@ const BLOCK_DIVISOR: usize = 8;
 const USES_MAX: u8 = 3;
 /// Blocks that may survive their turn in a row before one is evicted in spite of its uses.
 const SPARED_MAX: usize = 16;
-/// Sizes of buffers that are kept for reads, in pages: those of blocks, and of reading ahead.
-const SPARE_SIZES: [usize; 6] = [1, 2, 3, 4, 8, 16];
-/// Buffers kept of each size, and pages that they may have together.
-const SPARE_BUFFERS_MAX: usize = 16;
-const SPARE_PAGES_MAX: usize = 64;
+/// Room for reads under way, and for blocks that had to leave while somebody holds them.
+const READS_BYTES: usize = 1 << 20;
 
 /// Why a block is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// A read of one key: worth remembering.
     Point,
-    /// One of many blocks that are read in passing.
+    /// One of many blocks that are read, or written, in passing.
     Scan,
 }
 
@@ -72,6 +70,7 @@ pub struct BlockCacheStats {
 
 /// A cache of fixed size. See the module.
 pub struct BlockCache {
+    pages: PagePool,
     inner: RefCell<Inner>,
 }
 
@@ -79,7 +78,8 @@ impl BlockCache {
     /// A cache of `capacity_bytes` (0: holds nothing). `seed` keys the hashes, which live in
     /// memory only.
     pub fn new(capacity_bytes: u64, seed: u64) -> Self {
-        Self { inner: RefCell::new(Inner::new(capacity_bytes as usize, seed)) }
+        let pages = PagePool::new(capacity_bytes as usize + READS_BYTES);
+        Self { pages, inner: RefCell::new(Inner::new(capacity_bytes as usize, seed)) }
     }
 
     /// A block, if it is held.
@@ -103,6 +103,28 @@ impl BlockCache {
         self.inner.borrow_mut().insert(table, handle.page, block, admission);
     }
 
+    /// Takes in a copy of a block that was read or written among others, once it is checked, and gives it;
+    /// `None` if it fails a check. `bytes` may lack the padding.
+    pub(crate) fn insert_copy(
+        &self,
+        table: u64,
+        handle: BlockHandle,
+        bytes: &[u8],
+        seed: u64,
+    ) -> Option<Rc<Block>> {
+        let mut buffer = self.take_buffer(handle.bytes());
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        buffer[bytes.len()..handle.bytes()].fill(0);
+        let block = Rc::new(Block::open(buffer, handle.bytes(), table, handle.page, seed).ok()?);
+        self.insert(table, handle, block.clone(), Admission::Scan);
+        Some(block)
+    }
+
+    /// Whether a block is small enough to be held.
+    pub(crate) fn takes(&self, handle: BlockHandle) -> bool {
+        self.inner.borrow().takes(handle.bytes() + ENTRY_BYTES)
+    }
+
     /// The blocks of a table will not be asked for again: they leave at their next turn.
     pub fn forget_table(&self, table: u64) {
         let mut inner = self.inner.borrow_mut();
@@ -117,15 +139,9 @@ impl BlockCache {
         BlockCacheStats { bytes: inner.bytes as u64, ..inner.stats }
     }
 
-    /// A buffer for a read of `bytes`, reused if possible; its content is undefined.
+    /// A buffer for a read of `bytes`; its content is undefined.
     pub(crate) fn take_buffer(&self, bytes: usize) -> AlignedBuf {
-        let fitting = spare_size(bytes).and_then(|size| self.inner.borrow_mut().spare[size].pop());
-        fitting.unwrap_or_else(|| AlignedBuf::zeroed(bytes))
-    }
-
-    /// Takes back a buffer that no block came of.
-    pub(crate) fn give_buffer(&self, buffer: AlignedBuf) {
-        self.inner.borrow_mut().give_buffer(buffer);
+        self.pages.take(bytes)
     }
 
     pub(crate) fn count_read(&self, bytes: usize, admission: Admission) {
@@ -149,7 +165,6 @@ struct Inner {
     probation: Queue,
     main: Queue,
     tables: AHashMap<u64, TableBlocks>,
-    spare: [Vec<AlignedBuf>; SPARE_SIZES.len()],
     hashes: RandomState,
     stats: BlockCacheStats,
 }
@@ -192,7 +207,6 @@ impl Inner {
             probation: Queue::default(),
             main: Queue::default(),
             tables: AHashMap::with_hasher(RandomState::with_seeds(seed, 1, 2, 3)),
-            spare: Default::default(),
             hashes: RandomState::with_seeds(seed, 4, 5, 6),
             stats: BlockCacheStats::default(),
         }
@@ -212,7 +226,7 @@ impl Inner {
     fn insert(&mut self, table: u64, page: u32, block: Rc<Block>, admission: Admission) {
         let bytes = block.resident_bytes() + ENTRY_BYTES;
         let hash = self.hashes.hash_one((table, page));
-        if bytes > self.capacity_bytes / BLOCK_DIVISOR || self.find(hash, table, page).is_some() {
+        if !self.takes(bytes) || self.find(hash, table, page).is_some() {
             return;
         }
         while self.bytes + bytes > self.capacity_bytes {
@@ -236,6 +250,10 @@ impl Inner {
         self.tables.entry(table).or_default().blocks += 1;
         self.stats.inserts += 1;
         self.stats.blocks += 1;
+    }
+
+    fn takes(&self, bytes: usize) -> bool {
+        bytes <= self.capacity_bytes / BLOCK_DIVISOR
     }
 
     /// Evicts one block. There is one: the caller needs space although every block fits alone.
@@ -264,7 +282,7 @@ impl Inner {
         let slot = &mut self.slots[number as usize];
         let (hash, table, bytes) = (slot.hash, slot.table, slot.bytes as usize);
         slot.next = self.free.replace(number);
-        let block = slot.block.take();
+        drop(slot.block.take());
         self.index.remove(hash, number);
         self.bytes -= bytes;
         if leaves_ghost {
@@ -279,17 +297,6 @@ impl Inner {
         }
         self.stats.evictions += 1;
         self.stats.blocks -= 1;
-        if let Some(block) = block.and_then(|block| Rc::try_unwrap(block).ok()) {
-            self.give_buffer(block.into_buffer());
-        }
-    }
-
-    fn give_buffer(&mut self, buffer: AlignedBuf) {
-        let Some(size) = spare_size(buffer.capacity()) else { return };
-        let spare = &mut self.spare[size];
-        if spare.len() < SPARE_BUFFERS_MAX.min(SPARE_PAGES_MAX / SPARE_SIZES[size]) {
-            spare.push(buffer);
-        }
     }
 
     fn take_slot(&mut self, slot: Slot) -> u32 {
@@ -349,11 +356,6 @@ impl Inner {
     fn ghost_place(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.ghosts.len() - 1)
     }
-}
-
-/// The index of a size in [`SPARE_SIZES`].
-fn spare_size(bytes: usize) -> Option<usize> {
-    SPARE_SIZES.iter().position(|pages| pages * PAGE_BYTES == bytes)
 }
 
 /// Never 0, which stands for no ghost.
@@ -452,21 +454,6 @@ mod tests {
         let middle = BlockHandle { page: 9, pages: 13 };
         cache.insert(1, middle, Rc::new(block_of(1, 9, 50_000)), Admission::Point);
         assert_eq!(cache.stats().blocks, 1);
-    }
-
-    #[test]
-    fn buffers_of_evicted_blocks_are_used_again() {
-        let cache = BlockCache::new(CAPACITY, 6);
-        (0..1000).for_each(|page| _ = read(&cache, 1, page, Admission::Scan));
-        assert!(cache.inner.borrow().spare[0].len() > 1);
-        let before = cache.inner.borrow().spare[0].len();
-        assert_eq!(cache.take_buffer(PAGE_BYTES).capacity(), PAGE_BYTES);
-        assert_eq!(cache.inner.borrow().spare[0].len(), before - 1);
-        assert_eq!(cache.take_buffer(7 * PAGE_BYTES).capacity(), 7 * PAGE_BYTES);
-        for _ in 0..100 {
-            cache.give_buffer(AlignedBuf::zeroed(16 * PAGE_BYTES));
-        }
-        assert_eq!(cache.inner.borrow().spare[5].len(), 4);
     }
 
     #[test]

@@ -279,11 +279,12 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let mut step = self.step();
             let ended = loop {
                 let Some(best) = first_of(&places) else { break true };
+                let warm = places[best].is_cached(&self.block_cache);
                 let (position, record) = places[best].current().expect("it was chosen for its record");
                 if !step.take(position.user.len() + record.value.len()) {
                     break false;
                 }
-                self.put(version, job.to, &retention, &position, &record, output);
+                self.put(version, job.to, &retention, (&position, &record, warm), output);
                 // Older places under the same key are passed over with it.
                 let mut same = Vec::new();
                 for (index, place) in places.iter().enumerate().skip(best + 1) {
@@ -315,14 +316,13 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
     }
 
-    /// Writes one record on, or leaves it out.
+    /// Writes one record on, or leaves it out. `warm`: its block is in the cache.
     fn put(
         &self,
         version: &Version<E>,
         target_level: usize,
         retention: &Retention,
-        position: &Position<'_>,
-        record: &RecordView<'_>,
+        (position, record, warm): (&Position<'_>, &RecordView<'_>, bool),
         output: &mut Output<'_, E, W>,
     ) {
         if self.is_dropped(position.namespace) {
@@ -330,14 +330,14 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
         let key = Key::placed(position.partition, position.namespace, position.user);
         match retention.fate(record, || version.deeper_may_hold(target_level, position)) {
-            Fate::Keep => output.add(&key, record),
+            Fate::Keep => output.add(&key, record, warm),
             Fate::Drop => self.counters.records_dropped.add(1),
             Fate::BecomeTombstone => {
                 self.counters.records_expired.add(1);
                 // The stamp stays: replicas that expire it at another moment must agree.
                 let tombstone =
                     RecordView { kind: RecordKind::Tombstone, expiry_ms: 0, value: &[], ..*record };
-                output.add(&key, &tombstone);
+                output.add(&key, &tombstone, warm);
             }
         }
     }

@@ -151,7 +151,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                     }
                     let key = Key::placed(position.partition, position.namespace, position.user);
                     if !self.is_dropped(position.namespace) {
-                        output.add(&key, &record);
+                        output.add(&key, &record, true);
                     }
                     cursor.next(&table);
                     if output.wants_writing() {

@@ -70,6 +70,7 @@ struct HeldRecord {
     stamp: crate::stamp::Stamp,
     expiry_ms: u64,
     value: Vec<u8>,
+    warm: bool,
 }
 
 impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
@@ -85,12 +86,16 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
         }
     }
 
-    /// Adds the next record. Call [`Output::write_out`] when [`Output::wants_writing`] says so.
-    pub(super) fn add(&mut self, key: &Key<'_>, record: &RecordView<'_>) {
+    /// Adds the next record; `warm`: readers have it in memory, and so the block that it gets into goes
+    /// into the block cache. Call [`Output::write_out`] when [`Output::wants_writing`] says so.
+    pub(super) fn add(&mut self, key: &Key<'_>, record: &RecordView<'_>, warm: bool) {
         assert!(self.held.is_none(), "write_out follows an add that wants it");
         match &mut self.writer {
             Some(writer) if !self.full => {
                 writer.add(key, record);
+                if warm {
+                    writer.keep_block(&self.shard.block_cache);
+                }
                 self.full = writer.file_bytes() >= self.shard.options.table_bytes;
             }
             _ => {
@@ -103,6 +108,7 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
                     stamp: record.stamp,
                     expiry_ms: record.expiry_ms,
                     value: record.value.to_vec(),
+                    warm,
                 });
             }
         }
@@ -124,9 +130,12 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
             let dir = shard.table_dir();
             self.numbers.push(number);
             let mut writer = TableWriter::create(&shard.env, &dir, number, &shard.identity, options).await?;
-            let HeldRecord { partition, namespace, user, hash, kind, stamp, expiry_ms, value } = held;
+            let HeldRecord { partition, namespace, user, hash, kind, stamp, expiry_ms, value, warm } = held;
             let key = Key { partition, namespace, user: &user, hash };
             writer.add(&key, &RecordView { kind, stamp, expiry_ms, value: &value });
+            if warm {
+                writer.keep_block(&shard.block_cache);
+            }
             self.writer = Some(writer);
             self.full = false;
         }
@@ -151,6 +160,7 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
         drop(self.writer);
         let dir = self.shard.table_dir();
         for number in self.numbers {
+            self.shard.block_cache.forget_table(number);
             // A file that stays is an orphan, removed at the next open.
             let _ = self.shard.env.remove(&table_path(&dir, number)).await;
         }

@@ -9,7 +9,7 @@ use crate::cache::BlockCache;
 use crate::error::Result;
 use crate::key::Position;
 use crate::record::RecordView;
-use crate::table::{ReadStyle, Table, TableCursor};
+use crate::table::{BlockHandle, ReadStyle, Table, TableCursor};
 
 /// Tables that are looked at to say how many records a place has.
 const SAMPLED_MAX: usize = 16;
@@ -30,21 +30,37 @@ pub(super) struct PlaceCursor<E: Env> {
     /// The table the cursor stands in.
     index: usize,
     cursor: Option<TableCursor<E>>,
+    /// A block by table and number, and whether it is in the cache.
+    judged: Option<(u64, BlockHandle, bool)>,
 }
 
 impl<E: Env> PlaceCursor<E> {
     /// For user scans: blocks go through the cache.
     pub(super) fn cached(tables: Vec<Rc<Table<E>>>, cache: &Rc<BlockCache>) -> Self {
-        Self { tables, style: ReadStyle::Cached(Rc::clone(cache)), index: 0, cursor: None }
+        Self { tables, style: ReadStyle::Cached(Rc::clone(cache)), index: 0, cursor: None, judged: None }
     }
 
     /// For compaction: long reads past the cache.
     pub(super) fn sequential(tables: Vec<Rc<Table<E>>>) -> Self {
-        Self { tables, style: ReadStyle::Sequential, index: 0, cursor: None }
+        Self { tables, style: ReadStyle::Sequential, index: 0, cursor: None, judged: None }
     }
 
     pub(super) fn current(&self) -> Option<(Position<'_>, RecordView<'_>)> {
         self.cursor.as_ref()?.current()
+    }
+
+    /// Whether the block that a sequential cursor stands in is in the cache as well.
+    pub(super) fn is_cached(&mut self, cache: &BlockCache) -> bool {
+        let Some(cursor) = &self.cursor else { return false };
+        let (table, Some(handle)) = (cursor.table().meta().number, cursor.handle()) else { return false };
+        match self.judged {
+            Some((known, block, is_cached)) if (known, block) == (table, handle) => is_cached,
+            _ => {
+                let is_cached = cache.holds(table, handle);
+                self.judged = Some((table, handle, is_cached));
+                is_cached
+            }
+        }
     }
 
     /// The table it stands in.

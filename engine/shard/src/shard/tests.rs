@@ -423,6 +423,39 @@ fn a_hit_reads_one_block_and_a_miss_none() {
     assert!(per_miss <= 0.01, "{per_miss} blocks read per miss");
 }
 
+/// Reads all that [`fill`] wrote in rounds up to `round`, and returns how many blocks that read.
+fn read_back(env: &TestEnv, shard: &TestShard, count: u32, round: u8) -> u64 {
+    let before = shard.stats().counters;
+    for number in 0..count {
+        assert_eq!(get(env, shard, &format!("fill-{number:06}")).unwrap(), Some(vec![round; 560]));
+    }
+    let after = shard.stats().counters;
+    assert!(after.blocks_searched - before.blocks_searched > u64::from(count) / 2, "tables answered");
+    after.blocks_read - before.blocks_read
+}
+
+#[test]
+fn what_was_in_memory_stays_there_when_tables_are_written() {
+    let env = TestEnv::new(13);
+    let options = Options { block_cache_bytes: 4 << 20, ..small() };
+    let shard = open_with(&env, options.clone()).unwrap();
+    let count = 300;
+    fill(&env, &shard, count, 0);
+    assert!(shard.stats().counters.flushes > 0, "it does not fit a memtable");
+    assert_eq!(read_back(&env, &shard, count, 0), 0, "blocks were read after flushes");
+    for round in 1..9 {
+        fill(&env, &shard, count, round);
+    }
+    let compacted = shard.stats().counters;
+    assert!(compacted.compactions > 0, "there were as many runs as call for it");
+    assert_eq!(read_back(&env, &shard, count, 8), 0, "blocks were read after compaction");
+    // What nobody has in memory is written without a copy there.
+    env.block_on(shard.close()).unwrap();
+    let shard = open_with(&env, options).unwrap();
+    fill(&env, &shard, 0, 0);
+    assert!(read_back(&env, &shard, count, 8) > 0, "a new cache is empty");
+}
+
 #[test]
 fn a_flipped_byte_in_a_table_is_an_error_or_a_right_answer() {
     let env = TestEnv::new(14);

@@ -281,22 +281,17 @@ pub struct Block {
 }
 
 impl Block {
-    /// Checks what was read: `bytes` at the front of `buffer`. Gives the buffer back on damage.
+    /// Checks what was read: `bytes` at the front of `buffer`.
     pub(crate) fn open(
         buffer: AlignedBuf,
         bytes: usize,
         table: u64,
         page: u32,
         seed: u64,
-    ) -> Result<Self, (Damage, AlignedBuf)> {
+    ) -> Result<Self, Damage> {
         let place = BlockPlace { kind: BlockType::Data, table, page, seed };
-        match BlockView::open(&buffer[..bytes], &place) {
-            Ok(view) => {
-                let shape = view.shape();
-                Ok(Self { buffer, shape })
-            }
-            Err(damage) => Err((damage, buffer)),
-        }
+        let shape = BlockView::open(&buffer[..bytes], &place)?.shape();
+        Ok(Self { buffer, shape })
     }
 
     /// The record under a position.
@@ -337,10 +332,6 @@ impl Block {
 
     pub(crate) fn view(&self) -> BlockView<'_> {
         self.shape.view(&self.buffer)
-    }
-
-    pub(crate) fn into_buffer(self) -> AlignedBuf {
-        self.buffer
     }
 }
 

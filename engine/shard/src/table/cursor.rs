@@ -88,6 +88,14 @@ impl<E: Env> TableCursor<E> {
         &self.table
     }
 
+    /// The block it stands in, of a cursor that reads beside the cache.
+    pub(crate) const fn handle(&self) -> Option<BlockHandle> {
+        match self.loaded {
+            Loaded::InWindow(handle, _) => Some(handle),
+            Loaded::Nothing | Loaded::Cached(_) => None,
+        }
+    }
+
     /// The record it stands on.
     pub fn current(&self) -> Option<(Position<'_>, RecordView<'_>)> {
         let view = self.view()?;
@@ -316,7 +324,7 @@ impl<E: Env> TableCursor<E> {
     }
 
     async fn read_window(&mut self, first: u32, end: u32, cache: &BlockCache) -> Result<()> {
-        cache.give_buffer(self.window.take_buffer());
+        drop(self.window.take_buffer());
         let handle = BlockHandle { page: first, pages: end - first };
         let buffer = cache.take_buffer((handle.pages.next_power_of_two() as usize) * PAGE_BYTES);
         cache.count_read(handle.bytes(), Admission::Scan);
@@ -349,14 +357,6 @@ impl<E: Env> TableCursor<E> {
         }
         let view = self.table.open_in_order(at, self.window.block(handle))?;
         Ok(Loaded::InWindow(handle, view.shape()))
-    }
-}
-
-impl<E: Env> Drop for TableCursor<E> {
-    fn drop(&mut self) {
-        if let ReadStyle::Cached(cache) = &self.style {
-            cache.give_buffer(self.window.take_buffer());
-        }
     }
 }
 

@@ -167,17 +167,11 @@ impl<E: Env> Table<E> {
         let (result, buffer) = self.file.read(handle.offset(), buffer, handle.bytes()).await;
         cache.count_read(handle.bytes(), admission);
         check_length(&self.path, handle.offset(), handle.bytes(), result)?;
-        match Block::open(buffer, handle.bytes(), number, handle.page, self.seed) {
-            Ok(block) => {
-                let block = Rc::new(block);
-                cache.insert(number, handle, block.clone(), admission);
-                Ok(block)
-            }
-            Err((damage, buffer)) => {
-                cache.give_buffer(buffer);
-                Err(damage.in_file(&self.path, handle.offset()).into())
-            }
-        }
+        let block = Block::open(buffer, handle.bytes(), number, handle.page, self.seed)
+            .map_err(|damage| damage.in_file(&self.path, handle.offset()))?;
+        let block = Rc::new(block);
+        cache.insert(number, handle, block.clone(), admission);
+        Ok(block)
     }
 
     /// Takes a block out of what was read ahead, as [`Table::block_for`] would read it; `None` if it
@@ -188,19 +182,7 @@ impl<E: Env> Table<E> {
         handle: BlockHandle,
         cache: &BlockCache,
     ) -> Option<Rc<Block>> {
-        let mut buffer = cache.take_buffer(bytes.len());
-        buffer[..bytes.len()].copy_from_slice(bytes);
-        match Block::open(buffer, bytes.len(), self.meta.number, handle.page, self.seed) {
-            Ok(block) => {
-                let block = Rc::new(block);
-                cache.insert(self.meta.number, handle, block.clone(), Admission::Scan);
-                Some(block)
-            }
-            Err((_, buffer)) => {
-                cache.give_buffer(buffer);
-                None
-            }
-        }
+        cache.insert_copy(self.meta.number, handle, bytes, self.seed)
     }
 
     /// Reads pages as they are, unchecked. The buffer holds at least `bytes` bytes.

@@ -12,6 +12,7 @@
 //! or by its path) or let the next opening of the shard do so.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use pinion_env::{Env, OpenMode, PAGE_BYTES};
 
@@ -26,6 +27,7 @@ use super::parts::{self, PartEntry};
 use super::tally::Tally;
 use super::unit::BlockUnit;
 use super::{BlockHandle, PART_RECORDS_MAX, table_path};
+use crate::cache::BlockCache;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Key, NamespaceId, OwnedPosition, Partition, Position, key_hash};
@@ -86,6 +88,8 @@ pub struct TableWriter<E: Env> {
     filters_failed: u64,
     tally: Tally,
     scratch: Vec<u8>,
+    /// The cache that the block being filled goes into as well.
+    kept_in: Option<Rc<BlockCache>>,
 }
 
 struct FinishedPart {
@@ -146,6 +150,7 @@ impl<E: Env> TableWriter<E> {
             filters_failed: 0,
             tally: Tally::default(),
             scratch: Vec::new(),
+            kept_in: None,
         })
     }
 
@@ -162,6 +167,11 @@ impl<E: Env> TableWriter<E> {
         if sample.bytes.len() >= SAMPLE_BYTES {
             self.leave_sampling();
         }
+    }
+
+    /// The block that the record added last is in goes into `cache` as well.
+    pub fn keep_block(&mut self, cache: &Rc<BlockCache>) {
+        self.kept_in.get_or_insert_with(|| Rc::clone(cache));
     }
 
     /// Whether [`TableWriter::write_out`] has something to do.
@@ -279,8 +289,10 @@ impl<E: Env> TableWriter<E> {
     fn leave_sampling(&mut self) {
         let Some(sample) = self.sample.take() else { return };
         self.unit = BlockUnit::choose(&sample.sizes());
+        let kept_in = self.kept_in.take();
         sample.for_each(|position, record| {
             self.push(position, key_hash(position.namespace, position.user), record);
+            self.kept_in.clone_from(&kept_in);
         });
     }
 
@@ -313,6 +325,10 @@ impl<E: Env> TableWriter<E> {
         let place = BlockPlace { kind: BlockType::Data, table: self.number, page, seed: self.seed };
         self.block.seal_into(&place, &mut self.scratch);
         self.output.append(&self.scratch);
+        let handle = BlockHandle { page, pages: self.output.page() - page };
+        if let Some(cache) = self.kept_in.take().filter(|cache| cache.takes(handle)) {
+            cache.insert_copy(self.number, handle, &self.scratch, self.seed);
+        }
         let before = self.block_before.as_ref().map(OwnedPosition::borrow);
         self.index.push(&self.block_first.borrow(), before.as_ref(), page);
         self.hashes.append(&mut self.block_hashes);
