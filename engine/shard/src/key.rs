@@ -4,6 +4,7 @@
 //! concatenation would not sort. A partition is therefore one contiguous range of every table.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -60,6 +61,12 @@ impl Partition {
         debug_assert!(partitions.is_power_of_two());
         ((u32::from(self.0) * u32::from(shards)) >> partitions.trailing_zeros()) as u16
     }
+}
+
+/// The partitions of a shard of a node, which are contiguous.
+pub fn partitions_of_shard(shard: u16, shards: u16, partitions: u32) -> Range<u32> {
+    let first = |shard: u32| (shard * partitions).div_ceil(u32::from(shards));
+    first(u32::from(shard))..first(u32::from(shard) + 1)
 }
 
 /// A key as it is looked up: its place in the order and its hash.
@@ -180,6 +187,7 @@ mod tests {
         for partition in 0..1024 {
             let shard = Partition(partition).shard(3, 1024);
             assert!(shard >= last && shard < 3);
+            assert!(partitions_of_shard(shard, 3, 1024).contains(&u32::from(partition)));
             last = shard;
         }
         assert_eq!(last, 2);

@@ -39,14 +39,14 @@ pub use catalogue::{
     Namespace,
 };
 pub use compaction::{
-    INPUTS_MAX, Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Verdict, Work, debt_bytes, pick,
+    Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Slices, Verdict, Work, debt_bytes, pick,
 };
 pub use data_dir::{DataDir, FormatOptions};
 pub use error::{Corruption, Error, Misfit, Outcome, Result};
 pub use identity::{DatabaseId, Identity};
 pub use key::{
     KEY_BYTES_MAX, Key, NamespaceId, OwnedPosition, PARTITIONS_MAX, PARTITIONS_MIN, Partition, Position,
-    key_hash, partition_of, tag,
+    key_hash, partition_of, partitions_of_shard, tag,
 };
 pub use memtable::{
     Chunk, ChunkPool, EntryRef, IndexSlots, MEMTABLE_BYTES_MAX, Memtable, MemtableCursor, Published, Remains,

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use pinion_engine::partitions_of_shard;
+
 /// The number of cores, shards and partitions of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -30,10 +32,8 @@ impl Layout {
 
     /// The partitions of a shard: first and last.
     pub(crate) fn partitions_of(&self, shard: u16) -> (u16, u16) {
-        let shards = u32::from(self.shards);
-        let first = (u32::from(shard) * self.partitions).div_ceil(shards);
-        let end = ((u32::from(shard) + 1) * self.partitions).div_ceil(shards);
-        (first as u16, (end - 1) as u16)
+        let partitions = partitions_of_shard(shard, self.shards, self.partitions);
+        (partitions.start as u16, (partitions.end - 1) as u16)
     }
 
     /// Cores that carry no data.

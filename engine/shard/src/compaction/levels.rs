@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 
 use super::picker::Job;
+use super::slices::Slices;
 use crate::key::OwnedPosition;
 use crate::namespaces::LiveNamespaces;
 use crate::stamp::HybridTime;
@@ -52,6 +53,10 @@ pub struct PickOptions<'a> {
     pub level_growth: u64,
     /// Target size of a table in bytes.
     pub table_bytes: u64,
+    /// Bytes that a job of a whole slice may read.
+    pub job_bytes_max: u64,
+    /// Where tables end.
+    pub slices: Slices,
     /// Time by the shard's hybrid clock, in milliseconds: judges expiry.
     pub now_ms: u64,
     /// Tombstones and expired values with stamps up to this time may go. It must be the same that
@@ -154,9 +159,10 @@ pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
     let excess_runs = (levels.runs.len() + 1).saturating_sub(options.runs_max.max(1));
     let oldest = levels.runs.iter().rev().take(excess_runs);
     let mut carried: u64 = oldest.map(|run| total_bytes(&run.tables)).sum();
-    // Each of them may meet all that the base level is meant to hold.
-    let mut debt = options.level_base_bytes.saturating_mul(excess_runs.min(levels.runs.len()) as u64);
-    debt = debt.saturating_add(carried);
+    // All runs that are merged down together meet the base level once.
+    let runs_max = options.runs_max.max(1) as u128;
+    let met = u128::from(levels.level_bytes(shape.base)) * runs_max.min(excess_runs as u128) / runs_max;
+    let mut debt = carried.saturating_add(u64::try_from(met).unwrap_or(u64::MAX));
     for level in shape.base..options.levels_max {
         let bytes = levels.level_bytes(level) - options.stuck_bytes(levels, level) + carried;
         carried = bytes.saturating_sub(shape.targets[level]);

@@ -2,11 +2,18 @@
 //! and put in its place.
 //!
 //! In this order: tables that may be dropped whole; the place that is most over its target; tables
-//! with records of dropped namespaces; tables full of dead records. A level gives one table at a
-//! time, in turn (a cursor goes round), against what that touches in the next level: about
-//! `level_growth` tables. Large jobs are what makes long tails. Level 0 gives tables of its oldest
-//! run only; runs smaller than one table are taken whole and several together, since each of them
-//! would meet the same tables below.
+//! with records of dropped namespaces; tables full of dead records.
+//!
+//! A job takes a whole slice of a place: of the runs all tables of the slice in all of them, where most
+//! of them lie above each other; of a level the slice that holds most. So what lies below is rewritten
+//! once for much, not once for each table. With R runs of a memtable each, a base level of B memtables and
+//! levels that grow by G, a byte is written once by the flush, (R + B) / R times into the base level, and
+//! 1 + G / 2 times into each level below it: a slice goes down when it holds twice its part of the level.
+//!
+//! Where a slice would be too large a job (`job_bytes_max`: what it reads lies twice on the disk
+//! until it ends), a level gives one table at a time, in turn (a cursor goes round), against what that
+//! touches in the next level, and the runs tables of the oldest one only; runs smaller than one table
+//! are taken whole and several together, since each of them would meet the same tables below.
 //!
 //! A table in quarantine is left where it is: it is no source and no target of a merge, so what lies
 //! above it there stays above it, and the order of places holds. It may go whole, and out of a run it
@@ -15,14 +22,16 @@
 //! quarantine in level 1, or in a run above something in level 1 that cannot leave) does what overlaps
 //! it stay in runs.
 
+use std::cmp::Reverse;
+
 use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};
 use crate::key::OwnedPosition;
 use crate::table::TableMeta;
 
-/// Tables of a job. Exceeded only where every table of a place touches more below, and never by
-/// more than the base level holds.
-pub const INPUTS_MAX: usize = 9;
+/// Tables of a job that takes less than a slice. Exceeded only where every table of a place touches more
+/// below, and never by more than the base level holds.
+const INPUTS_MAX: usize = 9;
 
 /// What is to be done with a job's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +115,7 @@ impl<'a> Picker<'_, 'a> {
             scores.push((thousandths(bytes, self.shape.targets[level]), level));
         }
         scores.retain(|(score, _)| *score >= 1000);
-        scores.sort_by_key(|(score, level)| (std::cmp::Reverse(*score), *level));
+        scores.sort_by_key(|(score, level)| (Reverse(*score), *level));
         scores
             .into_iter()
             .find_map(|(_, level)| if level == 0 { self.out_of_runs() } else { self.out_of_level(level) })
@@ -115,6 +124,9 @@ impl<'a> Picker<'_, 'a> {
     /// Merges down what the oldest runs hold.
     fn out_of_runs(&self) -> Option<Job> {
         let oldest = self.levels.runs.last()?;
+        if let Some(job) = self.slice_of_runs() {
+            return Some(job);
+        }
         if total_bytes(&oldest.tables) <= self.options.table_bytes
             && let Some(job) = self.small_runs()
         {
@@ -123,6 +135,68 @@ impl<'a> Picker<'_, 'a> {
         let starts = 0..oldest.tables.len();
         self.best_of(starts.map(|start| self.extended(0, &oldest.tables, start, self.shape.base)))
             .or_else(|| self.put_aside(&oldest.tables))
+    }
+
+    /// Merges down a slice of as many runs as make a job, the oldest first: the slice in which most runs
+    /// have tables.
+    fn slice_of_runs(&self) -> Option<Job> {
+        let weigh = |slice: &u32| {
+            let depth = self.levels.runs.iter().filter(|run| !self.in_slice(*slice, &run.tables).is_empty());
+            Reverse(depth.count())
+        };
+        self.first_slice(weigh, |slice| self.runs_in(slice))
+    }
+
+    fn runs_in(&self, slice: u32) -> Option<Job> {
+        let mut best = None;
+        // Newest first.
+        let mut sources: Vec<&TableMeta> = Vec::new();
+        for (index, run) in self.levels.runs.iter().enumerate().rev() {
+            // What a table stands above goes down before it, or with it.
+            let older = &self.levels.runs[index + 1..];
+            let goes = |table: &&&TableMeta| {
+                let mut below = older.iter().flat_map(|run| touching(&run.tables, &table.first, &table.last));
+                self.is_free(&[**table])
+                    && below.all(|below| sources.iter().any(|source| source.number == below.number))
+            };
+            let going: Vec<_> = self.in_slice(slice, &run.tables).iter().filter(goes).copied().collect();
+            if going.is_empty() {
+                continue;
+            }
+            sources.splice(..0, going);
+            match self.down(0, &sources, self.shape.base) {
+                Some(job) if job.bytes <= self.options.job_bytes_max => best = Some(job),
+                _ => break,
+            }
+        }
+        best
+    }
+
+    /// Merges down the slice of a level that holds most.
+    fn slice_of_level(&self, level: usize) -> Option<Job> {
+        let tables = self.levels.level(level);
+        let weigh = |slice: &u32| Reverse(total_bytes(self.in_slice(*slice, tables)));
+        let job = |slice| self.down(level, self.in_slice(slice, tables), level + 1);
+        self.first_slice(weigh, |slice| job(slice).filter(|job| job.bytes <= self.options.job_bytes_max))
+    }
+
+    /// The first job of a slice, in the order that `weigh` gives.
+    fn first_slice<W: Ord>(
+        &self,
+        weigh: impl FnMut(&u32) -> W,
+        job: impl FnMut(u32) -> Option<Job>,
+    ) -> Option<Job> {
+        let mut slices: Vec<u32> = (0..self.options.slices.count()).collect();
+        slices.sort_by_cached_key(weigh);
+        slices.into_iter().find_map(job)
+    }
+
+    /// Those of a place's tables that reach into a slice.
+    fn in_slice<'t>(&self, slice: u32, tables: &'t [&'a TableMeta]) -> &'t [&'a TableMeta] {
+        let of = |position: &OwnedPosition| self.options.slices.of(position.partition);
+        let start = tables.partition_point(|table| of(&table.last) < slice);
+        let count = tables[start..].partition_point(|table| of(&table.first) <= slice);
+        &tables[start..start + count]
     }
 
     /// Puts a table in quarantine of the oldest run into the deepest level that it may go to unread.
@@ -154,8 +228,11 @@ impl<'a> Picker<'_, 'a> {
         self.down(0, &sources, self.shape.base)
     }
 
-    /// Merges down one table of a level, in turn.
+    /// Merges down what a level has too much of.
     fn out_of_level(&self, level: usize) -> Option<Job> {
+        if let Some(job) = self.slice_of_level(level) {
+            return Some(job);
+        }
         let tables = self.levels.level(level);
         let cursor = self.options.cursors.get(level);
         let start = cursor.map_or(0, |cursor| tables.partition_point(|table| table.first <= *cursor));
@@ -197,7 +274,8 @@ impl<'a> Picker<'_, 'a> {
         Some(best)
     }
 
-    /// The job that takes `sources` (adjacent tables of one place, or whole runs) to a level.
+    /// The job that takes `sources` to a level: adjacent tables of one place, or tables of runs that stand
+    /// above nothing in a run but each other.
     fn down(&self, from: usize, sources: &[&'a TableMeta], to: usize) -> Option<Job> {
         let first = &sources.iter().min_by(|left, right| left.first.cmp(&right.first))?.first;
         let last = &sources.iter().max_by(|left, right| left.last.cmp(&right.last))?.last;
@@ -205,7 +283,9 @@ impl<'a> Picker<'_, 'a> {
         // the gap between two sources.
         let below = self.levels.level(to);
         let mut targets = touching(below, first, last);
-        let disjoint = sources.windows(2).all(|pair| pair[0].last < pair[1].first);
+        let mut in_order = sources.to_vec();
+        in_order.sort_by(|left, right| left.first.cmp(&right.first));
+        let disjoint = in_order.windows(2).all(|pair| pair[0].last < pair[1].first);
         let small = total_bytes(sources) < self.options.table_bytes / 4;
         let mut work = Work::Merge;
         if targets.is_empty() && disjoint {
@@ -257,7 +337,7 @@ impl<'a> Picker<'_, 'a> {
                 tables.iter().filter_map(|table| Some((dead_share(table, self.options)?, index + 1, *table)));
             rich.extend(shares);
         }
-        rich.sort_by_key(|(share, level, table)| (std::cmp::Reverse(*share), *level, table.number));
+        rich.sort_by_key(|(share, level, table)| (Reverse(*share), *level, table.number));
         rich.into_iter().find_map(|(_, level, table)| {
             if self.levels.older_touches(None, level, table) {
                 self.down(level, &[table], level + 1)

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::levels::{Levels, PickOptions, RunView, debt_bytes};
-use super::picker::{INPUTS_MAX, Job, Work, pick};
+use super::picker::{Job, Work, pick};
+use super::slices::Slices;
 use crate::key::{NamespaceId, OwnedPosition, Partition};
 use crate::namespaces::LiveNamespaces;
 use crate::stamp::{HybridTime, Origin, Stamp};
@@ -13,9 +14,12 @@ use crate::table::TableMeta;
 
 const RECORD_BYTES: u64 = 100;
 const TABLE_RECORDS: usize = 10;
+const TABLE_BYTES: u64 = TABLE_RECORDS as u64 * RECORD_BYTES;
 const LEVELS_MAX: usize = 5;
 /// How long after a stamp a late retry may still come, in milliseconds.
 const WINDOW_MS: u64 = 50;
+/// Keys of one partition; 600 keys are in as many as there are slices.
+const PARTITION_KEYS: u16 = 38;
 /// Keys of one namespace; 600 keys are in four.
 const NAMESPACE_KEYS: u16 = 150;
 
@@ -33,8 +37,28 @@ struct Table {
     records: BTreeMap<u16, Record>,
 }
 
+/// What the picker is told beside the tables.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    runs_max: usize,
+    /// In tables.
+    base: u64,
+    growth: u64,
+    job_tables_max: u64,
+    /// Which keys the slices are made for.
+    keys: u16,
+}
+
+impl Default for Shape {
+    /// Slices are too large for a job.
+    fn default() -> Self {
+        Self { runs_max: 3, base: 4, growth: 4, job_tables_max: 0, keys: 600 }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Lsm {
+    shape: Shape,
     /// Newest first.
     runs: Vec<(u64, Vec<Table>)>,
     levels: Vec<Vec<Table>>,
@@ -51,8 +75,13 @@ fn namespace(key: u16) -> NamespaceId {
     NamespaceId(u32::from(key / NAMESPACE_KEYS))
 }
 
+fn partition(key: u16) -> Partition {
+    Partition(key / PARTITION_KEYS)
+}
+
 fn position(key: u16) -> OwnedPosition {
-    OwnedPosition { partition: Partition(0), namespace: namespace(key), user: key.to_be_bytes().to_vec() }
+    let user = key.to_be_bytes().to_vec();
+    OwnedPosition { partition: partition(key), namespace: namespace(key), user }
 }
 
 fn stamp(ms: u64) -> Stamp {
@@ -90,13 +119,28 @@ impl Table {
 
 impl Lsm {
     fn tables(&mut self, records: BTreeMap<u16, Record>) -> Vec<Table> {
-        let records: Vec<_> = records.into_iter().collect();
-        let cut = records.chunks(TABLE_RECORDS);
-        cut.map(|records| {
+        let slices = self.slices();
+        let slice = |key: &u16| slices.of(partition(*key));
+        let mut cut: Vec<BTreeMap<u16, Record>> = Vec::new();
+        for (key, record) in records {
+            let goes_on = cut.last().is_some_and(|table| {
+                let same = table.last_key_value().is_some_and(|(last, _)| slice(last) == slice(&key));
+                table.len() < TABLE_RECORDS && (same || table.len() < TABLE_RECORDS / 4)
+            });
+            if !goes_on {
+                cut.push(BTreeMap::new());
+            }
+            cut.last_mut().unwrap().insert(key, record);
+        }
+        let numbered = cut.into_iter().map(|records| {
             self.next += 1;
-            Table::new(self.next, records.iter().copied().collect())
-        })
-        .collect()
+            Table::new(self.next, records)
+        });
+        numbered.collect()
+    }
+
+    fn slices(&self) -> Slices {
+        Slices::new(Partition(0), u32::from(self.shape.keys.div_ceil(PARTITION_KEYS)))
     }
 
     fn is_dropped(&self, key: u16) -> bool {
@@ -149,11 +193,13 @@ impl Lsm {
         let levels = self.levels.iter().map(|tables| tables.iter().map(|table| &table.meta).collect());
         let levels = Levels { runs: runs.collect(), levels: levels.collect() };
         let options = PickOptions {
-            runs_max: 3,
+            runs_max: self.shape.runs_max,
             levels_max: LEVELS_MAX,
-            level_base_bytes: 4 * TABLE_RECORDS as u64 * RECORD_BYTES,
-            level_growth: 4,
-            table_bytes: TABLE_RECORDS as u64 * RECORD_BYTES,
+            level_base_bytes: self.shape.base * TABLE_BYTES,
+            level_growth: self.shape.growth,
+            table_bytes: TABLE_BYTES,
+            job_bytes_max: self.shape.job_tables_max * TABLE_BYTES,
+            slices: self.slices(),
             now_ms: self.now_ms,
             drop_horizon: HybridTime::from_millis(self.horizon_ms()),
             namespaces: &self.namespaces,
@@ -337,12 +383,28 @@ fn flushes() -> impl Strategy<Value = Vec<Flush>> {
     proptest::collection::vec((flush, 0_u8..6), 1..60)
 }
 
+fn shapes() -> impl Strategy<Value = Shape> {
+    let whole = (1_usize..5, 4_u64..40, 2_u64..6, 4_u64..40);
+    let whole = whole.prop_map(|(runs_max, base, growth, job_tables_max)| Shape {
+        runs_max,
+        base,
+        growth,
+        job_tables_max,
+        ..Shape::default()
+    });
+    prop_oneof![1 => Just(Shape::default()), 3 => whole]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn jobs_keep_the_order_of_places_and_come_to_an_end(flushes in flushes(), drop_after in 0_usize..90) {
-        let mut lsm = Lsm::default();
+    fn jobs_keep_the_order_of_places_and_come_to_an_end(
+        shape in shapes(),
+        flushes in flushes(),
+        drop_after in 0_usize..90,
+    ) {
+        let mut lsm = Lsm { shape, ..Lsm::default() };
         for (index, (writes, jobs)) in flushes.into_iter().enumerate() {
             lsm.flush(&writes);
             if index == drop_after {
@@ -355,7 +417,7 @@ proptest! {
             }
         }
         lsm.settle();
-        prop_assert!(lsm.runs.len() < 3);
+        prop_assert!(lsm.runs.len() < shape.runs_max);
         prop_assert_eq!(lsm.debt(), 0);
         prop_assert!(!lsm.holds_dropped(), "a dropped namespace stays");
         // When every life is over and every late retry too, what is dead is gone but for a rest. Where
@@ -370,11 +432,12 @@ proptest! {
 
     #[test]
     fn tables_in_quarantine_stay_and_the_others_go_on(
+        shape in shapes(),
         flushes in flushes(),
         damaged in proptest::collection::vec((0_usize..60, any::<u16>()), 1..4),
         drop_after in 0_usize..90,
     ) {
-        let mut lsm = Lsm::default();
+        let mut lsm = Lsm { shape, ..Lsm::default() };
         for (index, (writes, jobs)) in flushes.into_iter().enumerate() {
             lsm.flush(&writes);
             if index == drop_after {
@@ -391,20 +454,24 @@ proptest! {
         }
         lsm.settle();
         if !lsm.has_no_level_left() {
-            prop_assert!(lsm.runs.len() < 3, "{} runs pile up", lsm.runs.len());
+            prop_assert!(lsm.runs.len() < shape.runs_max, "{} runs pile up", lsm.runs.len());
             prop_assert_eq!(lsm.debt(), 0);
         }
         // Whatever was damaged can be read again after a restart, or was replaced.
         lsm.quarantined.clear();
         lsm.settle();
-        prop_assert!(lsm.runs.len() < 3);
+        prop_assert!(lsm.runs.len() < shape.runs_max);
         prop_assert_eq!(lsm.debt(), 0);
         prop_assert!(!lsm.holds_dropped(), "a dropped namespace stays");
     }
 
     #[test]
-    fn jobs_side_by_side_do_not_meet(flushes in flushes(), choices in proptest::collection::vec(any::<u8>(), 1..400)) {
-        let mut lsm = Lsm::default();
+    fn jobs_side_by_side_do_not_meet(
+        shape in shapes(),
+        flushes in flushes(),
+        choices in proptest::collection::vec(any::<u8>(), 1..400),
+    ) {
+        let mut lsm = Lsm { shape, ..Lsm::default() };
         let mut flushes = flushes.into_iter();
         for choice in choices {
             match choice % 4 {
@@ -434,36 +501,79 @@ proptest! {
     }
 }
 
-/// Uniform overwrites of all keys, as many rounds as it takes to be steady.
-#[test]
-fn jobs_are_small_and_amplification_is_bounded() {
-    let mut lsm = Lsm::default();
+/// What uniform overwrites of `keys` keys cost once it is steady, in flushes of `flush` records.
+struct Cost {
+    /// Bytes read by jobs for each byte flushed.
+    read: f64,
+    /// Jobs, and those of more than ten tables.
+    jobs: usize,
+    large: usize,
+    largest_bytes: u64,
+    runs: usize,
+    lsm: Lsm,
+}
+
+fn overwrite(shape: Shape, flush: usize, rounds: u32) -> Cost {
+    let mut cost = Cost {
+        read: 0.0,
+        jobs: 0,
+        large: 0,
+        largest_bytes: 0,
+        runs: 0,
+        lsm: Lsm { shape, ..Lsm::default() },
+    };
     let mut key = 1_u32;
-    let (mut written, mut read, mut jobs, mut large) = (0, 0, 0, 0);
-    for round in 0..400 {
-        let writes: Vec<_> = (0..40)
+    let (mut written, mut read) = (0, 0);
+    for round in 0..rounds {
+        let writes: Vec<_> = (0..flush)
             .map(|_| {
                 key = key.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                ((key >> 16) as u16 % 3_000, 2, 0)
+                (((u64::from(key) * u64::from(shape.keys)) >> 32) as u16, 2, 0)
             })
             .collect();
-        lsm.flush(&writes);
-        while let Some(job) = lsm.pick() {
-            if round >= 200 && job.work == Work::Merge {
-                jobs += 1;
-                large += usize::from(job.sources.len() + job.targets.len() > INPUTS_MAX);
+        cost.lsm.flush(&writes);
+        cost.runs = cost.runs.max(cost.lsm.runs.len());
+        let is_steady = round >= rounds / 2;
+        while let Some(job) = cost.lsm.pick() {
+            if is_steady && job.work == Work::Merge {
+                cost.jobs += 1;
+                cost.large += usize::from(job.sources.len() + job.targets.len() > 9);
+                cost.largest_bytes = cost.largest_bytes.max(job.bytes);
                 read += job.bytes;
             }
-            lsm.run(&job);
+            cost.lsm.run(&job);
         }
-        written += if round >= 200 { 40 * RECORD_BYTES } else { 0 };
+        written += if is_steady { flush as u64 * RECORD_BYTES } else { 0 };
     }
-    lsm.check();
+    cost.lsm.check();
+    cost.read = read as f64 / written as f64;
+    cost
+}
+
+#[test]
+fn jobs_below_a_slice_are_small_and_amplification_is_bounded() {
+    let shape = Shape { keys: 3_000, ..Shape::default() };
+    let Cost { read, jobs, large, lsm, .. } = overwrite(shape, 40, 400);
     assert!(large * 20 <= jobs, "{large} of {jobs} jobs are large");
     // Growth 4 and three levels; each costs at most growth + 1, plus fragments.
-    assert!(read <= written * 20, "{read} read for {written} written");
+    assert!(read <= 20.0, "{read} bytes read for each written");
     let last = lsm.levels[LEVELS_MAX - 1].iter().map(|table| table.records.len()).sum::<usize>();
     assert!(last * 10 >= lsm.truth.len() * 6, "most keys are in the last level: {last}");
+}
+
+/// Ten times the memory: 80 memtables of keys, overwritten in any order.
+#[test]
+fn whole_slices_cost_less() {
+    let shape = Shape { runs_max: 6, base: 16 * 8, growth: 8, job_tables_max: 8 * 8, keys: 80 * 80 };
+    let whole = overwrite(shape, 80, 320);
+    let table = overwrite(Shape { runs_max: 4, base: 4 * 8, job_tables_max: 0, ..shape }, 80, 320);
+    assert!(whole.read < 7.5, "{} bytes read for each written", whole.read);
+    assert!(whole.read * 1.5 < table.read, "{} and {} read for each written", whole.read, table.read);
+    assert!(whole.largest_bytes <= shape.job_tables_max * TABLE_BYTES, "{} in a job", whole.largest_bytes);
+    assert_eq!(whole.runs, shape.runs_max, "slices are merged as fast as runs come");
+    let records = |level: &Vec<Table>| level.iter().map(|table| table.records.len()).sum::<usize>();
+    let held: usize = whole.lsm.levels.iter().map(records).sum();
+    assert!(held * 4 <= whole.lsm.truth.len() * 5, "{held} records held of {}", whole.lsm.truth.len());
 }
 
 #[test]
@@ -491,8 +601,9 @@ fn tables_that_do_not_touch_are_moved_and_dead_ones_dropped_unread() {
         let puts: Vec<_> = (round * 40..round * 40 + 40).map(|key| (key, 1, 250)).collect();
         lsm.flush(&puts);
     }
+    let before = lsm.places().count();
     assert_eq!(lsm.settle(), 0, "keys in order cost no merge");
-    assert!(lsm.places().count() == 20 && lsm.runs.len() < 3);
+    assert!(lsm.places().count() == before && lsm.runs.len() < 3);
     lsm.now_ms += 1_000;
     assert_eq!(lsm.settle(), 0, "a dropped table is not read");
     assert_eq!(lsm.places().count(), 0);

@@ -26,6 +26,7 @@ use super::output::{Output, Step, is_out_of_space};
 use super::place_cursor::PlaceCursor;
 use super::version::{LEVELS_MAX, Version};
 use super::{Inner, Shard, State};
+use crate::cache::BlockCache;
 use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt_bytes, pick};
 use crate::error::{Corruption, Error, Result};
 use crate::key::{Key, OwnedPosition, Position};
@@ -33,7 +34,7 @@ use crate::manifest::Edit;
 use crate::operation::Waiter;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::HybridTime;
-use crate::table::{FilterWidth, Table, TableMeta, table_path};
+use crate::table::{BlockHandle, FilterWidth, Table, TableMeta, table_path};
 
 impl<E: Env, W: Waiter> Shard<E, W> {
     pub(super) fn spawn_compaction_task(&self) {
@@ -43,6 +44,9 @@ impl<E: Env, W: Waiter> Shard<E, W> {
         self.inner.env.spawn(TaskClass::Background, async move { shard.inner.sweep().await });
     }
 }
+
+/// Memtables that a job of a whole slice may read.
+const JOB_MEMTABLES_MAX: u64 = 8;
 
 /// What decides whether a record may be left out.
 struct Retention {
@@ -167,6 +171,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             level_base_bytes: self.options.level_base_bytes,
             level_growth: u64::from(self.options.level_growth),
             table_bytes: self.options.table_bytes,
+            job_bytes_max: self.options.memtable_bytes * JOB_MEMTABLES_MAX,
+            slices: self.slices,
             now_ms,
             drop_horizon: self.drop_horizon(now_ms),
             namespaces: &namespaces,
@@ -272,6 +278,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let now_ms = self.clock_ms();
         let retention = Retention { now_ms, drop_horizon: self.drop_horizon(now_ms) };
         let mut places = places_of(version, job);
+        let mut warmth: Vec<Warmth> = places.iter().map(|_| Warmth::default()).collect();
         for place in &mut places {
             place.seek_first().await?;
         }
@@ -279,7 +286,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let mut step = self.step();
             let ended = loop {
                 let Some(best) = first_of(&places) else { break true };
-                let warm = places[best].is_cached(&self.block_cache);
+                let warm = warmth[best].of(places[best].block(), &self.block_cache);
                 let (position, record) = places[best].current().expect("it was chosen for its record");
                 if !step.take(position.user.len() + record.value.len()) {
                     break false;
@@ -369,6 +376,23 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             let _ = self.env.remove(&table_path(&dir, *number)).await;
             self.env.yield_now().await;
         }
+    }
+}
+
+/// Whether the block that a cursor stands in is in the cache as well: looked up once for each block.
+#[derive(Debug, Default)]
+struct Warmth {
+    block: Option<(u64, BlockHandle)>,
+    is_cached: bool,
+}
+
+impl Warmth {
+    fn of(&mut self, block: Option<(u64, BlockHandle)>, cache: &BlockCache) -> bool {
+        if self.block != block {
+            self.block = block;
+            self.is_cached = block.is_some_and(|(table, handle)| cache.holds(table, handle));
+        }
+        self.is_cached
     }
 }
 

@@ -50,7 +50,7 @@ use std::sync::Arc;
 use pinion_env::Env;
 
 use crate::cache::{BlockCache, RowCache};
-use crate::compaction::Pace;
+use crate::compaction::{Pace, Slices};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{NamespaceId, OwnedPosition};
@@ -141,6 +141,7 @@ struct Inner<E: Env, W: Waiter> {
     compaction_rests: Cell<bool>,
     pace: RefCell<Pace>,
     block_cache: Rc<BlockCache>,
+    slices: Slices,
     row_cache: RefCell<RowCache>,
     singles: RefCell<Singles>,
     namespaces: RefCell<LiveNamespaces>,

@@ -25,9 +25,10 @@ use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
 use crate::codec::COUNTED_MAX;
-use crate::compaction::{Pace, PaceOptions};
+use crate::compaction::{Pace, PaceOptions, Slices};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::key::{Partition, partitions_of_shard};
 use crate::log::{LogPosition, LogReplay};
 use crate::manifest::{Manifest, ManifestState};
 use crate::operation::Waiter;
@@ -194,6 +195,8 @@ fn inner<E: Env, W: Waiter>(
     state: &ManifestState,
 ) -> Inner<E, W> {
     let stamp_floor = version.stamp_max();
+    let partitions = partitions_of_shard(identity.shard, identity.shards, identity.partitions);
+    let slices = Slices::new(Partition(partitions.start as u16), partitions.len() as u32);
     Inner {
         clock: RefCell::new(HybridClock::new(origin, stamp_floor.time.max(state.clock_ceiling))),
         ceiling_durable: Cell::new(HybridTime::default()),
@@ -224,6 +227,7 @@ fn inner<E: Env, W: Waiter>(
         singles: RefCell::default(),
         namespaces: RefCell::default(),
         disk_full: Cell::new(false),
+        slices,
         lookups: Cell::new(0),
         jobs: Cell::new(0),
         commit_wanted: Signal::default(),
@@ -242,11 +246,15 @@ fn inner<E: Env, W: Waiter>(
     }
 }
 
-/// Debt is soft at four times the base level and hard at 32 times.
+/// Debt is soft at 16 memtables and hard at 128; runs are at half as many again as call for compaction,
+/// and at four times as many.
 fn pace_options(options: &Options) -> PaceOptions {
+    let runs_max = options.runs_max as usize;
     PaceOptions {
-        soft_debt_bytes: options.level_base_bytes * 4,
-        hard_debt_bytes: options.level_base_bytes * 32,
+        soft_debt_bytes: options.memtable_bytes * 16,
+        hard_debt_bytes: options.memtable_bytes * 128,
+        runs_soft: runs_max + runs_max.div_ceil(2),
+        runs_hard: runs_max * 4,
         ..PaceOptions::default()
     }
 }

@@ -17,6 +17,9 @@ use crate::operation::Waiter;
 use crate::record::RecordView;
 use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path, write_error};
 
+/// A table ends with a slice if it has this part of its target size.
+const SLICE_DIVISOR: u64 = 8;
+
 /// How often a full disk is looked at, in milliseconds.
 const SPACE_RETRY_MS: u64 = 500;
 
@@ -53,6 +56,8 @@ pub(super) struct Output<'a, E: Env, W: Waiter> {
     writer: Option<TableWriter<E>>,
     /// A table is cut before the next record.
     full: bool,
+    /// The slice of the record added last.
+    slice: u32,
     finished: Vec<Rc<Table<E>>>,
     /// The record that waits for a new writer: creating a file is asynchronous, adding is not.
     held: Option<HeldRecord>,
@@ -80,6 +85,7 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
             filter,
             writer: None,
             full: false,
+            slice: 0,
             finished: Vec::new(),
             held: None,
             numbers: Vec::new(),
@@ -90,6 +96,11 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
     /// into the block cache. Call [`Output::write_out`] when [`Output::wants_writing`] says so.
     pub(super) fn add(&mut self, key: &Key<'_>, record: &RecordView<'_>, warm: bool) {
         assert!(self.held.is_none(), "write_out follows an add that wants it");
+        let slice = self.shard.slices.of(key.partition);
+        let enters = std::mem::replace(&mut self.slice, slice) != slice;
+        let (table_bytes, writer) = (self.shard.options.table_bytes, self.writer.as_ref());
+        self.full |=
+            enters && writer.is_some_and(|writer| writer.file_bytes() >= table_bytes / SLICE_DIVISOR);
         match &mut self.writer {
             Some(writer) if !self.full => {
                 writer.add(key, record);

@@ -30,37 +30,27 @@ pub(super) struct PlaceCursor<E: Env> {
     /// The table the cursor stands in.
     index: usize,
     cursor: Option<TableCursor<E>>,
-    /// A block by table and number, and whether it is in the cache.
-    judged: Option<(u64, BlockHandle, bool)>,
 }
 
 impl<E: Env> PlaceCursor<E> {
     /// For user scans: blocks go through the cache.
     pub(super) fn cached(tables: Vec<Rc<Table<E>>>, cache: &Rc<BlockCache>) -> Self {
-        Self { tables, style: ReadStyle::Cached(Rc::clone(cache)), index: 0, cursor: None, judged: None }
+        Self { tables, style: ReadStyle::Cached(Rc::clone(cache)), index: 0, cursor: None }
     }
 
     /// For compaction: long reads past the cache.
     pub(super) fn sequential(tables: Vec<Rc<Table<E>>>) -> Self {
-        Self { tables, style: ReadStyle::Sequential, index: 0, cursor: None, judged: None }
+        Self { tables, style: ReadStyle::Sequential, index: 0, cursor: None }
     }
 
     pub(super) fn current(&self) -> Option<(Position<'_>, RecordView<'_>)> {
         self.cursor.as_ref()?.current()
     }
 
-    /// Whether the block that a sequential cursor stands in is in the cache as well.
-    pub(super) fn is_cached(&mut self, cache: &BlockCache) -> bool {
-        let Some(cursor) = &self.cursor else { return false };
-        let (table, Some(handle)) = (cursor.table().meta().number, cursor.handle()) else { return false };
-        match self.judged {
-            Some((known, block, is_cached)) if (known, block) == (table, handle) => is_cached,
-            _ => {
-                let is_cached = cache.holds(table, handle);
-                self.judged = Some((table, handle, is_cached));
-                is_cached
-            }
-        }
+    /// The block that a sequential cursor stands in, and its table's number.
+    pub(super) fn block(&self) -> Option<(u64, BlockHandle)> {
+        let cursor = self.cursor.as_ref()?;
+        Some((cursor.table().meta().number, cursor.handle()?))
     }
 
     /// The table it stands in.
