@@ -137,7 +137,7 @@ impl Shape {
             runs_max: 1,
             ..self.options
         };
-        Self { options, large_one_in: 4, ..self }
+        Self { options, large_one_in: 3, ..self }
     }
 }
 
