@@ -278,7 +278,7 @@ pub trait Socket: 'static {
     fn receive_ready(&self) -> Option<Self::Chunk>;
 
     /// Starts sending the buffers, in order and whole. At most one send is in flight: call again
-    /// only after [`Socket::poll_sent`] was ready.
+    /// only after its end, which [`Socket::poll_sent`] or [`SendEnd::sent`] tells.
     ///
     /// # Panics
     /// When a send is in flight.

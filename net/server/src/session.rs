@@ -152,19 +152,11 @@ impl<E: ServerEnv> Session<E> {
         let limits = self.core.limits();
         let mut turn =
             Turn { chunks_left: limits.turn_chunks_max, requests_left: limits.turn_requests_max, now: None };
-        loop {
-            if self.connection.is_doomed() {
-                return Poll::Ready(());
-            }
-            if !self.receive(context, &mut turn) {
-                return Poll::Ready(());
-            }
-            if !self.connection.is_sending() && !self.connection.out.borrow().is_empty() {
-                self.start_send(turn.now);
-            }
-            if turn.is_spent() || !self.paused || self.is_over(true) {
-                break;
-            }
+        if self.connection.is_doomed() || !self.receive(context, &mut turn) {
+            return Poll::Ready(());
+        }
+        if !self.connection.is_sending() && !self.connection.out.borrow().is_empty() {
+            self.start_send(turn.now);
         }
         if self.is_finished() {
             return Poll::Ready(());

@@ -5,8 +5,8 @@
 //! moves to the main queue when its turn comes, one that is not leaves, and only its fingerprint
 //! stays in a table of ghosts, which lets it straight into the main queue if it is soon wanted
 //! again. Blocks that a scan reads neither count as used nor leave a ghost, so a scan of any
-//! length costs point reads at most the probation queue. Blocks that a flush writes come in the same
-//! way, so that what was in memory a moment ago is not read back from the disk.
+//! length costs point reads at most the probation queue. Blocks that a flush or a
+//! compaction writes come in the same way, so that what was in memory a moment ago is not read back from the disk.
 //!
 //! All memory of the bookkeeping is taken at the start: nothing rehashes or moves later, and the
 //! work of one call is bounded. Blocks of up to 64 KiB lie in one mapping.

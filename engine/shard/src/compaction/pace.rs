@@ -40,7 +40,7 @@ pub struct PaceOptions {
 impl Default for PaceOptions {
     fn default() -> Self {
         Self {
-            amplification: 12,
+            amplification: 20,
             idle_bytes_per_second: 16 << 20,
             soft_debt_bytes: 1 << 30,
             hard_debt_bytes: 8 << 30,

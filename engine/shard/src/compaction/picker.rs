@@ -9,6 +9,8 @@
 //! once for much, not once for each table. With R runs of a memtable each, a base level of B memtables and
 //! levels that grow by G, a byte is written once by the flush, (R + B) / R times into the base level, and
 //! 1 + G / 2 times into each level below it: a slice goes down when it holds twice its part of the level.
+//! That holds for shards of up to about a hundred memtables; in larger ones the slices of the last level
+//! are too large for a job.
 //!
 //! Where a slice would be too large a job (`job_bytes_max`: what it reads lies twice on the disk
 //! until it ends), a level gives one table at a time, in turn (a cursor goes round), against what that
@@ -23,8 +25,9 @@
 //! it stay in runs.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
-use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
+use super::levels::{Levels, PickOptions, RunView, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};
 use crate::key::OwnedPosition;
 use crate::table::TableMeta;
@@ -140,11 +143,13 @@ impl<'a> Picker<'_, 'a> {
     /// Merges down a slice of as many runs as make a job, the oldest first: the slice in which most runs
     /// have tables.
     fn slice_of_runs(&self) -> Option<Job> {
-        let weigh = |slice: &u32| {
-            let depth = self.levels.runs.iter().filter(|run| !self.in_slice(*slice, &run.tables).is_empty());
-            Reverse(depth.count())
+        let depth = |slice: u32| {
+            let holds = |run: &&RunView<'_>| !self.in_slice(slice, &run.tables).is_empty();
+            self.levels.runs.iter().filter(holds).count()
         };
-        self.first_slice(weigh, |slice| self.runs_in(slice))
+        // What lies in fewer runs than this has its turn when as many have come: alone it would cost more.
+        let deepest = self.slices().map(depth).max()?;
+        self.slices().filter(|slice| depth(*slice) == deepest).find_map(|slice| self.runs_in(slice))
     }
 
     fn runs_in(&self, slice: u32) -> Option<Job> {
@@ -175,20 +180,21 @@ impl<'a> Picker<'_, 'a> {
     /// Merges down the slice of a level that holds most.
     fn slice_of_level(&self, level: usize) -> Option<Job> {
         let tables = self.levels.level(level);
-        let weigh = |slice: &u32| Reverse(total_bytes(self.in_slice(*slice, tables)));
-        let job = |slice| self.down(level, self.in_slice(slice, tables), level + 1);
-        self.first_slice(weigh, |slice| job(slice).filter(|job| job.bytes <= self.options.job_bytes_max))
+        let below = self.levels.level(level + 1);
+        let fair = total_bytes(tables) / u64::from(self.options.slices.count());
+        let bytes = |slice: u32| total_bytes(self.in_slice(slice, tables));
+        let mut slices: Vec<u32> = self.slices().filter(|slice| bytes(*slice) >= fair.max(1)).collect();
+        slices.sort_by_cached_key(|slice| Reverse(bytes(*slice)));
+        slices.into_iter().find_map(|slice| {
+            let sources = self.in_slice(slice, tables);
+            let meets = touching(below, &sources.first()?.first, &sources.last()?.last);
+            let fits = total_bytes(sources) + total_bytes(meets) <= self.options.job_bytes_max;
+            if fits { self.down(level, sources, level + 1) } else { None }
+        })
     }
 
-    /// The first job of a slice, in the order that `weigh` gives.
-    fn first_slice<W: Ord>(
-        &self,
-        weigh: impl FnMut(&u32) -> W,
-        job: impl FnMut(u32) -> Option<Job>,
-    ) -> Option<Job> {
-        let mut slices: Vec<u32> = (0..self.options.slices.count()).collect();
-        slices.sort_by_cached_key(weigh);
-        slices.into_iter().find_map(job)
+    fn slices(&self) -> Range<u32> {
+        0..self.options.slices.count()
     }
 
     /// Those of a place's tables that reach into a slice.

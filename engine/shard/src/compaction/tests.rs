@@ -505,7 +505,7 @@ proptest! {
 struct Cost {
     /// Bytes read by jobs for each byte flushed.
     read: f64,
-    /// Jobs, and those of more than ten tables.
+    /// Jobs, and those of more than nine tables.
     jobs: usize,
     large: usize,
     largest_bytes: u64,

@@ -1,6 +1,6 @@
 //! Compaction: merging tables down the levels, one bounded job at a time.
 //!
-//! The picker (`compaction::picker`) names a job: tables of one place and the tables they overlap
+//! The picker (`compaction::picker`) names a job: tables of runs or of a level, and the tables they overlap
 //! in the next level. The job merges them record by record, in steps with yields between, and
 //! leaves out what nobody can need any more:
 //! * a record under which a newer one stands;
@@ -32,6 +32,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::key::{Key, OwnedPosition, Position};
 use crate::manifest::Edit;
 use crate::operation::Waiter;
+use crate::options::Options;
 use crate::record::{RecordKind, RecordView};
 use crate::stamp::HybridTime;
 use crate::table::{BlockHandle, FilterWidth, Table, TableMeta, table_path};
@@ -47,6 +48,11 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 
 /// Memtables that a job of a whole slice may read.
 const JOB_MEMTABLES_MAX: u64 = 8;
+
+/// Bytes that a job of a whole slice may read.
+pub(super) const fn job_bytes_max(options: &Options) -> u64 {
+    options.memtable_bytes * JOB_MEMTABLES_MAX
+}
 
 /// What decides whether a record may be left out.
 struct Retention {
@@ -98,9 +104,17 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             self.update_debt();
             self.jobs_ended.notify();
             match done {
-                Ok(()) => {}
+                Ok(()) => {
+                    // After a lack of space, jobs grow again as they get through.
+                    let larger = self.job_bytes.get().saturating_mul(2).max(self.options.memtable_bytes / 4);
+                    self.job_bytes.set(larger.min(job_bytes_max(&self.options)));
+                }
                 Err(Error::ShuttingDown) => return,
-                Err(error) if is_out_of_space(&error) => self.wait_for_space().await,
+                Err(error) if is_out_of_space(&error) => {
+                    // What a job writes lies beside what it read until it ends: the next takes little.
+                    self.job_bytes.set(0);
+                    self.wait_for_space().await;
+                }
                 Err(error) if self.quarantine(&job, &error) => {}
                 Err(error) => return self.fail(&error),
             }
@@ -171,7 +185,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             level_base_bytes: self.options.level_base_bytes,
             level_growth: u64::from(self.options.level_growth),
             table_bytes: self.options.table_bytes,
-            job_bytes_max: self.options.memtable_bytes * JOB_MEMTABLES_MAX,
+            job_bytes_max: self.job_bytes.get(),
             slices: self.slices,
             now_ms,
             drop_horizon: self.drop_horizon(now_ms),

@@ -142,6 +142,8 @@ struct Inner<E: Env, W: Waiter> {
     pace: RefCell<Pace>,
     block_cache: Rc<BlockCache>,
     slices: Slices,
+    /// Bytes that a job of a whole slice may read at present.
+    job_bytes: Cell<u64>,
     row_cache: RefCell<RowCache>,
     singles: RefCell<Singles>,
     namespaces: RefCell<LiveNamespaces>,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use pinion_env::{Env, TaskClass, create_dir_all};
 
+use super::compact::job_bytes_max;
 use super::counters::Counters;
 use super::memtables::Memtables;
 use super::output::is_out_of_space;
@@ -228,6 +229,7 @@ fn inner<E: Env, W: Waiter>(
         namespaces: RefCell::default(),
         disk_full: Cell::new(false),
         slices,
+        job_bytes: Cell::new(job_bytes_max(&options)),
         lookups: Cell::new(0),
         jobs: Cell::new(0),
         commit_wanted: Signal::default(),
