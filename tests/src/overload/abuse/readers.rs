@@ -95,7 +95,8 @@ pub(super) fn never(counts: &mut Counts) {
 
 /// As [`never`], of values that must be read from tables: their answers are many when they come.
 pub(super) fn never_from_disk(counts: &mut Counts) {
-    let rig = Rig::new().engine("table_bytes", "\"4MiB\"").engine("level_base_bytes", "\"16MiB\"");
+    // Few tables: descriptors are counted, and a table is one.
+    let rig = Rig::new().engine("table_bytes", "\"16MiB\"").engine("level_base_bytes", "\"64MiB\"");
     let mut scene = Scene::open("clients that never read, from disk", rig);
     let client = scene.server.client();
     for number in 0..COLD_KEYS {
