@@ -45,8 +45,8 @@ fn run(trials: &Trials) -> Counts {
     seeds.each_seed(one)
 }
 
-/// Small enough that a few pipelines flush and compact.
-fn options() -> Options {
+/// Small enough that a few pipelines flush and compact; half of them keep no blocks, and read from disk.
+fn options(seed: u64) -> Options {
     Options {
         value_bytes_max: 64 << 10,
         batch_ops_max: 64,
@@ -56,7 +56,7 @@ fn options() -> Options {
         memtable_bytes: 512 << 10,
         table_bytes: 128 << 10,
         level_base_bytes: 512 << 10,
-        block_cache_bytes: 64 << 10,
+        block_cache_bytes: (seed % 2) * (64 << 10),
         row_cache_bytes: 0,
         disk_reserve_bytes: 0,
         scan_records_max: 50,
@@ -67,7 +67,7 @@ fn options() -> Options {
 
 /// One seed's pipelines.
 fn one(seed: u64, counts: &mut Counts) {
-    let mut config = ServerConfig::new("data", EngineSizes::Each(Box::new(options())));
+    let mut config = ServerConfig::new("data", EngineSizes::Each(Box::new(options(seed))));
     config.partitions = 64;
     config.shards = Some(2);
     config.limits.frame_bytes_max = 1 << 20;
