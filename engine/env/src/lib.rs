@@ -288,7 +288,10 @@ pub trait Socket: 'static {
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)>;
 
     /// From now on the end of a send is told to `end`, and [`Socket::poll_sent`] stays pending: a task
-    /// that would only take the buffers back need not run. Called while no send is in flight.
+    /// that would only take the buffers back need not run.
+    ///
+    /// # Panics
+    /// When a send is in flight.
     fn on_sent(&self, end: Rc<dyn SendEnd>);
 
     /// Detaches the socket to be adopted by another core. Only while nothing is in flight: before

@@ -5,9 +5,10 @@
 //! there. A [`PagePool`] maps once, touches nothing before it is used, and takes pages back.
 #![expect(unsafe_code, reason = "several buffers lie in one mapping")]
 
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::slice;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -16,11 +17,11 @@ use crate::buffer::{AlignedBuf, PAGE_BYTES};
 /// The largest buffer of a pool, in pages.
 const PIECE_PAGES_MAX: usize = 16;
 
-/// A place for buffers of up to 64 KiB. Buffers may outlive it; their memory comes back to it when they are
-/// dropped.
+/// A place for buffers of up to 64 KiB, of one core. Buffers may outlive it; their memory comes back to it when
+/// they are dropped.
 pub struct PagePool {
     /// `None`: the system has no address space left.
-    whole: Option<Arc<Whole>>,
+    whole: Option<Rc<Whole>>,
 }
 
 impl PagePool {
@@ -30,7 +31,7 @@ impl PagePool {
         let mapping = MmapOptions::new().len(pages * PAGE_BYTES).no_reserve_swap().map_anon();
         let whole = mapping.ok().map(|mapping| {
             let free = Free { untouched: 0, end: pages as u32, pieces: Default::default() };
-            Arc::new(Whole { mapping: mapping.into(), free: Mutex::new(free) })
+            Rc::new(Whole { mapping: mapping.into(), free: RefCell::new(free) })
         });
         Self { whole }
     }
@@ -41,8 +42,8 @@ impl PagePool {
         let pages = bytes.div_ceil(PAGE_BYTES);
         let whole = self.whole.as_ref().filter(|_| (1..=PIECE_PAGES_MAX).contains(&pages));
         let piece = whole.and_then(|whole| {
-            let page = whole.free().take(pages)?;
-            Some(Piece { whole: Arc::clone(whole), page, pages: pages as u32 })
+            let page = whole.free.borrow_mut().take(pages)?;
+            Some(Piece { whole: Rc::clone(whole), page, pages: pages as u32 })
         });
         piece.map_or_else(|| AlignedBuf::zeroed(bytes), AlignedBuf::of_piece)
     }
@@ -50,7 +51,7 @@ impl PagePool {
 
 impl fmt::Debug for PagePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pages = self.whole.as_ref().map_or(0, |whole| whole.free().end);
+        let pages = self.whole.as_ref().map_or(0, |whole| whole.free.borrow().end);
         f.debug_struct("PagePool").field("pages", &pages).finish_non_exhaustive()
     }
 }
@@ -58,13 +59,7 @@ impl fmt::Debug for PagePool {
 /// The mapping, and which of its pages are nobody's.
 struct Whole {
     mapping: MmapRaw,
-    free: Mutex<Free>,
-}
-
-impl Whole {
-    fn free(&self) -> MutexGuard<'_, Free> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    free: RefCell<Free>,
 }
 
 struct Free {
@@ -95,7 +90,7 @@ impl Free {
 
 /// Some pages of a pool, as a buffer of their own.
 pub(crate) struct Piece {
-    whole: Arc<Whole>,
+    whole: Rc<Whole>,
     page: u32,
     pages: u32,
 }
@@ -126,7 +121,7 @@ impl Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.whole.free().pieces[self.pages as usize].push(self.page);
+        self.whole.free.borrow_mut().pieces[self.pages as usize].push(self.page);
     }
 }
 

@@ -292,6 +292,9 @@ impl Socket for RealSocket {
     }
 
     fn on_sent(&self, end: Rc<dyn SendEnd>) {
+        let outbound = self.state.outbound.take();
+        assert!(matches!(outbound, Outbound::Idle(_)), "a send is in flight");
+        self.state.outbound.set(outbound);
         self.state.send_end.replace(Some(end));
     }
 

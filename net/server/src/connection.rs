@@ -106,8 +106,8 @@ pub(crate) struct Connection {
     pub(crate) requests: Cell<u32>,
     /// Requests answered since the last send.
     finished: RefCell<Vec<Finished>>,
-    /// The connection's task. Not woken while it is running or while a send is in flight: it looks
-    /// at the out buffer anyway then.
+    /// The connection's task. Not woken while it is running, when it looks at the out buffer anyway, or
+    /// while a send is in flight: see [`Connection::sent`].
     waker: RefCell<Option<Waker>>,
     awake: Cell<bool>,
     /// The task waits for the end of the send in flight, whether there are more answers then or not.

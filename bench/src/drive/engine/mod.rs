@@ -82,6 +82,7 @@ pub(super) fn run(job: Job, dir: &Path) -> Result<Crew> {
     }
     let options = options(&plan.workload, meta.shards)?;
     let facts = facts(&plan.workload, &meta, &cpus);
+    let process_before = process::counters();
     let cores = on_cores(job, cpus, Dealt { directory: Arc::new(directory), meta, options })?;
     let mut crew = Crew::default();
     crew.before.facts = facts;
@@ -93,8 +94,8 @@ pub(super) fn run(job: Job, dir: &Path) -> Result<Crew> {
     }
     let opened_records: u64 = before.iter().map(|stats| stats.counters.records_replayed).sum();
     crew.before.facts.push(("records replayed when it was opened".to_owned(), opened_records.to_string()));
-    crew.before.counters = counters(&before);
-    crew.after = Description { facts: Vec::new(), counters: counters(&after) };
+    crew.before.counters = counters(&before, process_before);
+    crew.after = Description { facts: Vec::new(), counters: counters(&after, process::counters()) };
     Ok(crew)
 }
 
@@ -219,8 +220,8 @@ fn facts(workload: &Workload, meta: &Meta, cpus: &[usize]) -> Vec<(String, Strin
     ]
 }
 
-/// The counters and sizes of all shards together, and of this process.
-fn counters(stats: &[ShardStats]) -> Vec<(String, u64)> {
+/// The counters and sizes of all shards together, and those of this process at the same moment.
+fn counters(stats: &[ShardStats], process: Vec<(String, u64)>) -> Vec<(String, u64)> {
     let sum = |of: fn(&ShardStats) -> u64| stats.iter().map(of).sum::<u64>();
     let names = stats.first().map(|stats| stats.counters.entries()).unwrap_or_default();
     let mut counters: Vec<(String, u64)> = Vec::new();
@@ -239,6 +240,6 @@ fn counters(stats: &[ShardStats]) -> Vec<(String, u64)> {
         ("row_cache_bytes", sum(|stats| stats.row_cache_bytes)),
     ];
     counters.extend(sizes.into_iter().map(|(name, value)| (format!("storage.{name}"), value)));
-    counters.extend(process::counters());
+    counters.extend(process);
     counters
 }

@@ -17,8 +17,10 @@ use crate::operation::Waiter;
 use crate::record::RecordView;
 use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path, write_error};
 
-/// A table ends with a slice if it has this part of its target size.
+/// A table ends with a slice if it has this part of its target size, and is large enough for the pages that
+/// every table has beside its data: this size, or half of its target.
 const SLICE_DIVISOR: u64 = 8;
+const SLICE_BYTES_MIN: u64 = 64 << 10;
 
 /// How often a full disk is looked at, in milliseconds.
 const SPACE_RETRY_MS: u64 = 500;
@@ -98,9 +100,11 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
         assert!(self.held.is_none(), "write_out follows an add that wants it");
         let slice = self.shard.slices.of(key.partition);
         let enters = std::mem::replace(&mut self.slice, slice) != slice;
-        let (table_bytes, writer) = (self.shard.options.table_bytes, self.writer.as_ref());
-        self.full |=
-            enters && writer.is_some_and(|writer| writer.file_bytes() >= table_bytes / SLICE_DIVISOR);
+        if enters {
+            let target = self.shard.options.table_bytes;
+            let least = (target / SLICE_DIVISOR).max(SLICE_BYTES_MIN.min(target / 2));
+            self.full |= self.writer.as_ref().is_some_and(|writer| writer.file_bytes() >= least);
+        }
         match &mut self.writer {
             Some(writer) if !self.full => {
                 writer.add(key, record);

@@ -327,7 +327,8 @@ impl<E: Env> TableWriter<E> {
         self.output.append(&self.scratch);
         let handle = BlockHandle { page, pages: self.output.page() - page };
         if let Some(cache) = self.kept_in.take().filter(|cache| cache.takes(handle)) {
-            cache.insert_copy(self.number, handle, &self.scratch, self.seed);
+            let kept = cache.insert_copy(self.number, handle, &self.scratch, self.seed);
+            assert!(kept.is_some(), "a block that was sealed just now passes its checks");
         }
         let before = self.block_before.as_ref().map(OwnedPosition::borrow);
         self.index.push(&self.block_first.borrow(), before.as_ref(), page);
