@@ -44,7 +44,7 @@ pub struct Options {
     pub level_base_bytes: u64,
     /// Each level is this many times as large as the one above.
     pub level_growth: u32,
-    /// Flushed runs that may lie above the levels before compaction is due.
+    /// Runs of a like size that are merged with each other or into a level.
     pub runs_max: u32,
 
     /// Bytes of the block cache.
@@ -91,9 +91,9 @@ impl Default for Options {
             memtable_bytes: 64 << 20,
             table_bytes: 16 << 20,
             table_write_bytes: 128 << 10,
-            level_base_bytes: 1 << 30,
+            level_base_bytes: 32 << 30,
             level_growth: 8,
-            runs_max: 6,
+            runs_max: 4,
             block_cache_bytes: 256 << 20,
             row_cache_bytes: 128 << 20,
             step_records_max: 64,
@@ -135,7 +135,7 @@ impl Options {
             memtable_bytes,
             log_spare_segments_max: spares as u32,
             table_bytes: (memtable_bytes / 4).clamp(4 << 20, 32 << 20),
-            level_base_bytes: memtable_bytes * 16,
+            level_base_bytes: memtable_bytes * 512,
             block_cache_bytes: rest / 2,
             row_cache_bytes: rest / 4,
             log_queue_bytes_max: (memtable_bytes / 2).clamp(4 << 20, 32 << 20) as u32,

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use super::columns::Columns;
 use super::picker::Job;
 use super::slices::Slices;
 use crate::key::OwnedPosition;
@@ -129,6 +130,14 @@ impl<'a> Levels<'a> {
 }
 
 impl PickOptions<'_> {
+    /// Those of a place's tables that reach into a slice.
+    pub(super) fn in_slice<'t, 'a>(&self, slice: u32, tables: &'t [&'a TableMeta]) -> &'t [&'a TableMeta] {
+        let of = |position: &OwnedPosition| self.slices.of(position.partition);
+        let start = tables.partition_point(|table| of(&table.last) < slice);
+        let count = tables[start..].partition_point(|table| of(&table.first) <= slice);
+        &tables[start..start + count]
+    }
+
     pub(super) fn quarantines(&self, table: &TableMeta) -> bool {
         self.quarantined.contains(&table.number)
     }
@@ -150,19 +159,18 @@ impl PickOptions<'_> {
     }
 }
 
+/// How many runs a read may have to look at, at most.
+pub(crate) fn depth(levels: &Levels<'_>, options: &PickOptions<'_>) -> usize {
+    Columns::new(levels, levels.shape(options).base, options).depth()
+}
+
 /// How many bytes compaction would have to read to bring the version back into its shape: the
 /// excess of every place, times what it meets below, carried on downwards. Grows smoothly with
 /// what is written; 0 when nothing is due. What a table in quarantine holds up is no debt: compaction
 /// could not pay it, and writes would be refused for nothing.
 pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
     let shape = levels.shape(options);
-    let excess_runs = (levels.runs.len() + 1).saturating_sub(options.runs_max.max(1));
-    let oldest = levels.runs.iter().rev().take(excess_runs);
-    let mut carried: u64 = oldest.map(|run| total_bytes(&run.tables)).sum();
-    // All runs that are merged down together meet the base level once.
-    let runs_max = options.runs_max.max(1) as u128;
-    let met = u128::from(levels.level_bytes(shape.base)) * runs_max.min(excess_runs as u128) / runs_max;
-    let mut debt = carried.saturating_add(u64::try_from(met).unwrap_or(u64::MAX));
+    let (mut carried, mut debt) = Columns::new(levels, shape.base, options).debt_bytes();
     for level in shape.base..options.levels_max {
         let bytes = levels.level_bytes(level) - options.stuck_bytes(levels, level) + carried;
         carried = bytes.saturating_sub(shape.targets[level]);

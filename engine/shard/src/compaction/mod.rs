@@ -10,6 +10,7 @@
 //! job from it, `sweep` finds tables full of dead records, [`Pace`] says when a job may go on and when writes
 //! must wait. The job itself is run by the shard.
 
+mod columns;
 mod levels;
 mod pace;
 mod picker;
@@ -18,6 +19,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use levels::depth;
 pub use levels::{Levels, PickOptions, RunView, debt_bytes};
 pub use pace::{Pace, PaceOptions, Permit, Verdict};
 pub use picker::{Job, Work, pick};

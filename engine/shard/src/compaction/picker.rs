@@ -27,7 +27,8 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::levels::{Levels, PickOptions, RunView, Shape, total_bytes, touching};
+use super::columns::{Column, Columns, DueRuns};
+use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};
 use crate::key::OwnedPosition;
 use crate::table::TableMeta;
@@ -58,8 +59,10 @@ pub struct Job {
     /// Numbers of the tables that go down, newest place first, in order within a place.
     pub sources: Vec<u64>,
     /// The level of the targets and of the result. The same as `from` when tables are rewritten in
-    /// their place to get rid of dead records.
+    /// their place to get rid of dead records, and when runs are merged with each other.
     pub to: usize,
+    /// If `to` is 0: the run that the result belongs to, the newest of those of the sources.
+    pub run: u64,
     /// Numbers of the tables of `to` that take part, in order.
     pub targets: Vec<u64>,
     /// Size of all inputs.
@@ -75,7 +78,8 @@ pub struct Job {
 /// The next job; none if nothing is due or all that is due is busy.
 pub fn pick(levels: &Levels<'_>, options: &PickOptions<'_>) -> Option<Job> {
     let shape = levels.shape(options);
-    let picker = Picker { levels, options, shape };
+    let columns = Columns::new(levels, shape.base, options);
+    let picker = Picker { levels, options, shape, columns };
     picker
         .droppable()
         .or_else(|| picker.most_over_target())
@@ -87,6 +91,7 @@ struct Picker<'p, 'a> {
     levels: &'p Levels<'a>,
     options: &'p PickOptions<'p>,
     shape: Shape,
+    columns: Columns,
 }
 
 impl<'a> Picker<'_, 'a> {
@@ -109,8 +114,8 @@ impl<'a> Picker<'_, 'a> {
 
     fn most_over_target(&self) -> Option<Job> {
         let thousandths = |part: u64, whole: u64| u128::from(part) * 1000 / u128::from(whole.max(1));
-        let runs = self.levels.runs.len();
-        let mut scores = vec![(thousandths(runs as u64, self.options.runs_max.max(1) as u64), 0)];
+        let depth = if self.columns.has_many_runs() { usize::MAX } else { self.columns.depth() };
+        let mut scores = vec![(thousandths(depth as u64, self.options.runs_max.max(1) as u64), 0)];
         for level in self.shape.base..self.options.levels_max {
             // A level exactly at its target is fine; runs exactly at theirs are due.
             let stuck = self.options.stuck_bytes(self.levels, level);
@@ -124,12 +129,24 @@ impl<'a> Picker<'_, 'a> {
             .find_map(|(_, level)| if level == 0 { self.out_of_runs() } else { self.out_of_level(level) })
     }
 
-    /// Merges down what the oldest runs hold.
+    /// Merges runs down, or with each other.
     fn out_of_runs(&self) -> Option<Job> {
-        let oldest = self.levels.runs.last()?;
-        if let Some(job) = self.slice_of_runs() {
-            return Some(job);
+        if self.columns.has_many_runs() {
+            return self.out_of_oldest_run();
         }
+        let job = match self.columns.due() {
+            DueRuns::Nothing => return None,
+            DueRuns::Down(columns) => columns.into_iter().find_map(|column| self.column_down(column)),
+            DueRuns::Across(groups) => {
+                groups.into_iter().find_map(|(column, group)| self.across(column.slice, &column.runs[group]))
+            }
+        };
+        job.or_else(|| self.out_of_oldest_run())
+    }
+
+    /// Merges down what the oldest runs hold, a part of a slice at a time.
+    fn out_of_oldest_run(&self) -> Option<Job> {
+        let oldest = self.levels.runs.last()?;
         if total_bytes(&oldest.tables) <= self.options.table_bytes
             && let Some(job) = self.small_runs()
         {
@@ -140,19 +157,66 @@ impl<'a> Picker<'_, 'a> {
             .or_else(|| self.put_aside(&oldest.tables))
     }
 
-    /// Merges down a slice of as many runs as make a job, the oldest first: the slice in which most runs
-    /// have tables.
-    fn slice_of_runs(&self) -> Option<Job> {
-        let depth = |slice: u32| {
-            let holds = |run: &&RunView<'_>| !self.in_slice(slice, &run.tables).is_empty();
-            self.levels.runs.iter().filter(holds).count()
-        };
-        // What lies in fewer runs than this has its turn when as many have come: alone it would cost more.
-        let deepest = self.slices().map(depth).max()?;
-        self.slices().filter(|slice| depth(*slice) == deepest).find_map(|slice| self.runs_in(slice))
+    /// Merges down a column, or as much of it as makes a job.
+    fn column_down(&self, column: &Column) -> Option<Job> {
+        let all = 0..self.levels.runs.len();
+        let down = self.down(0, &self.reaching(column.slice, all), self.shape.base);
+        if let Some(job) = down.filter(|job| job.bytes <= self.options.job_bytes_max) {
+            return Some(job);
+        }
+        // What reaches beyond the slice, as small tables do, needs too much of what lies below.
+        let part = self.runs_in(column.slice);
+        if part.as_ref().is_some_and(|(_, bytes)| bytes * 2 >= column.bytes()) {
+            return part.map(|(job, _)| job);
+        }
+        // Merged with the next run, they become tables that reach less far.
+        let mut pairs = column.runs.windows(2).rev();
+        pairs.find_map(|pair| self.narrowed(column.slice, pair)).or_else(|| part.map(|(job, _)| job))
     }
 
-    fn runs_in(&self, slice: u32) -> Option<Job> {
+    /// Merges two runs of a slice if the older one's tables reach further than the newer one's.
+    fn narrowed(&self, slice: u32, pair: &[(usize, u64)]) -> Option<Job> {
+        let width = |(run, _): &(usize, u64)| {
+            let tables = self.options.in_slice(slice, &self.levels.runs[*run].tables);
+            let ends = tables.first().zip(tables.last());
+            ends.map_or(0, |(first, last)| {
+                self.options.slices.between(first.first.partition, last.last.partition)
+            })
+        };
+        (width(&pair[1]) > width(&pair[0])).then(|| self.across(slice, pair))?
+    }
+
+    /// Merges the runs of a slice that follow each other into the newest of them.
+    fn across(&self, slice: u32, runs: &[(usize, u64)]) -> Option<Job> {
+        let ((newest, _), (oldest, _)) = (runs.first()?, runs.last()?);
+        let sources = self.reaching(slice, *newest..*oldest + 1);
+        let run = self.levels.runs[*newest].number;
+        let job = Job { run, ..job(Work::Merge, 0, &sources, 0, &[]) };
+        let fits = job.bytes <= self.options.job_bytes_max;
+        (fits && self.is_free(&sources) && !self.meets(&job)).then_some(job)
+    }
+
+    /// The tables of some runs that reach into a slice, and where they reach beyond it, all others that these
+    /// runs have there: newest run first.
+    fn reaching(&self, slice: u32, runs: Range<usize>) -> Vec<&'a TableMeta> {
+        let runs = &self.levels.runs[runs];
+        let of_slice = runs.iter().flat_map(|run| self.options.in_slice(slice, &run.tables));
+        let mut tables: Vec<&TableMeta> = of_slice.copied().collect();
+        loop {
+            let first = tables.iter().map(|table| &table.first).min();
+            let last = tables.iter().map(|table| &table.last).max();
+            let Some((first, last)) = first.zip(last) else { return tables };
+            let all = runs.iter().flat_map(|run| touching(&run.tables, first, last));
+            let all: Vec<_> = all.copied().collect();
+            if all.len() == tables.len() {
+                return all;
+            }
+            tables = all;
+        }
+    }
+
+    /// Merges down a slice of as many runs as make a job, the oldest first. With it, the bytes of the runs.
+    fn runs_in(&self, slice: u32) -> Option<(Job, u64)> {
         let mut best = None;
         // Newest first.
         let mut sources: Vec<&TableMeta> = Vec::new();
@@ -164,13 +228,16 @@ impl<'a> Picker<'_, 'a> {
                 self.is_free(&[**table])
                     && below.all(|below| sources.iter().any(|source| source.number == below.number))
             };
-            let going: Vec<_> = self.in_slice(slice, &run.tables).iter().filter(goes).copied().collect();
+            let going: Vec<_> =
+                self.options.in_slice(slice, &run.tables).iter().filter(goes).copied().collect();
             if going.is_empty() {
                 continue;
             }
             sources.splice(..0, going);
             match self.down(0, &sources, self.shape.base) {
-                Some(job) if job.bytes <= self.options.job_bytes_max => best = Some(job),
+                Some(job) if job.bytes <= self.options.job_bytes_max => {
+                    best = Some((job, total_bytes(&sources)))
+                }
                 _ => break,
             }
         }
@@ -182,11 +249,11 @@ impl<'a> Picker<'_, 'a> {
         let tables = self.levels.level(level);
         let below = self.levels.level(level + 1);
         let fair = total_bytes(tables) / u64::from(self.options.slices.count());
-        let bytes = |slice: u32| total_bytes(self.in_slice(slice, tables));
+        let bytes = |slice: u32| total_bytes(self.options.in_slice(slice, tables));
         let mut slices: Vec<u32> = self.slices().filter(|slice| bytes(*slice) >= fair.max(1)).collect();
         slices.sort_by_cached_key(|slice| Reverse(bytes(*slice)));
         slices.into_iter().find_map(|slice| {
-            let sources = self.in_slice(slice, tables);
+            let sources = self.options.in_slice(slice, tables);
             let meets = touching(below, &sources.first()?.first, &sources.last()?.last);
             let fits = total_bytes(sources) + total_bytes(meets) <= self.options.job_bytes_max;
             if fits { self.down(level, sources, level + 1) } else { None }
@@ -195,14 +262,6 @@ impl<'a> Picker<'_, 'a> {
 
     fn slices(&self) -> Range<u32> {
         0..self.options.slices.count()
-    }
-
-    /// Those of a place's tables that reach into a slice.
-    fn in_slice<'t>(&self, slice: u32, tables: &'t [&'a TableMeta]) -> &'t [&'a TableMeta] {
-        let of = |position: &OwnedPosition| self.options.slices.of(position.partition);
-        let start = tables.partition_point(|table| of(&table.last) < slice);
-        let count = tables[start..].partition_point(|table| of(&table.first) <= slice);
-        &tables[start..start + count]
     }
 
     /// Puts a table in quarantine of the oldest run into the deepest level that it may go to unread.
@@ -311,12 +370,22 @@ impl<'a> Picker<'_, 'a> {
         (self.is_free(sources) && self.is_free(targets) && !self.meets(&job)).then_some(job)
     }
 
+    /// Merges down runs with such tables in them.
+    fn down_with(&self, wanted: impl Fn(&TableMeta) -> bool) -> Option<Job> {
+        let holds = |tables: &[&TableMeta]| tables.iter().any(|table| wanted(table));
+        let runs = &self.levels.runs;
+        runs.iter().any(|run| holds(&run.tables)).then_some(())?;
+        let slices = self
+            .slices()
+            .filter(|slice| runs.iter().any(|run| holds(self.options.in_slice(*slice, &run.tables))));
+        slices.into_iter().find_map(|slice| Some(self.runs_in(slice)?.0)).or_else(|| self.out_of_oldest_run())
+    }
+
     /// Tables with records of dropped namespaces. Those of a level are rewritten where they are,
     /// neighbours together; runs are merged down until it is their turn, as their order demands.
     fn sweep_namespaces(&self) -> Option<Job> {
         let holds = |table: &&&TableMeta| table.namespaces.may_hold_dropped(self.options.namespaces);
-        if self.levels.runs.iter().any(|run| run.tables.iter().any(|table| holds(&table)))
-            && let Some(job) = self.out_of_runs()
+        if let Some(job) = self.down_with(|table| table.namespaces.may_hold_dropped(self.options.namespaces))
         {
             return Some(job);
         }
@@ -331,10 +400,7 @@ impl<'a> Picker<'_, 'a> {
     /// The table with the largest share of dead records: rewritten where it is if nothing older
     /// lies beneath, else merged one level down, after which it is looked at there.
     fn sweep(&self) -> Option<Job> {
-        let is_rich = |table: &&TableMeta| dead_share(table, self.options).is_some();
-        if self.levels.runs.iter().any(|run| run.tables.iter().any(is_rich))
-            && let Some(job) = self.out_of_runs()
-        {
+        if let Some(job) = self.down_with(|table| dead_share(table, self.options).is_some()) {
             return Some(job);
         }
         let mut rich = Vec::new();
@@ -382,6 +448,7 @@ fn job(work: Work, from: usize, sources: &[&TableMeta], to: usize, targets: &[&T
         from,
         sources: numbers(sources),
         to,
+        run: 0,
         targets: numbers(targets),
         bytes: total_bytes(sources) + total_bytes(targets),
         first: first.unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::levels::{Levels, PickOptions, RunView, debt_bytes};
+use super::levels::{Levels, PickOptions, RunView, debt_bytes, depth};
 use super::picker::{Job, Work, pick};
 use super::slices::Slices;
 use crate::key::{NamespaceId, OwnedPosition, Partition};
@@ -120,12 +120,18 @@ impl Table {
 impl Lsm {
     fn tables(&mut self, records: BTreeMap<u16, Record>) -> Vec<Table> {
         let slices = self.slices();
-        let slice = |key: &u16| slices.of(partition(*key));
+        let (Some(first), Some(last)) = (records.keys().next(), records.keys().next_back()) else {
+            return Vec::new();
+        };
+        let wanted = TABLE_RECORDS as u64 / 4;
+        let between = slices.between(partition(*first), partition(*last));
+        let width = Slices::width(records.len() as u64, between, wanted);
+        let piece = |key: &u16| slices.of(partition(*key)) / width;
         let mut cut: Vec<BTreeMap<u16, Record>> = Vec::new();
         for (key, record) in records {
             let goes_on = cut.last().is_some_and(|table| {
-                let same = table.last_key_value().is_some_and(|(last, _)| slice(last) == slice(&key));
-                table.len() < TABLE_RECORDS && (same || table.len() < TABLE_RECORDS / 4)
+                let same = table.last_key_value().is_some_and(|(last, _)| piece(last) == piece(&key));
+                table.len() < TABLE_RECORDS && (same || table.len() < TABLE_RECORDS / 10)
             });
             if !goes_on {
                 cut.push(BTreeMap::new());
@@ -218,6 +224,15 @@ impl Lsm {
         self.view(debt_bytes)
     }
 
+    fn depth(&self) -> usize {
+        self.view(depth)
+    }
+
+    /// Runs that are alike are merged, and of others there are few.
+    fn is_shallow(&self) -> bool {
+        self.depth() < 4 * self.shape.runs_max.max(2)
+    }
+
     /// The records of a job's inputs, newest place first.
     fn inputs(&self, job: &Job) -> Vec<Table> {
         let tables = self.runs.iter().flat_map(|run| &run.1).chain(self.levels.iter().flatten());
@@ -235,8 +250,8 @@ impl Lsm {
         inputs
     }
 
-    /// Installs the result of a job: all at once, as a shard does.
-    fn run(&mut self, job: &Job) {
+    /// Installs the result of a job: all at once, as a shard does. Returns its bytes.
+    fn run(&mut self, job: &Job) -> u64 {
         let inputs = self.inputs(job);
         let gone: Vec<u64> = inputs.iter().map(|table| table.meta.number).collect();
         for run in &mut self.runs {
@@ -266,6 +281,17 @@ impl Lsm {
                 self.tables(merged)
             }
         };
+        let bytes = outputs.iter().map(|table| table.meta.file_bytes).sum();
+        if job.to == 0 {
+            let at = self.runs.partition_point(|run| run.0 > job.run);
+            if self.runs.get(at).is_none_or(|run| run.0 != job.run) {
+                self.runs.insert(at, (job.run, Vec::new()));
+            }
+            self.runs[at].1.extend(outputs);
+            self.runs[at].1.sort_by_key(|table| table.meta.first.clone());
+            self.runs.retain(|run| !run.1.is_empty());
+            return bytes;
+        }
         while self.levels.len() < job.to {
             self.levels.push(Vec::new());
         }
@@ -278,6 +304,7 @@ impl Lsm {
             self.cursors.resize(job.from + 1, OwnedPosition::default());
         }
         self.cursors[job.from] = job.cursor.clone();
+        bytes
     }
 
     /// What a merge does to a record: true = it goes.
@@ -290,7 +317,7 @@ impl Lsm {
         }
         let covers = |table: &Table| table.meta.first <= position(key) && position(key) <= table.meta.last;
         let deeper = self.levels.iter().skip(level).flatten().any(covers);
-        record.tombstone && record.time_ms <= self.horizon_ms() && !deeper
+        record.tombstone && record.time_ms <= self.horizon_ms() && level > 0 && !deeper
     }
 
     fn assert_droppable(&self, key: u16, inputs: &[Table]) {
@@ -417,7 +444,7 @@ proptest! {
             }
         }
         lsm.settle();
-        prop_assert!(lsm.runs.len() < shape.runs_max);
+        prop_assert!(lsm.is_shallow(), "{} runs above each other", lsm.depth());
         prop_assert_eq!(lsm.debt(), 0);
         prop_assert!(!lsm.holds_dropped(), "a dropped namespace stays");
         // When every life is over and every late retry too, what is dead is gone but for a rest. Where
@@ -454,13 +481,13 @@ proptest! {
         }
         lsm.settle();
         if !lsm.has_no_level_left() {
-            prop_assert!(lsm.runs.len() < shape.runs_max, "{} runs pile up", lsm.runs.len());
+            prop_assert!(lsm.is_shallow(), "{} runs above each other", lsm.depth());
             prop_assert_eq!(lsm.debt(), 0);
         }
         // Whatever was damaged can be read again after a restart, or was replaced.
         lsm.quarantined.clear();
         lsm.settle();
-        prop_assert!(lsm.runs.len() < shape.runs_max);
+        prop_assert!(lsm.is_shallow(), "{} runs above each other", lsm.depth());
         prop_assert_eq!(lsm.debt(), 0);
         prop_assert!(!lsm.holds_dropped(), "a dropped namespace stays");
     }
@@ -505,25 +532,32 @@ proptest! {
 struct Cost {
     /// Bytes read by jobs for each byte flushed.
     read: f64,
+    /// Bytes written by jobs for each byte flushed.
+    written: f64,
+    /// Records held for each key, at most.
+    held: f64,
+    /// Runs above each other, at most.
+    depth: usize,
     /// Jobs, and those of more than nine tables.
     jobs: usize,
     large: usize,
     largest_bytes: u64,
-    runs: usize,
     lsm: Lsm,
 }
 
 fn overwrite(shape: Shape, flush: usize, rounds: u32) -> Cost {
     let mut cost = Cost {
         read: 0.0,
+        written: 0.0,
+        depth: 0,
+        held: 0.0,
         jobs: 0,
         large: 0,
         largest_bytes: 0,
-        runs: 0,
         lsm: Lsm { shape, ..Lsm::default() },
     };
     let mut key = 1_u32;
-    let (mut written, mut read) = (0, 0);
+    let (mut written, mut read, mut rewritten) = (0, 0, 0);
     for round in 0..rounds {
         let writes: Vec<_> = (0..flush)
             .map(|_| {
@@ -532,21 +566,26 @@ fn overwrite(shape: Shape, flush: usize, rounds: u32) -> Cost {
             })
             .collect();
         cost.lsm.flush(&writes);
-        cost.runs = cost.runs.max(cost.lsm.runs.len());
         let is_steady = round >= rounds / 2;
         while let Some(job) = cost.lsm.pick() {
+            let bytes = cost.lsm.run(&job);
             if is_steady && job.work == Work::Merge {
                 cost.jobs += 1;
                 cost.large += usize::from(job.sources.len() + job.targets.len() > 9);
                 cost.largest_bytes = cost.largest_bytes.max(job.bytes);
-                read += job.bytes;
+                (read, rewritten) = (read + job.bytes, rewritten + bytes);
             }
-            cost.lsm.run(&job);
         }
-        written += if is_steady { flush as u64 * RECORD_BYTES } else { 0 };
+        if is_steady {
+            written += flush as u64 * RECORD_BYTES;
+            let held: usize = cost.lsm.places().map(|table| table.records.len()).sum();
+            cost.held = cost.held.max(held as f64 / cost.lsm.truth.len() as f64);
+            cost.depth = cost.depth.max(cost.lsm.depth());
+        }
     }
     cost.lsm.check();
     cost.read = read as f64 / written as f64;
+    cost.written = rewritten as f64 / written as f64;
     cost
 }
 
@@ -564,16 +603,14 @@ fn jobs_below_a_slice_are_small_and_amplification_is_bounded() {
 /// Ten times the memory: 80 memtables of keys, overwritten in any order.
 #[test]
 fn whole_slices_cost_less() {
-    let shape = Shape { runs_max: 6, base: 16 * 8, growth: 8, job_tables_max: 8 * 8, keys: 80 * 80 };
-    let whole = overwrite(shape, 80, 320);
-    let table = overwrite(Shape { runs_max: 4, base: 4 * 8, job_tables_max: 0, ..shape }, 80, 320);
-    assert!(whole.read < 7.5, "{} bytes read for each written", whole.read);
-    assert!(whole.read * 1.5 < table.read, "{} and {} read for each written", whole.read, table.read);
-    assert!(whole.largest_bytes <= shape.job_tables_max * TABLE_BYTES, "{} in a job", whole.largest_bytes);
-    assert_eq!(whole.runs, shape.runs_max, "slices are merged as fast as runs come");
-    let records = |level: &Vec<Table>| level.iter().map(|table| table.records.len()).sum::<usize>();
-    let held: usize = whole.lsm.levels.iter().map(records).sum();
-    assert!(held * 4 <= whole.lsm.truth.len() * 5, "{held} records held of {}", whole.lsm.truth.len());
+    let shape = Shape { runs_max: 4, base: 512 * 8, growth: 8, job_tables_max: 16 * 8, keys: 80 * 80 };
+    let whole = overwrite(shape, 80, 240);
+    let table = overwrite(Shape { base: 4 * 8, job_tables_max: 0, ..shape }, 80, 240);
+    assert!(whole.written < 3.7, "{} bytes written by jobs for each flushed", whole.written);
+    assert!(whole.read * 2.0 < table.read, "{} and {} read for each written", whole.read, table.read);
+    assert!(whole.largest_bytes <= 5 * 8 * TABLE_BYTES, "{} in a job", whole.largest_bytes);
+    assert!(whole.held < 1.25, "{} records for each key", whole.held);
+    assert!(whole.depth <= 12, "{} runs above each other", whole.depth);
 }
 
 #[test]
@@ -596,7 +633,7 @@ fn an_idle_shard_gives_deleted_space_back() {
 
 #[test]
 fn tables_that_do_not_touch_are_moved_and_dead_ones_dropped_unread() {
-    let mut lsm = Lsm::default();
+    let mut lsm = Lsm { shape: Shape { runs_max: 1, ..Shape::default() }, ..Lsm::default() };
     for round in 0..5 {
         let puts: Vec<_> = (round * 40..round * 40 + 40).map(|key| (key, 1, 250)).collect();
         lsm.flush(&puts);

@@ -27,7 +27,7 @@ use super::place_cursor::PlaceCursor;
 use super::version::{LEVELS_MAX, Version};
 use super::{Inner, Shard, State};
 use crate::cache::BlockCache;
-use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt_bytes, pick};
+use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt_bytes, depth, pick};
 use crate::error::{Corruption, Error, Result};
 use crate::key::{Key, OwnedPosition, Position};
 use crate::manifest::Edit;
@@ -47,7 +47,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
 }
 
 /// Memtables that a job of a whole slice may read.
-const JOB_MEMTABLES_MAX: u64 = 8;
+const JOB_MEMTABLES_MAX: u64 = 16;
 
 /// Bytes that a job of a whole slice may read.
 pub(super) const fn job_bytes_max(options: &Options) -> u64 {
@@ -214,7 +214,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
 
     /// Tells the pace what is due.
     pub(super) fn update_debt(&self) {
-        let (debt, runs) = (self.debt_bytes(), self.version.borrow().runs.len());
+        let (debt, runs) =
+            self.with_levels(|levels, options| (debt_bytes(levels, options), depth(levels, options)));
         let mut pace = self.pace.borrow_mut();
         pace.set_debt(debt);
         pace.set_runs(runs);
@@ -233,7 +234,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             inputs.iter().map(|number| Edit::RemoveTable { number: *number }).collect();
         edits.extend(added.iter().map(|table| Edit::AddTable {
             level: level(job.to),
-            run: 0,
+            run: job.run,
             meta: table.meta().clone(),
         }));
         edits.push(Edit::CompactCursor { level: level(job.from), position: job.cursor.clone() });
@@ -250,7 +251,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             cursors.resize(needed, OwnedPosition::default());
             cursors[job.from] = job.cursor.clone();
         }
-        let next = self.version.borrow().edited(&inputs, job.to, 0, added);
+        let next = self.version.borrow().edited(&inputs, job.to, job.run, added);
         *self.version.borrow_mut() = Rc::new(next);
         match job.work {
             Work::Move => self.counters.tables_moved.add(inputs.len() as u64),
@@ -266,9 +267,11 @@ impl<E: Env, W: Waiter> Inner<E, W> {
 
     /// Merges the inputs of a job into new tables, opened and synced. The directory is not.
     async fn merge(&self, version: &Version<E>, job: &Job) -> Result<Vec<Rc<Table<E>>>> {
-        let nothing_deeper = version.levels.iter().skip(job.to).all(Vec::is_empty);
-        let filter = if nothing_deeper { FilterWidth::Eight } else { FilterWidth::Sixteen };
-        let mut output = Output::new(self, filter);
+        let nothing_deeper = version.levels.iter().skip(job.to).all(|tables| tables.is_empty());
+        let is_last = job.to > 0 && nothing_deeper;
+        let filter = if is_last { FilterWidth::Eight } else { FilterWidth::Sixteen };
+        let slices = self.slices.between(job.first.partition, job.last.partition);
+        let mut output = Output::new(self, filter, job.bytes, slices);
         let merged = self.merge_into(version, job, &mut output).await;
         let tables = match merged {
             Ok(()) => output.finish().await,
@@ -296,34 +299,36 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         for place in &mut places {
             place.seek_first().await?;
         }
+        let (mut order, mut passed) = (MergeOrder::default(), Vec::new());
+        (0..places.len()).for_each(|index| order.insert(index, &places));
         loop {
             let mut step = self.step();
             let ended = loop {
-                let Some(best) = first_of(&places) else { break true };
+                let Some(best) = order.first() else { break true };
                 let warm = warmth[best].of(places[best].block(), &self.block_cache);
                 let (position, record) = places[best].current().expect("it was chosen for its record");
                 if !step.take(position.user.len() + record.value.len()) {
                     break false;
                 }
                 self.put(version, job.to, &retention, (&position, &record, warm), output);
+                order.pop();
                 // Older places under the same key are passed over with it.
-                let mut same = Vec::new();
-                for (index, place) in places.iter().enumerate().skip(best + 1) {
-                    match place.current() {
-                        Some((other, older)) if other == position => {
-                            if older.supersedes(&record) {
-                                return Err(out_of_place(&places[best], &record, &older));
-                            }
-                            same.push(index);
-                        }
-                        _ => {}
+                passed.push(best);
+                while let Some(index) = order.first()
+                    && let Some((other, older)) = places[index].current()
+                    && other == position
+                {
+                    if older.supersedes(&record) {
+                        return Err(out_of_place(&places[best], &record, &older));
                     }
-                }
-                for index in same {
                     self.counters.records_dropped.add(1);
-                    places[index].next().await?;
+                    passed.push(index);
+                    order.pop();
                 }
-                places[best].next().await?;
+                for index in passed.drain(..) {
+                    places[index].next().await?;
+                    order.insert(index, &places);
+                }
                 if output.wants_writing() {
                     break false;
                 }
@@ -350,7 +355,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             return self.counters.records_dropped.add(1);
         }
         let key = Key::placed(position.partition, position.namespace, position.user);
-        match retention.fate(record, || version.deeper_may_hold(target_level, position)) {
+        match retention.fate(record, || target_level == 0 || version.deeper_may_hold(target_level, position))
+        {
             Fate::Keep => output.add(&key, record, warm),
             Fate::Drop => self.counters.records_dropped.add(1),
             Fate::BecomeTombstone => {
@@ -437,17 +443,29 @@ fn out_of_place<E: Env>(place: &PlaceCursor<E>, record: &RecordView<'_>, older: 
     .into()
 }
 
-/// The place that stands on the first position; of equal ones the newest.
-fn first_of<E: Env>(places: &[PlaceCursor<E>]) -> Option<usize> {
-    let mut best: Option<(usize, Position<'_>)> = None;
-    for (index, place) in places.iter().enumerate() {
-        if let Some((position, _)) = place.current()
-            && best.is_none_or(|(_, first)| position < first)
-        {
-            best = Some((index, position));
-        }
+/// The places that stand on a record, by its position; of equal ones the newest comes first.
+#[derive(Debug, Default)]
+struct MergeOrder {
+    /// Numbers of places, the first one at the end.
+    places: Vec<usize>,
+}
+
+impl MergeOrder {
+    fn first(&self) -> Option<usize> {
+        self.places.last().copied()
     }
-    best.map(|(index, _)| index)
+
+    fn pop(&mut self) {
+        self.places.pop();
+    }
+
+    /// Puts a place where it belongs; nowhere, if it has ended.
+    fn insert<E: Env>(&mut self, index: usize, all: &[PlaceCursor<E>]) {
+        let standing = |index: usize| Some((all[index].current()?.0, index));
+        let Some(new) = standing(index) else { return };
+        let at = self.places.partition_point(|other| standing(*other).is_some_and(|other| other > new));
+        self.places.insert(at, index);
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         }
         let started = self.env.now();
         let filter = FilterWidth::Sixteen;
-        let mut output = Output::new(self, filter);
+        let bytes = slot.table.borrow().memory_bytes() as u64;
+        let mut output = Output::new(self, filter, bytes, self.slices.count());
         let written = self.write_memtable(slot, &mut output).await;
         let tables = match written {
             Ok(()) => output.finish().await,

@@ -6,7 +6,7 @@
 //! The old segments stay until their records are in tables; writing goes on in a new segment.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -196,8 +196,7 @@ fn inner<E: Env, W: Waiter>(
     state: &ManifestState,
 ) -> Inner<E, W> {
     let stamp_floor = version.stamp_max();
-    let partitions = partitions_of_shard(identity.shard, identity.shards, identity.partitions);
-    let slices = Slices::new(Partition(partitions.start as u16), partitions.len() as u32);
+    let slices = version.slices();
     Inner {
         clock: RefCell::new(HybridClock::new(origin, stamp_floor.time.max(state.clock_ceiling))),
         ceiling_durable: Cell::new(HybridTime::default()),
@@ -248,15 +247,15 @@ fn inner<E: Env, W: Waiter>(
     }
 }
 
-/// Debt is soft at 16 memtables and hard at 128; runs are at half as many again as call for compaction,
-/// and at four times as many.
+/// Debt is soft at 16 memtables and hard at 128; runs above each other are at four times as many as are
+/// merged with each other, which is about what a shard of hundreds of memtables has, and at eight times.
 fn pace_options(options: &Options) -> PaceOptions {
     let runs_max = options.runs_max as usize;
     PaceOptions {
         soft_debt_bytes: options.memtable_bytes * 16,
         hard_debt_bytes: options.memtable_bytes * 128,
-        runs_soft: runs_max + runs_max.div_ceil(2),
-        runs_hard: runs_max * 4,
+        runs_soft: runs_max * 4,
+        runs_hard: runs_max * 8,
         ..PaceOptions::default()
     }
 }
@@ -267,29 +266,28 @@ async fn open_tables<E: Env>(
     identity: Identity,
     state: &ManifestState,
 ) -> Result<(Version<E>, u64)> {
-    let mut version = Version::default();
+    let partitions = partitions_of_shard(identity.shard, identity.shards, identity.partitions);
+    let slices = Slices::new(Partition(partitions.start as u16), partitions.len() as u32);
+    let (mut runs, mut levels) = (BTreeMap::<u64, Vec<_>>::new(), Vec::<Vec<_>>::new());
     let mut last_run = 0;
     let table_dir = dir.join("table");
     for (level, run, meta) in state.tables() {
         let table = Table::open(env, &table_dir, meta.clone(), &identity).await?;
         last_run = last_run.max(run);
+        let level = usize::from(level);
         if level > 0 {
-            while version.levels.len() < usize::from(level) {
-                version.levels.push(Vec::new());
-            }
-            version.levels[usize::from(level) - 1].push(table);
-        } else if let Some(existing) = version.runs.iter_mut().find(|existing| existing.number == run) {
-            existing.tables.push(table);
+            levels.resize_with(levels.len().max(level), Default::default);
+            levels[level - 1].push(table);
         } else {
-            version.runs.push(Run { number: run, tables: vec![table] });
+            runs.entry(run).or_default().push(table);
         }
     }
-    version.runs.sort_by_key(|run| std::cmp::Reverse(run.number));
-    let lists = version.runs.iter_mut().map(|run| &mut run.tables).chain(&mut version.levels);
-    for tables in lists {
+    let in_order = |mut tables: Vec<Rc<Table<E>>>| {
         tables.sort_by(|left, right| left.meta().first.cmp(&right.meta().first));
-    }
-    version.check();
+        Rc::new(tables)
+    };
+    let runs = runs.into_iter().rev().map(|(number, tables)| Run { number, tables: in_order(tables) });
+    let version = Version::new(slices, runs.collect(), levels.into_iter().map(in_order).collect());
     Ok((version, last_run))
 }
 

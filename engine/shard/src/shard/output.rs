@@ -10,6 +10,7 @@ use std::time::Duration;
 use pinion_env::Env;
 
 use super::Inner;
+use crate::compaction::Slices;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::manifest::Edit;
@@ -17,10 +18,10 @@ use crate::operation::Waiter;
 use crate::record::RecordView;
 use crate::table::{FilterWidth, Table, TableOptions, TableWriter, table_path, write_error};
 
-/// A table ends with a slice if it has this part of its target size, and is large enough for the pages that
-/// every table has beside its data: this size, or half of its target.
-const SLICE_DIVISOR: u64 = 8;
-const SLICE_BYTES_MIN: u64 = 64 << 10;
+/// A table takes so many slices that it has this part of its target size, and is large enough for the pages
+/// that every table has beside its data: this size, or half of its target.
+const WANTED_DIVISOR: u64 = 4;
+const WANTED_BYTES_MIN: u64 = 64 << 10;
 
 /// How often a full disk is looked at, in milliseconds.
 const SPACE_RETRY_MS: u64 = 500;
@@ -58,8 +59,11 @@ pub(super) struct Output<'a, E: Env, W: Waiter> {
     writer: Option<TableWriter<E>>,
     /// A table is cut before the next record.
     full: bool,
-    /// The slice of the record added last.
-    slice: u32,
+    /// How many slices a table takes, and what it must have for that.
+    width: u32,
+    bytes_min: u64,
+    /// Where the record added last lies, in tables of that width.
+    piece: u32,
     finished: Vec<Rc<Table<E>>>,
     /// The record that waits for a new writer: creating a file is asynchronous, adding is not.
     held: Option<HeldRecord>,
@@ -81,13 +85,19 @@ struct HeldRecord {
 }
 
 impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
-    pub(super) fn new(shard: &'a Inner<E, W>, filter: FilterWidth) -> Self {
+    /// For about so many bytes, in so many slices.
+    pub(super) fn new(shard: &'a Inner<E, W>, filter: FilterWidth, bytes: u64, slices: u32) -> Self {
+        let target = shard.options.table_bytes;
+        let wanted = (target / WANTED_DIVISOR).max(WANTED_BYTES_MIN.min(target / 2));
         Self {
             shard,
             filter,
             writer: None,
             full: false,
-            slice: 0,
+            width: Slices::width(bytes, slices, wanted),
+            // Half of what is wanted may be due, and slices are not all alike.
+            bytes_min: wanted / 4,
+            piece: 0,
             finished: Vec::new(),
             held: None,
             numbers: Vec::new(),
@@ -98,12 +108,9 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
     /// into the block cache. Call [`Output::write_out`] when [`Output::wants_writing`] says so.
     pub(super) fn add(&mut self, key: &Key<'_>, record: &RecordView<'_>, warm: bool) {
         assert!(self.held.is_none(), "write_out follows an add that wants it");
-        let slice = self.shard.slices.of(key.partition);
-        let enters = std::mem::replace(&mut self.slice, slice) != slice;
-        if enters {
-            let target = self.shard.options.table_bytes;
-            let least = (target / SLICE_DIVISOR).max(SLICE_BYTES_MIN.min(target / 2));
-            self.full |= self.writer.as_ref().is_some_and(|writer| writer.file_bytes() >= least);
+        let piece = self.shard.slices.of(key.partition) / self.width;
+        if std::mem::replace(&mut self.piece, piece) != piece {
+            self.full |= self.writer.as_ref().is_some_and(|writer| writer.file_bytes() >= self.bytes_min);
         }
         match &mut self.writer {
             Some(writer) if !self.full => {

@@ -113,7 +113,7 @@ impl<E: Env, W: Waiter> Shard<E, W> {
             log: inner.log().stats(),
             commit_times: inner.log().commit_times(),
             levels,
-            largest_level_bytes: version.places().map(bytes_of).max().unwrap_or(0),
+            largest_level_bytes: version.places().map(|tables| bytes_of(tables)).max().unwrap_or(0),
             quarantine,
             runs: version.runs.len() as u64,
             compaction_debt_bytes: inner.debt_bytes(),

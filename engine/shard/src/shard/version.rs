@@ -1,67 +1,109 @@
 //! The set of tables a reader sees: immutable, replaced as a whole.
 //!
-//! Places from newest to oldest: flushed runs (level 0), newest first, then levels 1, 2, ... For
+//! Places from newest to oldest: runs (level 0), newest first, then levels 1, 2, ... For
 //! one key a newer place holds a newer stamp, so a read stops at the first record it finds.
+//!
+//! Most runs have tables in some slices only. So a version knows of each slice which places have any
+//! there: a read looks at these, and not into each run.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
 use pinion_env::Env;
 
-use crate::compaction::{Levels, RunView};
-use crate::key::Position;
+use crate::compaction::{Levels, RunView, Slices};
+use crate::key::{OwnedPosition, Position};
 use crate::stamp::Stamp;
 use crate::table::{Table, TableMeta};
 
 /// Levels below the flushed runs. With a growth of 8 the last holds 8^5 times the first.
 pub(crate) const LEVELS_MAX: usize = 6;
 
-/// Tables that came from one flush: disjoint, in order.
+/// Disjoint tables in order of their ranges.
+pub(crate) type Tables<E> = Rc<Vec<Rc<Table<E>>>>;
+
+/// What came from one flush, or from runs that were merged with each other.
 pub(crate) struct Run<E: Env> {
     /// Greater = newer.
     pub number: u64,
-    /// In order of their ranges.
-    pub tables: Vec<Rc<Table<E>>>,
+    pub tables: Tables<E>,
 }
 
 impl<E: Env> Clone for Run<E> {
     fn clone(&self) -> Self {
-        Self { number: self.number, tables: self.tables.clone() }
+        Self { number: self.number, tables: Rc::clone(&self.tables) }
     }
 }
 
 /// The tables of a shard at one moment.
 pub(crate) struct Version<E: Env> {
-    /// Flushed runs, newest first.
+    /// Newest first.
     pub runs: Vec<Run<E>>,
-    /// Levels 1 and deeper: `levels[0]` is level 1. Each is disjoint and in order.
-    pub levels: Vec<Vec<Rc<Table<E>>>>,
+    /// Levels 1 and deeper: `levels[0]` is level 1.
+    pub levels: Vec<Tables<E>>,
+    slices: Slices,
+    /// By slice: the tables of each place that reach into it, newest place first.
+    columns: Vec<Vec<Part>>,
 }
 
-impl<E: Env> Clone for Version<E> {
-    fn clone(&self) -> Self {
-        Self { runs: self.runs.clone(), levels: self.levels.clone() }
-    }
-}
-
-impl<E: Env> Default for Version<E> {
-    fn default() -> Self {
-        Self { runs: Vec::new(), levels: Vec::new() }
-    }
+/// Some tables of a place.
+struct Part {
+    /// Runs are counted first, then levels.
+    place: usize,
+    tables: Range<usize>,
 }
 
 impl<E: Env> Version<E> {
+    /// A version of these runs, newest first, and levels.
+    ///
+    /// # Panics
+    /// If tables of one place overlap: such a version must never be installed.
+    pub(crate) fn new(slices: Slices, runs: Vec<Run<E>>, levels: Vec<Tables<E>>) -> Self {
+        let mut columns: Vec<Vec<Part>> = (0..slices.count()).map(|_| Vec::new()).collect();
+        let of = |position: &OwnedPosition| slices.of(position.partition) as usize;
+        for (place, tables) in runs.iter().map(|run| &run.tables).chain(&levels).enumerate() {
+            for pair in tables.windows(2) {
+                assert!(
+                    pair[0].meta().last < pair[1].meta().first,
+                    "tables {} and {} of one place overlap",
+                    pair[0].meta().number,
+                    pair[1].meta().number
+                );
+            }
+            for (index, table) in tables.iter().enumerate() {
+                for column in &mut columns[of(&table.meta().first)..=of(&table.meta().last)] {
+                    match column.last_mut() {
+                        Some(part) if part.place == place => part.tables.end = index + 1,
+                        _ => column.push(Part { place, tables: index..index + 1 }),
+                    }
+                }
+            }
+        }
+        Self { runs, levels, slices, columns }
+    }
+
+    /// How the shard is divided.
+    pub(crate) const fn slices(&self) -> Slices {
+        self.slices
+    }
+
     /// The tables that may hold a position, newest place first.
     pub(crate) fn covering<'a>(
         &'a self,
         position: &'a Position<'a>,
     ) -> impl Iterator<Item = &'a Rc<Table<E>>> {
-        self.places().filter_map(move |tables| covering(tables, position))
+        let column = &self.columns[self.slices.of(position.partition) as usize];
+        column.iter().filter_map(|part| {
+            let levels = part.place.checked_sub(self.runs.len());
+            let tables = levels.map_or_else(|| &self.runs[part.place].tables, |level| &self.levels[level]);
+            covering(&tables[part.tables.clone()], position)
+        })
     }
 
-    /// All places, newest first: each a list of disjoint tables in order.
-    pub(crate) fn places(&self) -> impl Iterator<Item = &[Rc<Table<E>>]> {
-        let runs = self.runs.iter().map(|run| run.tables.as_slice());
-        runs.chain(self.levels.iter().map(Vec::as_slice)).filter(|tables| !tables.is_empty())
+    /// All places with any tables, newest first.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Tables<E>> {
+        self.runs.iter().map(|run| &run.tables).chain(&self.levels).filter(|tables| !tables.is_empty())
     }
 
     /// The tables of these numbers, in order of their ranges.
@@ -104,46 +146,33 @@ impl<E: Env> Version<E> {
         self.levels.iter().skip(level).any(|tables| covering(tables, position).is_some())
     }
 
-    /// The version after replacing tables. `added` go to `level` (0: as a new run `run`).
+    /// The version after replacing tables. `added` go to `level` (0: to the run `run`).
     pub(crate) fn edited(&self, removed: &[u64], level: usize, run: u64, added: Vec<Rc<Table<E>>>) -> Self {
-        let mut next = self.clone();
-        let stays = |table: &Rc<Table<E>>| !removed.contains(&table.meta().number);
-        for run in &mut next.runs {
-            run.tables.retain(stays);
-        }
-        next.runs.retain(|run| !run.tables.is_empty());
-        for tables in &mut next.levels {
-            tables.retain(stays);
-        }
-        if added.is_empty() {
-            return next;
-        }
-        if level == 0 {
-            next.runs.insert(0, Run { number: run, tables: added });
-        } else {
-            while next.levels.len() < level {
-                next.levels.push(Vec::new());
-            }
-            let tables = &mut next.levels[level - 1];
-            tables.extend(added);
-            tables.sort_by(|left, right| left.meta().first.cmp(&right.meta().first));
-        }
-        next.check();
-        next
-    }
-
-    /// Panics if tables of one place overlap: such a version must never be installed.
-    pub(crate) fn check(&self) {
-        for tables in self.places() {
-            for pair in tables.windows(2) {
-                assert!(
-                    pair[0].meta().last < pair[1].meta().first,
-                    "tables {} and {} of one place overlap",
-                    pair[0].meta().number,
-                    pair[1].meta().number
-                );
+        let (mut runs, mut levels) = (self.runs.clone(), self.levels.clone());
+        let removed: BTreeSet<u64> = removed.iter().copied().collect();
+        let goes = |table: &Rc<Table<E>>| removed.contains(&table.meta().number);
+        for tables in runs.iter_mut().map(|run| &mut run.tables).chain(&mut levels) {
+            if tables.iter().any(goes) {
+                *tables = Rc::new(tables.iter().filter(|table| !goes(table)).cloned().collect());
             }
         }
+        if !added.is_empty() {
+            let tables = if level == 0 {
+                let at = runs.partition_point(|other| other.number > run);
+                if runs.get(at).is_none_or(|other| other.number != run) {
+                    runs.insert(at, Run { number: run, tables: Tables::<E>::default() });
+                }
+                &mut runs[at].tables
+            } else {
+                levels.resize_with(levels.len().max(level), Default::default);
+                &mut levels[level - 1]
+            };
+            let mut all: Vec<_> = tables.iter().cloned().chain(added).collect();
+            all.sort_by(|left, right| left.meta().first.cmp(&right.meta().first));
+            *tables = Rc::new(all);
+        }
+        runs.retain(|run| !run.tables.is_empty());
+        Self::new(self.slices, runs, levels)
     }
 }
 
