@@ -40,12 +40,15 @@ pub struct Options {
     pub table_bytes: u64,
     /// Bytes of one write to a table, whole pages.
     pub table_write_bytes: u32,
-    /// Most that the first level below the flushed runs is meant to hold.
+    /// Most that the first level below the runs is meant to hold.
     pub level_base_bytes: u64,
     /// Each level is this many times as large as the one above.
     pub level_growth: u32,
     /// Runs of a like size that are merged with each other or into a level.
     pub runs_max: u32,
+    /// Runs are merged into the level below when all of them hold so many hundredths of what it does: at most
+    /// so much of the disk are old versions.
+    pub runs_percent: u32,
 
     /// Bytes of the block cache.
     pub block_cache_bytes: u64,
@@ -94,6 +97,7 @@ impl Default for Options {
             level_base_bytes: 32 << 30,
             level_growth: 8,
             runs_max: 4,
+            runs_percent: 25,
             block_cache_bytes: 256 << 20,
             row_cache_bytes: 128 << 20,
             step_records_max: 64,
@@ -170,6 +174,9 @@ impl Options {
         }
         if self.level_growth < 2 || self.runs_max == 0 || self.step_records_max == 0 {
             return bad("level_growth is at least 2; runs_max and step_records_max at least 1".into());
+        }
+        if self.runs_percent == 0 {
+            return bad("runs_percent is at least 1".into());
         }
         Ok(())
     }

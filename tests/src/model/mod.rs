@@ -96,6 +96,7 @@ const MUST_OCCUR: &[&str] = &[
     "comparisons of everything",
     "flushes",
     "compactions",
+    "runs merged with each other",
     "tables moved",
     "tables dropped whole",
     "jobs of the sweep",

@@ -113,6 +113,8 @@ pub(super) struct Setup {
     pub level_base_kib: u64,
     pub level_growth: u32,
     pub runs: u32,
+    #[serde(default = "percent_by_default")]
+    pub runs_percent: u32,
     pub block_cache_kib: u64,
     pub row_cache_kib: u64,
     pub step_records: u32,
@@ -120,6 +122,11 @@ pub(super) struct Setup {
     pub scan_records: u32,
     pub scan_bytes: u32,
     pub sweep_s: u64,
+}
+
+/// Of plans that were kept before it was drawn.
+fn percent_by_default() -> u32 {
+    pinion_engine::Options::default().runs_percent
 }
 
 /// One thing that is done.

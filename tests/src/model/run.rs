@@ -324,6 +324,7 @@ impl<'r> Run<'r> {
         for (name, more) in [
             ("flushes", counters.flushes),
             ("compactions", counters.compactions),
+            ("runs merged with each other", counters.run_merges),
             ("tables moved", counters.tables_moved),
             ("tables dropped whole", counters.tables_expired),
             ("values that became tombstones", counters.records_expired),

@@ -40,6 +40,7 @@ impl Setup {
             scan_records: 1 + random.below(200) as u32,
             scan_bytes: 64 << random.below(15),
             sweep_s: 1 + random.below(120),
+            runs_percent: one_of(random, &[25, 100, 1_000]) as u32,
         }
     }
 
@@ -60,6 +61,7 @@ impl Setup {
             level_base_bytes: self.level_base_kib << 10,
             level_growth: self.level_growth,
             runs_max: self.runs,
+            runs_percent: self.runs_percent,
             block_cache_bytes: self.block_cache_kib << 10,
             row_cache_bytes: self.row_cache_kib << 10,
             step_records_max: self.step_records,

@@ -185,6 +185,9 @@ fn config(random: &mut Random) -> ServerConfig {
         runs_max: random.between(1, 4) as u32,
         ..Options::default()
     };
+    if random.one_in(2) {
+        options.runs_percent = 500;
+    }
     if random.one_in(3) {
         options.retry_window_ms_max = random.between(200, 2_000);
     }

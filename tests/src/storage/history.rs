@@ -81,6 +81,8 @@ pub struct Totals {
     pub flushes: u64,
     /// Merges of tables.
     pub compactions: u64,
+    /// Of runs with each other.
+    pub run_merges: u64,
     /// Records that merges left out.
     pub dropped: u64,
     /// Segments of the log used again.
@@ -487,6 +489,7 @@ impl Story {
         let mut totals = self.totals.borrow_mut();
         totals.flushes += stats.counters.flushes;
         totals.compactions += stats.counters.compactions;
+        totals.run_merges += stats.counters.run_merges;
         totals.dropped += stats.counters.records_dropped;
         totals.replayed += stats.counters.records_replayed;
         totals.recycled += stats.log.segments_recycled;

@@ -141,6 +141,7 @@ fn count(totals: &Totals, counts: &mut Counts) {
     }
     let Totals { crashes, closes, crashes_in_recovery, recoveries, replayed, recovered, operations, .. } =
         *totals;
+    let run_merges = totals.run_merges;
     let histories = |holds: bool| u64::from(holds);
     for (name, more) in [
         ("operations", steps),
@@ -149,6 +150,7 @@ fn count(totals: &Totals, counts: &mut Counts) {
         ("reads", reads),
         ("flushes", flushes),
         ("compactions", compactions),
+        ("runs merged with each other", run_merges),
         ("records dropped by compaction", dropped),
         ("log segments recycled", recycled),
         ("crashes", crashes),

@@ -168,6 +168,7 @@ fn options(random: &mut Random) -> Options {
         scan_records_max: 1 + random.below(60) as u32,
         scan_bytes_max: 1 << (9 + random.below(6)),
         sweep_interval_ms: 20 << random.below(5),
+        runs_percent: [25, 100, 1_000][random.below(3) as usize],
         ..Options::default()
     }
 }

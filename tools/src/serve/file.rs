@@ -96,6 +96,7 @@ settings! {
         level_base_bytes: u64,
         level_growth: u32,
         runs_max: u32,
+        runs_percent: u32,
         block_cache_bytes: u64,
         row_cache_bytes: u64,
         retry_window_ms_max: u64,

@@ -2,15 +2,14 @@
 //!
 //! Target sizes follow the data from below, as RocksDB's dynamic level sizes do: the last level is
 //! always number `levels_max`, each level above it is meant to hold a `level_growth`-th of the one
-//! below, and flushed runs are merged into the *base level*, the uppermost that is in use. A small
-//! shard therefore has runs and one level; when that outgrows `level_base_bytes`, the level above
+//! below, and runs are merged into the *base level*, the uppermost that is in use. A shard
+//! therefore has runs and one level; when that outgrows `level_base_bytes`, the level above
 //! becomes the base. So at least 1 - 1/growth of the data stays in the last level (space), no data
 //! is written through levels that are not needed (wear), and no level ever changes its number. With
 //! fixed sizes counted from the top instead, the last level could hold little more than the one
 //! above it, and half of the disk be old versions.
 //!
-//! It also bounds jobs: the base level holds at most about `level_base_bytes`, so even a small run
-//! that spans all keys meets only that much.
+//! `level_base_bytes` also bounds jobs: a slice of a base level that is larger would be too large for one.
 
 use std::collections::BTreeSet;
 
@@ -25,14 +24,14 @@ use crate::table::TableMeta;
 /// The tables of a version, as the picker sees them.
 #[derive(Debug, Clone, Default)]
 pub struct Levels<'a> {
-    /// Flushed runs, newest first.
+    /// Newest first.
     pub runs: Vec<RunView<'a>>,
     /// Levels 1 and deeper (`levels[0]` is level 1), each disjoint and in order. Missing levels
     /// are empty.
     pub levels: Vec<Vec<&'a TableMeta>>,
 }
 
-/// The tables of one flush, disjoint and in order.
+/// The tables of one flush, or of runs that were merged with each other, disjoint and in order.
 #[derive(Debug, Clone)]
 pub struct RunView<'a> {
     /// Greater = newer.
@@ -44,8 +43,10 @@ pub struct RunView<'a> {
 /// What the picker needs to know beside the tables.
 #[derive(Debug, Clone, Copy)]
 pub struct PickOptions<'a> {
-    /// Runs at which merging them down is due.
+    /// Runs of a like size at which merging them is due.
     pub runs_max: usize,
+    /// So many hundredths of what the base level holds may be in runs.
+    pub runs_percent: u32,
     /// Number of the last level, at least 1.
     pub levels_max: usize,
     /// Most that the base level is meant to hold, in bytes.

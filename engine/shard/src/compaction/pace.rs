@@ -4,8 +4,8 @@
 //! amplification the levels are expected to cost; an idle device earns a small rate on top, so that
 //! what is due gets done when nobody writes. So compaction neither falls behind slowly nor takes
 //! the device for itself in bursts. Above *soft* debt the earnings rise in proportion, up to four
-//! times at *hard* debt; from there compaction goes as fast as it can. The number of flushed runs
-//! counts like debt, whatever their size, because every read looks at each of them.
+//! times at *hard* debt; from there compaction goes as fast as it can. The number of runs
+//! above each other counts like debt, whatever their size, because reads look at each of them.
 //!
 //! Above hard debt writes are refused, with the time after which trying again makes sense. Not all
 //! of them: what compaction reads earns room for writes at the same exchange rate, so the rate of
@@ -29,9 +29,9 @@ pub struct PaceOptions {
     pub soft_debt_bytes: u64,
     /// Debt in bytes above which writes are refused; greater than `soft_debt_bytes`.
     pub hard_debt_bytes: u64,
-    /// Flushed runs that count like soft debt.
+    /// Runs above each other that count like soft debt.
     pub runs_soft: usize,
-    /// Flushed runs that count like hard debt; greater than `runs_soft`.
+    /// Runs above each other that count like hard debt; greater than `runs_soft`.
     pub runs_hard: usize,
     /// Credits kept for later, in bytes: what a burst of compaction may read.
     pub credits_max: u64,
@@ -88,7 +88,7 @@ pub struct Pace {
     options: PaceOptions,
     /// What it was told is due.
     told_bytes: u64,
-    /// The number of flushed runs as debt.
+    /// The number of runs above each other as debt.
     runs_bytes: u64,
     /// The greater of the two.
     debt_bytes: u64,
@@ -130,7 +130,7 @@ impl Pace {
         self.weigh();
     }
 
-    /// Tells how many flushed runs there are: after every flush and every job.
+    /// Tells how many runs there are above each other: after every flush and every job.
     pub fn set_runs(&mut self, runs: usize) {
         let options = &self.options;
         let span = options.hard_debt_bytes.saturating_sub(options.soft_debt_bytes);

@@ -4,18 +4,18 @@
 //! In this order: tables that may be dropped whole; the place that is most over its target; tables
 //! with records of dropped namespaces; tables full of dead records.
 //!
-//! A job takes a whole slice of a place: of the runs all tables of the slice in all of them, where most
-//! of them lie above each other; of a level the slice that holds most. So what lies below is rewritten
-//! once for much, not once for each table. With R runs of a memtable each, a base level of B memtables and
-//! levels that grow by G, a byte is written once by the flush, (R + B) / R times into the base level, and
-//! 1 + G / 2 times into each level below it: a slice goes down when it holds twice its part of the level.
-//! That holds for shards of up to about a hundred memtables; in larger ones the slices of the last level
-//! are too large for a job.
+//! What is due of the runs is told by [`super::columns`]: runs are merged with each other, in their place, or go
+//! down. A job takes a whole slice: of some runs, of all of them and the base level, or of a level and the next
+//! one. So what lies below is rewritten once for much, not once for each table. In shards of 80 to 640 memtables
+//! of keys that are overwritten in any order, a byte is written about four to six times, its flush included
+//! (`runs_percent` of 25, `runs_max` of 4).
 //!
 //! Where a slice would be too large a job (`job_bytes_max`: what it reads lies twice on the disk
-//! until it ends), a level gives one table at a time, in turn (a cursor goes round), against what that
-//! touches in the next level, and the runs tables of the oldest one only; runs smaller than one table
-//! are taken whole and several together, since each of them would meet the same tables below.
+//! until it ends), as many of its runs as make a job go down, the oldest first. If these are few because tables
+//! of small runs reach into other slices, such runs are merged with the next ones, after which they do not. When
+//! nothing else is left, tables of the oldest run go down one at a time, and so do those of a level, in turn (a
+//! cursor goes round); runs smaller than one table are taken whole and several together, since each of them
+//! would meet the same tables below.
 //!
 //! A table in quarantine is left where it is: it is no source and no target of a merge, so what lies
 //! above it there stays above it, and the order of places holds. It may go whole, and out of a run it

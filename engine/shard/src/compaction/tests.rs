@@ -41,6 +41,7 @@ struct Table {
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     runs_max: usize,
+    runs_percent: u32,
     /// In tables.
     base: u64,
     growth: u64,
@@ -52,7 +53,7 @@ struct Shape {
 impl Default for Shape {
     /// Slices are too large for a job.
     fn default() -> Self {
-        Self { runs_max: 3, base: 4, growth: 4, job_tables_max: 0, keys: 600 }
+        Self { runs_max: 3, runs_percent: 25, base: 4, growth: 4, job_tables_max: 0, keys: 600 }
     }
 }
 
@@ -200,6 +201,7 @@ impl Lsm {
         let levels = Levels { runs: runs.collect(), levels: levels.collect() };
         let options = PickOptions {
             runs_max: self.shape.runs_max,
+            runs_percent: self.shape.runs_percent,
             levels_max: LEVELS_MAX,
             level_base_bytes: self.shape.base * TABLE_BYTES,
             level_growth: self.shape.growth,
@@ -228,9 +230,8 @@ impl Lsm {
         self.view(depth)
     }
 
-    /// Runs that are alike are merged, and of others there are few.
     fn is_shallow(&self) -> bool {
-        self.depth() < 4 * self.shape.runs_max.max(2)
+        self.depth() < 4 * self.shape.runs_max
     }
 
     /// The records of a job's inputs, newest place first.
@@ -411,9 +412,11 @@ fn flushes() -> impl Strategy<Value = Vec<Flush>> {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    let whole = (1_usize..5, 4_u64..40, 2_u64..6, 4_u64..40);
-    let whole = whole.prop_map(|(runs_max, base, growth, job_tables_max)| Shape {
+    let percent = prop_oneof![Just(25_u32), Just(100), Just(1_000)];
+    let whole = (1_usize..5, percent, 4_u64..400, 2_u64..6, 4_u64..40);
+    let whole = whole.prop_map(|(runs_max, runs_percent, base, growth, job_tables_max)| Shape {
         runs_max,
+        runs_percent,
         base,
         growth,
         job_tables_max,
@@ -603,7 +606,14 @@ fn jobs_below_a_slice_are_small_and_amplification_is_bounded() {
 /// Ten times the memory: 80 memtables of keys, overwritten in any order.
 #[test]
 fn whole_slices_cost_less() {
-    let shape = Shape { runs_max: 4, base: 512 * 8, growth: 8, job_tables_max: 16 * 8, keys: 80 * 80 };
+    let shape = Shape {
+        runs_max: 4,
+        runs_percent: 25,
+        base: 512 * 8,
+        growth: 8,
+        job_tables_max: 16 * 8,
+        keys: 80 * 80,
+    };
     let whole = overwrite(shape, 80, 240);
     let table = overwrite(Shape { base: 4 * 8, job_tables_max: 0, ..shape }, 80, 240);
     assert!(whole.written < 3.7, "{} bytes written by jobs for each flushed", whole.written);

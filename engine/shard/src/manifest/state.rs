@@ -16,7 +16,7 @@ const NOT_LIVE: &str = "a table that is not live is removed";
 pub enum Edit {
     /// A table is live.
     AddTable {
-        /// 0 for flushed runs, else the level below them.
+        /// 0 for runs, else the level below them.
         level: u8,
         /// Which flushed run it belongs to (greater = newer); 0 on other levels.
         run: u64,

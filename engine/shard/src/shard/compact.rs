@@ -181,6 +181,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let (namespaces, quarantine) = (self.namespaces.borrow(), self.quarantine.borrow());
         let options = PickOptions {
             runs_max: self.options.runs_max as usize,
+            runs_percent: self.options.runs_percent,
             levels_max: LEVELS_MAX,
             level_base_bytes: self.options.level_base_bytes,
             level_growth: u64::from(self.options.level_growth),
@@ -256,7 +257,10 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         match job.work {
             Work::Move => self.counters.tables_moved.add(inputs.len() as u64),
             Work::Drop => self.counters.tables_expired.add(inputs.len() as u64),
-            Work::Merge => self.counters.compactions.add(1),
+            Work::Merge => {
+                self.counters.compactions.add(1);
+                self.counters.run_merges.add(u64::from(job.to == 0));
+            }
         }
         if job.work != Work::Move {
             self.quarantine.borrow_mut().remove(&inputs);

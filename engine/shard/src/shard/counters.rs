@@ -94,6 +94,8 @@ counters! {
     memtables_freed,
     /// Compactions finished.
     compactions,
+    /// Those of them that merged runs with each other.
+    run_merges,
     /// Tables moved down a level without being rewritten.
     tables_moved,
     /// Tables dropped whole because everything in them had expired or was of dropped namespaces.

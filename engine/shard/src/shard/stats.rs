@@ -52,7 +52,7 @@ pub struct ShardStats {
     pub log: LogStats,
     /// How long the log's commits took.
     pub commit_times: Quarters,
-    /// Flushed runs (level 0) first, then levels 1 and deeper.
+    /// Runs (level 0) first, then levels 1 and deeper.
     pub levels: Vec<LevelStats>,
     /// Tables that compaction leaves alone, and where they are damaged.
     pub quarantine: Vec<QuarantinedTable>,
@@ -60,7 +60,7 @@ pub struct ShardStats {
     /// the bytes of all levels divided by this are an estimate of space amplification, which takes everything
     /// beside it for overwritten and nothing in it.
     pub largest_level_bytes: u64,
-    /// Flushed runs.
+    /// Runs, in one slice or another.
     pub runs: u64,
     /// Bytes that compaction still has to move. What a table in quarantine holds up does not count.
     pub compaction_debt_bytes: u64,

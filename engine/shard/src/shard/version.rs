@@ -17,7 +17,7 @@ use crate::key::{OwnedPosition, Position};
 use crate::stamp::Stamp;
 use crate::table::{Table, TableMeta};
 
-/// Levels below the flushed runs. With a growth of 8 the last holds 8^5 times the first.
+/// Levels below the runs. With a growth of 8 the last holds 8^5 times the first.
 pub(crate) const LEVELS_MAX: usize = 6;
 
 /// Disjoint tables in order of their ranges.
