@@ -46,8 +46,8 @@ pub struct Options {
     pub level_growth: u32,
     /// Runs of a like size that are merged with each other or into a level.
     pub runs_max: u32,
-    /// Runs are merged into the level below when all of them hold so many hundredths of what it does: at most
-    /// so much of the disk are old versions.
+    /// Runs are merged into the level below when all of them hold so many hundredths of what the levels do: about
+    /// so much of the disk may be old versions.
     pub runs_percent: u32,
 
     /// Bytes of the block cache.

@@ -3,8 +3,8 @@
 //! Lazy leveling (Dayan, Idreos, "Dostoevsky: better space-time trade-offs for LSM-tree based key-value
 //! stores via adaptive removal of superfluous merging", 2018): runs of a like size are merged with each
 //! other first, and what they hold goes down once it is much of what it meets there. All runs together hold
-//! up to `runs_percent` of what the base level does, and the column that has most goes first: it holds about
-//! twice that share, columns take turns, and old versions never fill more than that share of the disk.
+//! up to `runs_percent` of what the levels do, and the column that has most goes first: it holds about
+//! twice that share, columns take turns, and old versions fill about that share of the disk at most.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -22,18 +22,21 @@ const DEEP: usize = 4;
 /// A run of a group holds at most so many times as much as those before it have on average.
 const ALIKE: u64 = 2;
 
+/// Runs that hold less than this part of the levels are left alone by the sweep.
+const SWEEP_DIVISOR: u64 = 8;
+
 /// So many hundredths of a number of bytes.
 fn percent(bytes: u64, percent: u32) -> u64 {
     (u128::from(bytes) * u128::from(percent) / 100) as u64
 }
 
-/// A slice of all runs and of the base level.
+/// A slice of all runs and of the levels.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) slice: u32,
     /// The runs with tables in it, newest first: their places in the list of runs, and bytes.
     pub(super) runs: Vec<(usize, u64)>,
-    /// Bytes of the base level in it.
+    /// Bytes of the levels in it.
     below: u64,
 }
 
@@ -41,6 +44,11 @@ impl Column {
     /// Bytes of its runs.
     pub(super) fn bytes(&self) -> u64 {
         self.runs.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Whether dead records in its runs are worth rewriting what lies below: what is left alone is a small part.
+    pub(super) fn is_worth_a_sweep(&self) -> bool {
+        self.bytes() >= self.below / SWEEP_DIVISOR
     }
 
     /// Bytes of its runs for each thousand that lie below.
@@ -65,27 +73,19 @@ impl Column {
     }
 }
 
-/// What is due of the runs.
-#[derive(Debug)]
-pub(super) enum DueRuns<'c> {
-    Nothing,
-    /// To be merged into the base level: these columns, the one that has most first.
-    Down(Vec<&'c Column>),
-    /// To be merged with each other: these runs of these columns.
-    Across(Vec<(&'c Column, Range<usize>)>),
-}
-
 /// All columns of a version.
 #[derive(Debug)]
 pub(super) struct Columns {
     all: Vec<Column>,
     /// How many runs are merged with each other or go down.
     width: usize,
-    /// So many hundredths of the base level may be in runs.
+    /// So many hundredths of the levels may be in runs.
     runs_percent: u32,
     runs: usize,
     runs_bytes: u64,
+    /// Bytes of the base level and of those below it: when another level becomes the base, no more is due.
     below_bytes: u64,
+    base_bytes: u64,
 }
 
 impl Columns {
@@ -101,7 +101,8 @@ impl Columns {
                 }
             }
         }
-        for (column, bytes) in levels.level(base).iter().flat_map(|table| shares(table, options)) {
+        let below = || (base..=options.levels_max).flat_map(|level| levels.level(level));
+        for (column, bytes) in below().flat_map(|table| shares(table, options)) {
             all[column].below += bytes;
         }
         Self {
@@ -110,8 +111,13 @@ impl Columns {
             runs_percent: options.runs_percent,
             runs: levels.runs.len(),
             runs_bytes: levels.runs.iter().map(|run| total_bytes(&run.tables)).sum(),
-            below_bytes: levels.level_bytes(base),
+            below_bytes: below().map(|table| table.file_bytes).sum(),
+            base_bytes: levels.level_bytes(base),
         }
+    }
+
+    pub(super) fn all(&self) -> &[Column] {
+        &self.all
     }
 
     /// The greatest number of runs in a column: so many a read may have to look at.
@@ -132,7 +138,7 @@ impl Columns {
     }
 
     /// Columns whose turn it is: of all, if there is too much in runs, else those with too much of their own.
-    fn heavy(&self) -> Vec<&Column> {
+    pub(super) fn heavy(&self) -> Vec<&Column> {
         let heaviest = self.all.iter().map(Column::weight).max().unwrap_or(0);
         let own_max = u128::from(self.runs_percent) * 2 * 10;
         let all = self.excess_bytes() > 0;
@@ -146,31 +152,19 @@ impl Columns {
         heavy
     }
 
-    fn groups(&self) -> Vec<(&Column, Range<usize>)> {
+    /// Runs that should be merged with each other.
+    pub(super) fn groups(&self) -> Vec<(&Column, Range<usize>)> {
         let group = |column: &Column| column.group(self.width, self.runs_percent);
         self.all.iter().filter_map(|column| Some((column, group(column)?))).collect()
     }
 
     /// Columns with so many runs that they go down although these are neither much nor alike: reads have to
     /// look at each.
-    fn deep(&self) -> Vec<&Column> {
+    pub(super) fn deep(&self) -> Vec<&Column> {
         let mut deep: Vec<_> =
             self.all.iter().filter(|column| column.runs.len() >= self.width * DEEP).collect();
         deep.sort_by_key(|column| Reverse(column.runs.len()));
         deep
-    }
-
-    pub(super) fn due(&self) -> DueRuns<'_> {
-        let heavy = self.heavy();
-        if !heavy.is_empty() {
-            return DueRuns::Down(heavy);
-        }
-        let groups = self.groups();
-        if !groups.is_empty() {
-            return DueRuns::Across(groups);
-        }
-        let deep = self.deep();
-        if deep.is_empty() { DueRuns::Nothing } else { DueRuns::Down(deep) }
     }
 
     /// What merging the runs would have to read: bytes of runs that should be below, and in all.
@@ -178,19 +172,13 @@ impl Columns {
         let excess = self.excess_bytes();
         // The column that goes down holds twice the share of all.
         let met = u128::from(excess) * 50 / u128::from(self.runs_percent.max(1));
-        let met = met.min(u128::from(self.below_bytes)) as u64;
-        let down = |columns: &[&Column]| columns.iter().map(|column| column.bytes() + column.below).sum();
-        let other: u64 = match self.due() {
-            DueRuns::Nothing => 0,
-            DueRuns::Down(_) if excess > 0 => 0,
-            DueRuns::Down(columns) => down(&columns),
-            DueRuns::Across(groups) => {
-                let bytes = |(column, group): &(&Column, Range<usize>)| {
-                    column.runs[group.clone()].iter().map(|(_, bytes)| bytes).sum::<u64>()
-                };
-                groups.iter().map(bytes).sum()
-            }
-        };
+        let met = met.min(u128::from(self.base_bytes)) as u64;
+        // One after the other: all of them at once would be a leap.
+        let first = self.heavy().into_iter().chain(self.deep()).next().filter(|_| excess == 0);
+        let first = first.map_or(0, |column| column.bytes() + column.below);
+        let groups = self.groups();
+        let across = groups.iter().flat_map(|(column, group)| &column.runs[group.clone()]);
+        let other = first + across.map(|(_, bytes)| bytes).sum::<u64>();
         (excess, excess + met + other)
     }
 }

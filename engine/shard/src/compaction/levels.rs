@@ -113,7 +113,7 @@ impl<'a> Levels<'a> {
         let uppermost = (1..=last).find(|level| !self.level(*level).is_empty()).unwrap_or(last);
         let largest = (1..=last).map(|level| self.level_bytes(level)).max().unwrap_or(0);
         // A base that is hardly larger than a run would be merged over and over.
-        let floor = (options.level_base_bytes / growth).max(1);
+        let floor = (options.level_base_bytes / growth).min(options.table_bytes * 8).max(1);
         let mut targets = vec![u64::MAX; last + 1];
         // Nothing can be merged into a level where a table in quarantine is in the way: runs end above
         // all of these, in a level that takes what would else pile up as runs.

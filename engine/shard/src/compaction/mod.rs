@@ -7,9 +7,9 @@
 //! range of its inputs. Runs that are merged with each other follow each other, and become part of the newest of
 //! them.
 //!
-//! Everything here is pure: `levels` describes a version, `slices` divides it, `columns` tells which runs are due, [`pick`] chooses the next
-//! job from it, `sweep` finds tables full of dead records, [`Pace`] says when a job may go on and when writes
-//! must wait. The job itself is run by the shard.
+//! Everything here is pure: `levels` describes a version, `slices` divides it, `columns` tells which runs
+//! are due, [`pick`] chooses the next job from it, `sweep` finds tables full of dead records, [`Pace`] says
+//! when a job may go on and when writes must wait. The job itself is run by the shard.
 
 mod columns;
 mod levels;

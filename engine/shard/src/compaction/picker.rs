@@ -27,8 +27,8 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::columns::{Column, Columns, DueRuns};
-use super::levels::{Levels, PickOptions, Shape, total_bytes, touching};
+use super::columns::{Column, Columns};
+use super::levels::{Levels, PickOptions, RunView, Shape, total_bytes, touching};
 use super::sweep::{dead_share, is_wholly_dead};
 use crate::key::OwnedPosition;
 use crate::table::TableMeta;
@@ -56,7 +56,7 @@ pub struct Job {
     pub work: Work,
     /// The level of the sources; 0 = runs.
     pub from: usize,
-    /// Numbers of the tables that go down, newest place first, in order within a place.
+    /// Numbers of the tables that are taken away, newest place first, in order within a place.
     pub sources: Vec<u64>,
     /// The level of the targets and of the result. The same as `from` when tables are rewritten in
     /// their place to get rid of dead records, and when runs are merged with each other.
@@ -131,17 +131,23 @@ impl<'a> Picker<'_, 'a> {
 
     /// Merges runs down, or with each other.
     fn out_of_runs(&self) -> Option<Job> {
-        if self.columns.has_many_runs() {
-            return self.out_of_oldest_run();
+        if self.columns.has_many_runs()
+            && let Some(job) = self.out_of_oldest_run()
+        {
+            return Some(job);
         }
-        let job = match self.columns.due() {
-            DueRuns::Nothing => return None,
-            DueRuns::Down(columns) => columns.into_iter().find_map(|column| self.column_down(column)),
-            DueRuns::Across(groups) => {
-                groups.into_iter().find_map(|(column, group)| self.across(column.slice, &column.runs[group]))
-            }
-        };
-        job.or_else(|| self.out_of_oldest_run())
+        let (heavy, groups, deep) = (self.columns.heavy(), self.columns.groups(), self.columns.deep());
+        if heavy.is_empty() && groups.is_empty() && deep.is_empty() {
+            return None;
+        }
+        let across =
+            |(column, group): (&Column, Range<usize>)| self.across(column.slice, &column.runs[group]);
+        heavy
+            .into_iter()
+            .find_map(|column| self.column_down(column))
+            .or_else(|| groups.into_iter().find_map(across))
+            .or_else(|| deep.into_iter().find_map(|column| self.column_down(column)))
+            .or_else(|| self.out_of_oldest_run())
     }
 
     /// Merges down what the oldest runs hold, a part of a slice at a time.
@@ -370,22 +376,25 @@ impl<'a> Picker<'_, 'a> {
         (self.is_free(sources) && self.is_free(targets) && !self.meets(&job)).then_some(job)
     }
 
-    /// Merges down runs with such tables in them.
-    fn down_with(&self, wanted: impl Fn(&TableMeta) -> bool) -> Option<Job> {
+    /// Merges down runs with such tables in them, of these columns.
+    fn down_with(&self, wanted: impl Fn(&TableMeta) -> bool, of: impl Fn(&Column) -> bool) -> Option<Job> {
         let holds = |tables: &[&TableMeta]| tables.iter().any(|table| wanted(table));
         let runs = &self.levels.runs;
-        runs.iter().any(|run| holds(&run.tables)).then_some(())?;
-        let slices = self
-            .slices()
-            .filter(|slice| runs.iter().any(|run| holds(self.options.in_slice(*slice, &run.tables))));
-        slices.into_iter().find_map(|slice| Some(self.runs_in(slice)?.0)).or_else(|| self.out_of_oldest_run())
+        let columns = self.columns.all().iter().filter(|column| {
+            let in_slice = |run: &RunView<'_>| holds(self.options.in_slice(column.slice, &run.tables));
+            of(column) && runs.iter().any(in_slice)
+        });
+        let mut columns = columns.peekable();
+        columns.peek()?;
+        columns.find_map(|column| Some(self.runs_in(column.slice)?.0)).or_else(|| self.out_of_oldest_run())
     }
 
     /// Tables with records of dropped namespaces. Those of a level are rewritten where they are,
     /// neighbours together; runs are merged down until it is their turn, as their order demands.
     fn sweep_namespaces(&self) -> Option<Job> {
         let holds = |table: &&&TableMeta| table.namespaces.may_hold_dropped(self.options.namespaces);
-        if let Some(job) = self.down_with(|table| table.namespaces.may_hold_dropped(self.options.namespaces))
+        if let Some(job) =
+            self.down_with(|table| table.namespaces.may_hold_dropped(self.options.namespaces), |_| true)
         {
             return Some(job);
         }
@@ -400,7 +409,9 @@ impl<'a> Picker<'_, 'a> {
     /// The table with the largest share of dead records: rewritten where it is if nothing older
     /// lies beneath, else merged one level down, after which it is looked at there.
     fn sweep(&self) -> Option<Job> {
-        if let Some(job) = self.down_with(|table| dead_share(table, self.options).is_some()) {
+        if let Some(job) =
+            self.down_with(|table| dead_share(table, self.options).is_some(), Column::is_worth_a_sweep)
+        {
             return Some(job);
         }
         let mut rich = Vec::new();

@@ -18,7 +18,7 @@ pub enum Edit {
     AddTable {
         /// 0 for runs, else the level below them.
         level: u8,
-        /// Which flushed run it belongs to (greater = newer); 0 on other levels.
+        /// Which run it belongs to (greater = newer); 0 on other levels.
         run: u64,
         /// Its properties.
         meta: TableMeta,

@@ -111,8 +111,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 }
                 Err(Error::ShuttingDown) => return,
                 Err(error) if is_out_of_space(&error) => {
-                    // What a job writes lies beside what it read until it ends: the next takes little.
-                    self.job_bytes.set(0);
+                    // What a job writes lies beside what it read until it ends: the next takes less.
+                    let less = self.job_bytes.get() / 2;
+                    self.job_bytes.set(if less < self.options.memtable_bytes / 4 { 0 } else { less });
                     self.wait_for_space().await;
                 }
                 Err(error) if self.quarantine(&job, &error) => {}
@@ -183,7 +184,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             runs_max: self.options.runs_max as usize,
             runs_percent: self.options.runs_percent,
             levels_max: LEVELS_MAX,
-            level_base_bytes: self.options.level_base_bytes,
+            level_base_bytes: self.level_base_bytes(),
             level_growth: u64::from(self.options.level_growth),
             table_bytes: self.options.table_bytes,
             job_bytes_max: self.job_bytes.get(),
@@ -197,6 +198,12 @@ impl<E: Env, W: Waiter> Inner<E, W> {
             cursors: &cursors,
         };
         look(&levels, &options)
+    }
+
+    /// No more than makes slices of the base level, with the runs above them, that fit into a job.
+    fn level_base_bytes(&self) -> u64 {
+        let slices = u64::from(self.slices.count());
+        self.options.level_base_bytes.min(job_bytes_max(&self.options) / 2 * slices)
     }
 
     /// Up to this time nothing late can arrive any more.
@@ -326,6 +333,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                         return Err(out_of_place(&places[best], &record, &older));
                     }
                     self.counters.records_dropped.add(1);
+                    step.take(other.user.len() + older.value.len());
                     passed.push(index);
                     order.pop();
                 }

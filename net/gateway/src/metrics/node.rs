@@ -42,7 +42,7 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("table_bytes", "Bytes of the table files of a shard"),
     (
         "largest_level_bytes",
-        "Bytes of a shard's largest level, or of its largest flushed run if that is more: table_bytes divided by \
+        "Bytes of a shard's largest level, or of its largest run if that is more: table_bytes divided by \
          this is an estimate of space amplification, which takes all beside it for overwritten",
     ),
     ("rounds_over_100us", LONG_ROUND),

@@ -13,8 +13,10 @@ fn user(number: u32) -> String {
     format!("fill-{number:06}")
 }
 
-/// Runs that call for compaction.
+/// Runs of a like size that call for compaction.
 const RUNS_MAX: u64 = 4;
+/// Runs above each other of which some are always due.
+const RUNS_DEEP: u64 = 4 * RUNS_MAX;
 
 /// Small tables, and no cache that would hide what the disk holds.
 fn options() -> Options {
@@ -122,7 +124,7 @@ fn a_damaged_table_of_a_level_does_not_stop_the_others() {
     let [table] = stats.quarantine.as_slice() else { panic!("{:?}", stats.quarantine) };
     assert!(table.level > 1 && table.damage.file.starts_with("shard/table"), "{table:?}");
     assert!(stats.counters.flushes > 30 && stats.counters.compactions > 30, "{stats:?}");
-    assert!(stats.runs < RUNS_MAX && stats.compaction_debt_bytes == 0, "{stats:?}");
+    assert!(stats.runs < RUNS_DEEP && stats.compaction_debt_bytes == 0, "{stats:?}");
     assert!(stats.failed.is_none());
 
     // It is found again after a restart: nothing of it is stored.
@@ -135,7 +137,7 @@ fn a_damaged_table_of_a_level_does_not_stop_the_others() {
     env.block_on(shard.settle()).unwrap();
     truth.check(&env, &shard);
     assert_eq!(quarantined(&shard), 1);
-    assert!(shard.stats().runs < RUNS_MAX);
+    assert!(shard.stats().runs < RUNS_DEEP);
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn a_damaged_table_of_a_run_is_put_aside_unread() {
     let stats = shard.stats();
     let [table] = stats.quarantine.as_slice() else { panic!("{:?}", stats.quarantine) };
     assert!(table.level > 0, "{table:?}");
-    assert!(stats.runs < RUNS_MAX, "{stats:?}");
+    assert!(stats.runs < RUNS_DEEP, "{stats:?}");
 }
 
 #[test]
