@@ -321,6 +321,9 @@ impl<E: Env, W: Waiter> Inner<E, W> {
                 if !step.take(position.user.len() + record.value.len()) {
                     break false;
                 }
+                if position < job.first.borrow() || position > job.last.borrow() {
+                    return Err(out_of_range(&places[best], &position, job));
+                }
                 self.put(version, job.to, &retention, (&position, &record, warm), output);
                 order.pop();
                 // Older places under the same key are passed over with it.
@@ -451,6 +454,18 @@ fn out_of_place<E: Env>(place: &PlaceCursor<E>, record: &RecordView<'_>, older: 
         what: "stamp of a record",
         expected: format!("one above {:?}, which an older place holds", older.stamp),
         found: format!("{:?}", record.stamp),
+    }
+    .into()
+}
+
+/// A record outside of its table's range: what is written would overlap other tables of its place.
+fn out_of_range<E: Env>(place: &PlaceCursor<E>, position: &Position<'_>, job: &Job) -> Error {
+    Corruption {
+        file: place.table().map_or_else(Default::default, |table| table.path().to_path_buf()),
+        offset: 0,
+        what: "position of a record",
+        expected: format!("one from {:?} to {:?}", job.first.borrow(), job.last.borrow()),
+        found: format!("{position:?}"),
     }
     .into()
 }
