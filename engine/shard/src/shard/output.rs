@@ -88,15 +88,16 @@ impl<'a, E: Env, W: Waiter> Output<'a, E, W> {
     /// For about so many bytes, in so many slices.
     pub(super) fn new(shard: &'a Inner<E, W>, filter: FilterWidth, bytes: u64, slices: u32) -> Self {
         let target = shard.options.table_bytes;
-        let wanted = (target / WANTED_DIVISOR).max(WANTED_BYTES_MIN.min(target / 2));
+        let least = WANTED_BYTES_MIN.min(target / 2);
+        let wanted = (target / WANTED_DIVISOR).max(least);
         Self {
             shard,
             filter,
             writer: None,
             full: false,
             width: Slices::width(bytes, slices, wanted),
-            // Half of what is wanted may be due, and slices are not all alike.
-            bytes_min: wanted / 4,
+            // Half of what is wanted may be due, slices are not all alike, and records may go.
+            bytes_min: (wanted / 4).max(least),
             piece: 0,
             finished: Vec::new(),
             held: None,
