@@ -39,7 +39,7 @@ pub use catalogue::{
     Namespace,
 };
 pub use compaction::{
-    Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Slices, Verdict, Work, debt_bytes, pick,
+    Debt, Job, Levels, Pace, PaceOptions, Permit, PickOptions, RunView, Slices, Verdict, Work, debt, pick,
 };
 pub use data_dir::{DataDir, FormatOptions};
 pub use error::{Corruption, Error, Misfit, Outcome, Result};

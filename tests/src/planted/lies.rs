@@ -57,7 +57,7 @@ const ALL: [Lie; 4] = [
         fault: Fault::Skipped,
         one_in: 32,
         histories: 300,
-        says: "damaged at byte 0: ",
+        says: "magic: expected PNWS, found",
     },
     Lie {
         name: "a directory's sync is skipped",

@@ -16,12 +16,11 @@ use crate::table::TableMeta;
 /// Runs that do not lie above each other cost reads nothing, but a scan has to know of all: there may be
 /// so many times as many.
 const SIDE_BY_SIDE: usize = 64;
-/// Above each other there may be so many times as many: [`super::Pace`] slows writes down from there on, so
-/// something must be due there.
-const DEEP: usize = 4;
+/// Above each other there may be so many times as many as are merged with each other, whatever they hold: from
+/// there on something is always due, because [`super::Pace`] slows writes down there.
+pub(crate) const DEEP: usize = 4;
 /// A run of a group holds at most so many times as much as those before it have on average.
 const ALIKE: u64 = 2;
-
 /// Runs that hold less than this part of the levels are left alone by the sweep.
 const SWEEP_DIVISOR: u64 = 8;
 

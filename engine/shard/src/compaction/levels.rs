@@ -4,7 +4,7 @@
 //! always number `levels_max`, each level above it is meant to hold a `level_growth`-th of the one
 //! below, and runs are merged into the *base level*, the uppermost that is in use. A shard
 //! therefore has runs and one level; when that outgrows `level_base_bytes`, the level above
-//! becomes the base. So at least 1 - 1/growth of the data stays in the last level (space), no data
+//! becomes the base. So of what levels hold at least 1 - 1/growth stays in the last one (space), no data
 //! is written through levels that are not needed (wear), and no level ever changes its number. With
 //! fixed sizes counted from the top instead, the last level could hold little more than the one
 //! above it, and half of the disk be old versions.
@@ -45,7 +45,7 @@ pub struct RunView<'a> {
 pub struct PickOptions<'a> {
     /// Runs of a like size at which merging them is due.
     pub runs_max: usize,
-    /// So many hundredths of what the base level holds may be in runs.
+    /// So many hundredths of what the levels hold may be in runs.
     pub runs_percent: u32,
     /// Number of the last level, at least 1.
     pub levels_max: usize,
@@ -160,18 +160,23 @@ impl PickOptions<'_> {
     }
 }
 
-/// How many runs a read may have to look at, at most.
-pub(crate) fn depth(levels: &Levels<'_>, options: &PickOptions<'_>) -> usize {
-    Columns::new(levels, levels.shape(options).base, options).depth()
+/// What compaction owes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debt {
+    /// Bytes that it would have to read.
+    pub bytes: u64,
+    /// Runs above each other, at most: so many a read may have to look at.
+    pub depth: usize,
 }
 
 /// How many bytes compaction would have to read to bring the version back into its shape: the
 /// excess of every place, times what it meets below, carried on downwards. Grows smoothly with
 /// what is written; 0 when nothing is due. What a table in quarantine holds up is no debt: compaction
 /// could not pay it, and writes would be refused for nothing.
-pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
+pub fn debt(levels: &Levels<'_>, options: &PickOptions<'_>) -> Debt {
     let shape = levels.shape(options);
-    let (mut carried, mut debt) = Columns::new(levels, shape.base, options).debt_bytes();
+    let columns = Columns::new(levels, shape.base, options);
+    let (mut carried, mut debt) = columns.debt_bytes();
     for level in shape.base..options.levels_max {
         let bytes = levels.level_bytes(level) - options.stuck_bytes(levels, level) + carried;
         carried = bytes.saturating_sub(shape.targets[level]);
@@ -179,7 +184,7 @@ pub fn debt_bytes(levels: &Levels<'_>, options: &PickOptions<'_>) -> u64 {
         let met = u128::from(carried) * u128::from(below) / u128::from(bytes.max(1));
         debt = debt.saturating_add(carried).saturating_add(u64::try_from(met).unwrap_or(u64::MAX));
     }
-    debt
+    Debt { bytes: debt, depth: columns.depth() }
 }
 
 pub(super) fn total_bytes(tables: &[&TableMeta]) -> u64 {

@@ -34,7 +34,7 @@ use crate::key::OwnedPosition;
 use crate::table::TableMeta;
 
 /// Tables of a job that takes less than a slice. Exceeded only where every table of a place touches more
-/// below, and never by more than the base level holds.
+/// below.
 const INPUTS_MAX: usize = 9;
 
 /// What is to be done with a job's tables.

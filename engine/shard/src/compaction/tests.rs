@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::levels::{Levels, PickOptions, RunView, debt_bytes, depth};
+use super::columns::DEEP;
+use super::levels::{Levels, PickOptions, RunView, debt};
 use super::picker::{Job, Work, pick};
 use super::slices::Slices;
 use crate::key::{NamespaceId, OwnedPosition, Partition};
@@ -223,15 +224,15 @@ impl Lsm {
     }
 
     fn debt(&self) -> u64 {
-        self.view(debt_bytes)
+        self.view(debt).bytes
     }
 
     fn depth(&self) -> usize {
-        self.view(depth)
+        self.view(debt).depth
     }
 
     fn is_shallow(&self) -> bool {
-        self.depth() < 4 * self.shape.runs_max
+        self.depth() < DEEP * self.shape.runs_max
     }
 
     /// The records of a job's inputs, newest place first.

@@ -27,7 +27,7 @@ use super::place_cursor::PlaceCursor;
 use super::version::{LEVELS_MAX, Version};
 use super::{Inner, Shard, State};
 use crate::cache::BlockCache;
-use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt_bytes, depth, pick};
+use crate::compaction::{Job, Levels, Permit, PickOptions, Work, debt, pick};
 use crate::error::{Corruption, Error, Result};
 use crate::key::{Key, OwnedPosition, Position};
 use crate::manifest::Edit;
@@ -217,16 +217,15 @@ impl<E: Env, W: Waiter> Inner<E, W> {
     }
 
     pub(super) fn debt_bytes(&self) -> u64 {
-        self.with_levels(debt_bytes)
+        self.with_levels(debt).bytes
     }
 
     /// Tells the pace what is due.
     pub(super) fn update_debt(&self) {
-        let (debt, runs) =
-            self.with_levels(|levels, options| (debt_bytes(levels, options), depth(levels, options)));
+        let debt = self.with_levels(debt);
         let mut pace = self.pace.borrow_mut();
-        pace.set_debt(debt);
-        pace.set_runs(runs);
+        pace.set_debt(debt.bytes);
+        pace.set_runs(debt.depth);
     }
 
     async fn run(&self, job: &Job) -> Result<()> {

@@ -26,7 +26,7 @@ use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
 use crate::codec::COUNTED_MAX;
-use crate::compaction::{Pace, PaceOptions, Slices};
+use crate::compaction::{DEEP, Pace, PaceOptions, Slices};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Partition, partitions_of_shard};
@@ -247,15 +247,15 @@ fn inner<E: Env, W: Waiter>(
     }
 }
 
-/// Debt is soft at 16 memtables and hard at 128; runs above each other are at four times as many as are
-/// merged with each other, which is about what a shard of hundreds of memtables has, and at eight times.
+/// Debt is soft at 16 memtables and hard at 128; runs above each other are where something is always due, and
+/// at twice as many.
 fn pace_options(options: &Options) -> PaceOptions {
     let runs_max = options.runs_max as usize;
     PaceOptions {
         soft_debt_bytes: options.memtable_bytes * 16,
         hard_debt_bytes: options.memtable_bytes * 128,
-        runs_soft: runs_max * 4,
-        runs_hard: runs_max * 8,
+        runs_soft: runs_max * DEEP,
+        runs_hard: runs_max * DEEP * 2,
         ..PaceOptions::default()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
+use crate::compaction::DEEP;
 
 const KEYS: u32 = 300;
 /// An offset in the first data block of a table.
@@ -16,12 +17,13 @@ fn user(number: u32) -> String {
 /// Runs of a like size that call for compaction.
 const RUNS_MAX: u64 = 4;
 /// Runs above each other of which some are always due.
-const RUNS_DEEP: u64 = 4 * RUNS_MAX;
+const RUNS_DEEP: u64 = DEEP as u64 * RUNS_MAX;
 
 /// Small tables, and no cache that would hide what the disk holds.
 fn options() -> Options {
     Options {
         table_bytes: 16 << 10,
+        level_base_bytes: 512 << 10,
         runs_max: RUNS_MAX as u32,
         block_cache_bytes: 0,
         retry_window_ms_max: 100,
@@ -38,7 +40,9 @@ struct Truth {
 
 /// A shard with tables below, and a byte flipped in the first data block of one of them.
 fn damaged(env: &TestEnv, settle: bool) -> (TestShard, Truth) {
-    let shard = open_with(env, options()).unwrap();
+    // What is to be damaged as a table of a run must not be on its way down.
+    let runs_max = if settle { options().runs_max } else { u32::MAX };
+    let shard = open_with(env, Options { runs_max, ..options() }).unwrap();
     let mut values = BTreeMap::new();
     for number in 0..KEYS {
         write(env, &shard, &user(number), put(&[1; 560])).unwrap();
@@ -56,6 +60,9 @@ fn damaged(env: &TestEnv, settle: bool) -> (TestShard, Truth) {
             (0..KEYS).filter(|number| is_damaged(get(env, &shard, &user(*number)))).collect();
         if !lost.is_empty() {
             assert!(lost.len() < 20, "{lost:?}");
+            assert_eq!(shard.stats().levels[0].tables > 0, !settle);
+            env.block_on(shard.close()).unwrap();
+            let shard = open_with(env, options()).unwrap();
             return (shard, Truth { values, lost });
         }
         if env.names(dir).contains(&name) {
