@@ -57,7 +57,7 @@ const ALL: [Lie; 4] = [
         fault: Fault::Skipped,
         one_in: 32,
         histories: 300,
-        says: "magic: expected PNWS, found",
+        says: "size of a table: expected two or more whole pages, found 0",
     },
     Lie {
         name: "a directory's sync is skipped",
