@@ -20,7 +20,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use pinion_runtime::env::{
-    AlignedBuf, DirEntry, Env, File, FileLock, Monotonic, OpenMode, PAGE_BYTES, Space, TaskClass, WriteMode,
+    AlignedBuf, DirEntry, Env, File, FileLock, Monotonic, OpenMode, PAGE_BYTES, Space, TaskClass, Urgency,
+    WriteMode,
 };
 
 /// The wall clock at the start: some time in 2026, in milliseconds since 1970.
@@ -186,6 +187,10 @@ impl Env for MemoryEnv {
         F: Future<Output = ()> + 'static,
     {
         self.world.tasks.borrow_mut().push(Task { class, future: Box::pin(task), woken: Woken::new() });
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::default()
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {

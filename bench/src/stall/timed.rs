@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pinion_runtime::env::{DirEntry, Env, FileLock, Monotonic, OpenMode, Space, TaskClass};
+use pinion_runtime::env::{DirEntry, Env, FileLock, Monotonic, OpenMode, Space, TaskClass, Urgency};
 
 use super::stalls::{Stalls, Work};
 
@@ -85,6 +85,10 @@ impl<E: Env> Env for TimedEnv<E> {
             let mut task = pin!(task);
             poll_fn(|context| time(&env, &stalls, class.into(), place, || task.as_mut().poll(context))).await;
         });
+    }
+
+    fn urgency(&self) -> Urgency {
+        self.env.urgency()
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {

@@ -21,11 +21,13 @@ mod buffer;
 mod pages;
 mod prefetch;
 mod time;
+mod urgency;
 
 pub use buffer::{AlignedBuf, LARGE_PAGE_BYTES, PAGE_BYTES, page_round_up, touch};
 pub use pages::PagePool;
 pub use prefetch::{FRONT_BYTES, prefetch, prefetch_fronts, prefetch_start};
 pub use time::Monotonic;
+pub use urgency::{Urgencies, Urgency};
 
 use std::future::Future;
 use std::io;
@@ -45,7 +47,7 @@ pub enum TaskClass {
     Foreground,
     /// Writing memtables out; falls behind only under overload.
     Flush,
-    /// Compaction, sweeps, scrubbing: everything that can wait.
+    /// Compaction, sweeps, scrubbing: everything that can wait, for as long as its [`Urgency`] says.
     Background,
 }
 
@@ -115,6 +117,10 @@ pub trait Env: Clone + 'static {
     fn spawn<F>(&self, class: TaskClass, task: F)
     where
         F: Future<Output = ()> + 'static;
+
+    /// By which one owner of background tasks on this core says how urgent they are. The share of
+    /// [`TaskClass::Background`] goes by the most urgent of them.
+    fn urgency(&self) -> Urgency;
 
     /// Waits for at least `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;

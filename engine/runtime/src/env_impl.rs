@@ -11,7 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use glommio::TaskQueueHandle;
-use pinion_env::{DirEntry, Env, FileLock, Monotonic, NodeEnv, OpenMode, Space, TaskClass};
+use pinion_env::{
+    DirEntry, Env, FileLock, Monotonic, NodeEnv, OpenMode, Space, TaskClass, Urgencies, Urgency,
+};
 
 use crate::core::Core;
 use crate::directory;
@@ -36,6 +38,7 @@ pub(crate) struct Node<M> {
     pub(crate) job_table: JobTable,
     pub(crate) message_receiver: WakerSlot,
     pub(crate) random: Cell<u64>,
+    pub(crate) urgencies: Rc<Urgencies>,
 }
 
 /// glommio's queues, one per task class.
@@ -133,6 +136,10 @@ impl<M: Send + 'static> Env for RealEnv<M> {
             task.await;
         };
         glommio::spawn_local_into(task, queue).expect("the queues live as long as the core").detach();
+    }
+
+    fn urgency(&self) -> Urgency {
+        self.node.urgencies.add()
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {

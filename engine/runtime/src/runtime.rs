@@ -17,7 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, SharesManager};
+use pinion_env::{Urgencies, Urgency};
 
 use crate::config::{RuntimeConfig, RuntimeError};
 use crate::core::Core;
@@ -46,6 +47,21 @@ const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 3600);
 /// sockets in them, down in the background.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// Shares of each task class but the background's.
+const SHARES_MAX: usize = 1000;
+/// Shares of the background when nothing in it is urgent.
+const BACKGROUND_SHARES_MIN: usize = 100;
+
+/// Shares of the background, by the most urgent of its work; glommio asks four times a second.
+struct BackgroundShares(Rc<Urgencies>);
+
+impl SharesManager for BackgroundShares {
+    fn shares(&self) -> usize {
+        let more = (SHARES_MAX - BACKGROUND_SHARES_MIN) * self.0.max() as usize / Urgency::MAX as usize;
+        BACKGROUND_SHARES_MIN + more
+    }
+}
 
 /// The cores of a node, ready to run.
 pub struct Runtime<M: Send + 'static> {
@@ -257,24 +273,25 @@ impl<M: Send + 'static> Seat<M> {
             config.receive_buffer_bytes,
             self.mailboxes[self.index].doorbell.eventfd(),
         )?;
-        let queue = |shares, name| {
-            glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
-        };
+        let queue = |shares, name| glommio::executor().create_task_queue(shares, Latency::NotImportant, name);
+        let urgencies = Rc::new(Urgencies::default());
+        let background = Shares::Dynamic(Rc::new(BackgroundShares(Rc::clone(&urgencies))));
         Ok(Rc::new(Node {
             core,
             index: self.index,
             mailboxes: Arc::clone(&self.mailboxes),
             queues: Queues {
-                log: queue(1000, "log"),
-                foreground: queue(1000, "foreground"),
-                flush: queue(1000, "flush"),
-                background: queue(100, "background"),
+                log: queue(Shares::Static(SHARES_MAX), "log"),
+                foreground: queue(Shares::Static(SHARES_MAX), "foreground"),
+                flush: queue(Shares::Static(SHARES_MAX), "flush"),
+                background: queue(background, "background"),
             },
             listening: self.listening.clone(),
             jobs: self.jobs.clone(),
             job_table: JobTable::new(),
             message_receiver: WakerSlot::default(),
             random: Cell::new(sys::entropy()),
+            urgencies,
         }))
     }
 }
@@ -322,5 +339,24 @@ impl<M: Send + 'static> std::fmt::Debug for Runtime<M> {
             .field("cpus", &self.config.cpus)
             .field("local_addr", &self.local_addr)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_background_has_a_tenth_and_as_much_as_requests_when_it_is_urgent() {
+        let urgencies = Rc::new(Urgencies::default());
+        let background = BackgroundShares(Rc::clone(&urgencies));
+        assert_eq!(background.shares(), 100);
+        let urgency = urgencies.add();
+        urgency.set(500);
+        assert_eq!(background.shares(), 550);
+        urgency.set(Urgency::MAX);
+        assert_eq!(background.shares(), SHARES_MAX);
+        drop(urgency);
+        assert_eq!(background.shares(), 100);
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use pinion_env::{
     AlignedBuf, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, SendEnd, Socket,
-    Space, TaskClass, WriteMode,
+    Space, TaskClass, Urgency, WriteMode,
 };
 
 /// What counts. Clones count together.
@@ -116,6 +116,10 @@ impl<E: Env, M: Meter> Env for MeteredEnv<E, M> {
         self.meter.spawned();
         let meter = self.meter.clone();
         M::outside(|| self.env.spawn(class, async move { metered(&meter, task).await }));
+    }
+
+    fn urgency(&self) -> Urgency {
+        M::outside(|| self.env.urgency())
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pinion_env::{DirEntry, Env, FileLock, Monotonic, NodeEnv, OpenMode, Space, TaskClass};
+use pinion_env::{DirEntry, Env, FileLock, Monotonic, NodeEnv, OpenMode, Space, TaskClass, Urgency};
 
 use super::NodeId;
 use super::disk::{Disk, Operation};
@@ -139,6 +139,10 @@ impl<M: Send + 'static> Env for SimEnv<M> {
     {
         let place = Location::caller();
         self.shared.spawn(Origin { process: Some(self.process.id), core: self.core, class, place }, task);
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::default()
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {

@@ -155,6 +155,11 @@ impl Pace {
         self.debt_bytes
     }
 
+    /// How urgent compaction is, in thousandths: 0 up to soft debt, rising evenly to 1000 at hard debt.
+    pub const fn urgency(&self) -> u32 {
+        ((self.earnings_thousandths - 1000) / (EARNINGS_MAX - 1)) as u32
+    }
+
     /// Whether a write of `bytes` may enter the log. An accepted one earns compaction its credits.
     pub fn admit(&mut self, bytes: u64) -> Verdict {
         if self.debt_bytes >= self.options.hard_debt_bytes {
@@ -274,6 +279,17 @@ mod tests {
         assert!((480_000..=510_000).contains(&spent), "{spent}");
         // A purse, not a bank: an hour earns no more than it holds.
         assert!(spend_all(&mut pace, at(3_600_000)) <= 1_010_000);
+    }
+
+    #[test]
+    fn urgency_rises_evenly_from_soft_to_hard_debt() {
+        let mut pace = Pace::new(OPTIONS, START);
+        let mut urgency = |debt| {
+            pace.set_debt(debt);
+            pace.urgency()
+        };
+        assert_eq!([0, 10_000_000, 15_000_000].map(&mut urgency), [0, 0, 500]);
+        assert_eq!([20_000_000, u64::MAX, 11_000_000].map(&mut urgency), [1000, 1000, 100]);
     }
 
     #[test]

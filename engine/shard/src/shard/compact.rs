@@ -226,6 +226,7 @@ impl<E: Env, W: Waiter> Inner<E, W> {
         let mut pace = self.pace.borrow_mut();
         pace.set_debt(debt.bytes);
         pace.set_runs(debt.depth);
+        self.urgency.set(pace.urgency());
     }
 
     async fn run(&self, job: &Job) -> Result<()> {

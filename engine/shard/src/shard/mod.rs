@@ -47,7 +47,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pinion_env::Env;
+use pinion_env::{Env, Urgency};
 
 use crate::cache::{BlockCache, RowCache};
 use crate::compaction::{Pace, Slices};
@@ -139,6 +139,8 @@ struct Inner<E: Env, W: Waiter> {
     quarantine: RefCell<Quarantine>,
     /// Compaction has found nothing to do.
     compaction_rests: Cell<bool>,
+    /// How urgent compaction is, for the core's shares.
+    urgency: Urgency,
     pace: RefCell<Pace>,
     block_cache: Rc<BlockCache>,
     slices: Slices,

@@ -221,6 +221,7 @@ fn inner<E: Env, W: Waiter>(
         ),
         quarantine: RefCell::default(),
         compaction_rests: Cell::new(false),
+        urgency: env.urgency(),
         pace: RefCell::new(Pace::new(pace_options(&options), env.now())),
         block_cache: Rc::new(BlockCache::new(options.block_cache_bytes, env.random())),
         row_cache: RefCell::new(RowCache::new(options.row_cache_bytes as usize)),

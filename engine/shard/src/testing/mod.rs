@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use pinion_env::{DirEntry, Env, FileLock, Monotonic, OpenMode, PAGE_BYTES, Space, TaskClass};
+use pinion_env::{DirEntry, Env, FileLock, Monotonic, OpenMode, PAGE_BYTES, Space, TaskClass, Urgency};
 
 use disk::{Directory, Fault, TestFile};
 
@@ -275,6 +275,10 @@ impl Env for TestEnv {
         self.world.next_task.set(id + 1);
         let task = Task { future: Box::pin(task), ready: Arc::new(Ready(AtomicBool::new(true))) };
         self.world.tasks.borrow_mut().insert(id, task);
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::default()
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
