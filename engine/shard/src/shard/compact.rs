@@ -24,6 +24,7 @@ use pinion_env::{Env, TaskClass};
 
 use super::output::{Output, Step, is_out_of_space};
 use super::place_cursor::PlaceCursor;
+use super::tables::Tables;
 use super::version::{LEVELS_MAX, Version};
 use super::{Inner, Shard, State};
 use crate::cache::BlockCache;
@@ -441,7 +442,7 @@ fn places_of<E: Env>(version: &Version<E>, job: &Job) -> Vec<PlaceCursor<E>> {
             tables.iter().filter(|table| inputs.contains(&table.meta().number)).cloned().collect::<Vec<_>>()
         })
         .filter(|tables| !tables.is_empty())
-        .map(PlaceCursor::sequential)
+        .map(|tables| PlaceCursor::sequential(Tables::new(version.slices(), tables)))
         .collect()
 }
 

@@ -29,6 +29,7 @@ mod read;
 mod replay;
 mod scan;
 mod stats;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod update;

@@ -22,6 +22,7 @@ use super::memtables::Memtables;
 use super::output::is_out_of_space;
 use super::pending::Pending;
 use super::replay::Flushes;
+use super::tables::Tables;
 use super::version::{Run, Version};
 use super::{Inner, Shard, State};
 use crate::cache::{BlockCache, RowCache};
@@ -285,7 +286,7 @@ async fn open_tables<E: Env>(
     }
     let in_order = |mut tables: Vec<Rc<Table<E>>>| {
         tables.sort_by(|left, right| left.meta().first.cmp(&right.meta().first));
-        Rc::new(tables)
+        Tables::new(slices, tables)
     };
     let runs = runs.into_iter().rev().map(|(number, tables)| Run { number, tables: in_order(tables) });
     let version = Version::new(slices, runs.collect(), levels.into_iter().map(in_order).collect());

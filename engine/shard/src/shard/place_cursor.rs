@@ -5,14 +5,12 @@ use std::rc::Rc;
 
 use pinion_env::Env;
 
+use super::tables::Tables;
 use crate::cache::BlockCache;
 use crate::error::Result;
 use crate::key::Position;
 use crate::record::RecordView;
 use crate::table::{BlockHandle, ReadStyle, Table, TableCursor};
-
-/// Tables that are looked at to say how many records a place has.
-const SAMPLED_MAX: usize = 16;
 
 /// What a scan will want of a place.
 #[derive(Clone, Copy)]
@@ -25,7 +23,7 @@ pub(super) struct Reach<'a> {
 
 /// Stands on a record of one of its tables, or nowhere.
 pub(super) struct PlaceCursor<E: Env> {
-    tables: Vec<Rc<Table<E>>>,
+    tables: Rc<Tables<E>>,
     style: ReadStyle,
     /// The table the cursor stands in.
     index: usize,
@@ -34,12 +32,12 @@ pub(super) struct PlaceCursor<E: Env> {
 
 impl<E: Env> PlaceCursor<E> {
     /// For user scans: blocks go through the cache.
-    pub(super) fn cached(tables: Vec<Rc<Table<E>>>, cache: &Rc<BlockCache>) -> Self {
+    pub(super) fn cached(tables: Rc<Tables<E>>, cache: &Rc<BlockCache>) -> Self {
         Self { tables, style: ReadStyle::Cached(Rc::clone(cache)), index: 0, cursor: None }
     }
 
     /// For compaction: long reads past the cache.
-    pub(super) fn sequential(tables: Vec<Rc<Table<E>>>) -> Self {
+    pub(super) fn sequential(tables: Rc<Tables<E>>) -> Self {
         Self { tables, style: ReadStyle::Sequential, index: 0, cursor: None }
     }
 
@@ -58,12 +56,9 @@ impl<E: Env> PlaceCursor<E> {
         self.cursor.as_ref().map(TableCursor::table)
     }
 
-    /// About how many records it has, hidden ones included.
+    /// How many records it has, hidden ones included.
     pub(super) fn records(&self) -> u64 {
-        let sampled = self.tables.iter().step_by(self.tables.len().div_ceil(SAMPLED_MAX).max(1));
-        let (records, tables) =
-            sampled.fold((0, 0), |(records, tables), table| (records + table.meta().records, tables + 1));
-        records * self.tables.len() as u64 / tables.max(1)
+        self.tables.records()
     }
 
     /// The first record from `from` on (in reverse: the last one before it), if the ranges of the
@@ -75,10 +70,10 @@ impl<E: Env> PlaceCursor<E> {
         reverse: bool,
     ) -> Option<Position<'_>> {
         if reverse {
-            let last = self.tables[self.index_before(from)?].meta().last.borrow();
+            let last = self.tables[self.tables.index_before(from)?].meta().last.borrow();
             (last < *stop && last < *from).then_some(last)
         } else {
-            let first = self.tables.get(self.index_from(from))?.meta().first.borrow();
+            let first = self.tables.get(self.tables.index_from(from))?.meta().first.borrow();
             (first >= *stop && first >= *from).then_some(first)
         }
     }
@@ -96,7 +91,7 @@ impl<E: Env> PlaceCursor<E> {
         reach: &Reach<'_>,
         reverse: bool,
     ) -> Option<impl Future<Output = Result<()>> + use<'_, E>> {
-        let index = if reverse { self.index_before(from)? } else { self.index_from(from) };
+        let index = if reverse { self.tables.index_before(from)? } else { self.tables.index_from(from) };
         let cursor = self.stand_in(index)?;
         cursor.expect(reach.records, &reach.stop);
         cursor.first_read(from, reverse)
@@ -104,7 +99,7 @@ impl<E: Env> PlaceCursor<E> {
 
     /// Goes to the first record at or after `position`.
     pub(super) async fn seek(&mut self, position: &Position<'_>) -> Result<()> {
-        if let Some(cursor) = self.stand_in(self.index_from(position)) {
+        if let Some(cursor) = self.stand_in(self.tables.index_from(position)) {
             cursor.seek(position).await?;
         }
         Ok(())
@@ -120,7 +115,7 @@ impl<E: Env> PlaceCursor<E> {
 
     /// Goes to the last record before `position`.
     pub(super) async fn seek_before(&mut self, position: &Position<'_>) -> Result<()> {
-        match self.index_before(position).and_then(|index| self.stand_in(index)) {
+        match self.tables.index_before(position).and_then(|index| self.stand_in(index)) {
             Some(cursor) => cursor.seek_last_before(position).await,
             None => {
                 self.cursor = None;
@@ -150,16 +145,6 @@ impl<E: Env> PlaceCursor<E> {
             cursor.seek_last().await?;
         }
         Ok(())
-    }
-
-    /// The table that holds the first record from a position on, or one past the last.
-    fn index_from(&self, position: &Position<'_>) -> usize {
-        self.tables.partition_point(|table| table.meta().last.borrow() < *position)
-    }
-
-    /// The table that holds the last record before a position.
-    fn index_before(&self, position: &Position<'_>) -> Option<usize> {
-        self.tables.partition_point(|table| table.meta().first.borrow() < *position).checked_sub(1)
     }
 
     /// A cursor in the table of this index (the present one if it stands there), or none past the

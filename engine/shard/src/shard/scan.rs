@@ -375,8 +375,11 @@ struct Merge<E: Env> {
     reverse: bool,
     sequence: u64,
     sources: Vec<Source<E>>,
-    /// The source that holds the present record, if any.
-    best: Option<usize>,
+    /// Those that stand on a record, by number, in reverse of the scan's order: the present one is the
+    /// last. Of those under one key the newest comes first.
+    order: Vec<usize>,
+    /// Those that are being taken further; the buffer is reused.
+    passed: Vec<usize>,
 }
 
 struct Source<E: Env> {
@@ -405,19 +408,19 @@ impl<E: Env> Merge<E> {
             memory.map(|slot| Place::Memtable { slot: Rc::clone(slot), cursor: MemtableCursor::new() });
         let tables = version
             .places()
-            .map(|tables| Place::Tables(PlaceCursor::cached(tables.to_vec(), &shard.block_cache)));
+            .map(|tables| Place::Tables(PlaceCursor::cached(Rc::clone(tables), &shard.block_cache)));
         let sources = memory.chain(tables).map(Source::new).collect();
-        Self { reverse, sequence: shard.sequence.get(), sources, best: None }
+        Self { reverse, sequence: shard.sequence.get(), sources, order: Vec::new(), passed: Vec::new() }
     }
 
     /// The position it stands on.
     fn head(&self) -> Option<&OwnedPosition> {
-        self.sources[self.best?].head.as_ref()
+        self.sources[*self.order.last()?].head.as_ref()
     }
 
     /// The record it stands on, tombstones included.
     fn with_record<R>(&self, visit: impl FnOnce(RecordView<'_>) -> R) -> R {
-        let source = &self.sources[self.best.expect("there is a head")];
+        let source = &self.sources[*self.order.last().expect("there is a head")];
         match &source.place {
             Place::Memtable { slot, cursor } => {
                 let table = slot.table.borrow();
@@ -453,38 +456,39 @@ impl<E: Env> Merge<E> {
         for source in self.sources.iter_mut().filter(|source| source.aimed) {
             source.seek(bounds, reverse, sequence).await?;
         }
-        self.choose();
+        self.order.clear();
+        (0..self.sources.len()).for_each(|index| self.insert(index));
         Ok(())
     }
 
     /// Goes to the next position.
     async fn advance(&mut self) -> Result<()> {
-        let Some(best) = self.best else { return Ok(()) };
-        let (reverse, sequence) = (self.reverse, self.sequence);
-        let (before, rest) = self.sources.split_at_mut(best);
-        let Some((chosen, after)) = rest.split_first_mut() else { return Ok(()) };
-        debug_assert!(before.iter().all(|source| source.head.is_none() || source.head != chosen.head));
+        let Some(chosen) = self.order.pop() else { return Ok(()) };
+        self.passed.push(chosen);
         // Older places under the same key are passed over with it.
-        for source in after.iter_mut().filter(|source| source.head == chosen.head) {
-            source.advance(reverse, sequence).await?;
+        while let Some(other) =
+            self.order.pop_if(|other| self.sources[*other].head == self.sources[chosen].head)
+        {
+            self.passed.push(other);
         }
-        chosen.advance(reverse, sequence).await?;
-        self.choose();
+        while let Some(index) = self.passed.pop() {
+            self.sources[index].advance(self.reverse, self.sequence).await?;
+            self.insert(index);
+        }
         Ok(())
     }
 
-    /// The first position in scan order; of equal ones the newest place, which comes first.
-    fn choose(&mut self) {
-        self.best = None;
-        let mut best: Option<&OwnedPosition> = None;
-        for (index, source) in self.sources.iter().enumerate() {
-            let Some(head) = &source.head else { continue };
-            let better = best.is_none_or(|best| if self.reverse { head > best } else { head < best });
-            if better {
-                best = Some(head);
-                self.best = Some(index);
-            }
-        }
+    /// Puts a source where it belongs in the order; nowhere, if it has ended.
+    fn insert(&mut self, index: usize) {
+        let Some(head) = &self.sources[index].head else { return };
+        let comes_later = |other: &usize| {
+            let there = self.sources[*other].head.as_ref();
+            let order = there.map(|there| if self.reverse { head.cmp(there) } else { there.cmp(head) });
+            order.is_some_and(|order| order.then(other.cmp(&index)).is_gt())
+        };
+        // From the end: most of the time the largest place comes next again.
+        let at = self.order.iter().rposition(comes_later).map_or(0, |later| later + 1);
+        self.order.insert(at, index);
     }
 }
 

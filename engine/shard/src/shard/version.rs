@@ -12,22 +12,20 @@ use std::rc::Rc;
 
 use pinion_env::Env;
 
+use super::tables::{Tables, covering};
 use crate::compaction::{Levels, RunView, Slices};
-use crate::key::{OwnedPosition, Position};
+use crate::key::Position;
 use crate::stamp::Stamp;
 use crate::table::{Table, TableMeta};
 
 /// Levels below the runs. With a growth of 8 the last holds 8^5 times the first.
 pub(crate) const LEVELS_MAX: usize = 6;
 
-/// Disjoint tables in order of their ranges.
-pub(crate) type Tables<E> = Rc<Vec<Rc<Table<E>>>>;
-
 /// What came from one flush, or from runs that were merged with each other.
 pub(crate) struct Run<E: Env> {
     /// Greater = newer.
     pub number: u64,
-    pub tables: Tables<E>,
+    pub tables: Rc<Tables<E>>,
 }
 
 impl<E: Env> Clone for Run<E> {
@@ -41,7 +39,7 @@ pub(crate) struct Version<E: Env> {
     /// Newest first.
     pub runs: Vec<Run<E>>,
     /// Levels 1 and deeper: `levels[0]` is level 1.
-    pub levels: Vec<Tables<E>>,
+    pub levels: Vec<Rc<Tables<E>>>,
     slices: Slices,
     /// By slice: the tables of each place that reach into it, newest place first.
     columns: Vec<Vec<Part>>,
@@ -56,29 +54,11 @@ struct Part {
 
 impl<E: Env> Version<E> {
     /// A version of these runs, newest first, and levels.
-    ///
-    /// # Panics
-    /// If tables of one place overlap: such a version must never be installed.
-    pub(crate) fn new(slices: Slices, runs: Vec<Run<E>>, levels: Vec<Tables<E>>) -> Self {
+    pub(crate) fn new(slices: Slices, runs: Vec<Run<E>>, levels: Vec<Rc<Tables<E>>>) -> Self {
         let mut columns: Vec<Vec<Part>> = (0..slices.count()).map(|_| Vec::new()).collect();
-        let of = |position: &OwnedPosition| slices.of(position.partition) as usize;
         for (place, tables) in runs.iter().map(|run| &run.tables).chain(&levels).enumerate() {
-            for pair in tables.windows(2) {
-                assert!(
-                    pair[0].meta().last < pair[1].meta().first,
-                    "tables {} and {} of one place overlap",
-                    pair[0].meta().number,
-                    pair[1].meta().number
-                );
-            }
-            for (index, table) in tables.iter().enumerate() {
-                for column in &mut columns[of(&table.meta().first)..=of(&table.meta().last)] {
-                    match column.last_mut() {
-                        Some(part) if part.place == place => part.tables.end = index + 1,
-                        _ => column.push(Part { place, tables: index..index + 1 }),
-                    }
-                }
-            }
+            let parts = tables.parts().iter().zip(&mut columns).filter(|(part, _)| !part.is_empty());
+            parts.for_each(|(part, column)| column.push(Part { place, tables: part.clone() }));
         }
         Self { runs, levels, slices, columns }
     }
@@ -102,7 +82,7 @@ impl<E: Env> Version<E> {
     }
 
     /// All places with any tables, newest first.
-    pub(crate) fn places(&self) -> impl Iterator<Item = &Tables<E>> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Rc<Tables<E>>> {
         self.runs.iter().map(|run| &run.tables).chain(&self.levels).filter(|tables| !tables.is_empty())
     }
 
@@ -143,7 +123,7 @@ impl<E: Env> Version<E> {
 
     /// Whether a level deeper than `level` may hold this position.
     pub(crate) fn deeper_may_hold(&self, level: usize, position: &Position<'_>) -> bool {
-        self.levels.iter().skip(level).any(|tables| covering(tables, position).is_some())
+        self.levels.iter().skip(level).any(|tables| tables.covering(position).is_some())
     }
 
     /// The version after replacing tables. `added` go to `level` (0: to the run `run`).
@@ -153,32 +133,26 @@ impl<E: Env> Version<E> {
         let goes = |table: &Rc<Table<E>>| removed.contains(&table.meta().number);
         for tables in runs.iter_mut().map(|run| &mut run.tables).chain(&mut levels) {
             if tables.iter().any(goes) {
-                *tables = Rc::new(tables.iter().filter(|table| !goes(table)).cloned().collect());
+                *tables =
+                    Tables::new(self.slices, tables.iter().filter(|table| !goes(table)).cloned().collect());
             }
         }
         if !added.is_empty() {
             let tables = if level == 0 {
                 let at = runs.partition_point(|other| other.number > run);
                 if runs.get(at).is_none_or(|other| other.number != run) {
-                    runs.insert(at, Run { number: run, tables: Tables::<E>::default() });
+                    runs.insert(at, Run { number: run, tables: Tables::new(self.slices, Vec::new()) });
                 }
                 &mut runs[at].tables
             } else {
-                levels.resize_with(levels.len().max(level), Default::default);
+                levels.resize_with(levels.len().max(level), || Tables::new(self.slices, Vec::new()));
                 &mut levels[level - 1]
             };
             let mut all: Vec<_> = tables.iter().cloned().chain(added).collect();
             all.sort_by(|left, right| left.meta().first.cmp(&right.meta().first));
-            *tables = Rc::new(all);
+            *tables = Tables::new(self.slices, all);
         }
         runs.retain(|run| !run.tables.is_empty());
         Self::new(self.slices, runs, levels)
     }
-}
-
-/// The one table of disjoint ordered tables that covers a position.
-fn covering<'a, E: Env>(tables: &'a [Rc<Table<E>>], position: &Position<'_>) -> Option<&'a Rc<Table<E>>> {
-    let ends_before = |meta: &TableMeta| meta.last.borrow() < *position;
-    let table = tables.get(tables.partition_point(|table| ends_before(table.meta())))?;
-    (table.meta().first.borrow() <= *position).then_some(table)
 }
