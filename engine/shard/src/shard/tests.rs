@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pinion_env::Env;
+use pinion_env::{Env, Urgency};
 
 use super::{ScanKind, ScanRange, ScanSink, Shard};
 use crate::answer::{Answer, Teller, answer};
@@ -248,6 +248,25 @@ fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     for user in written.iter().map(String::as_str).chain(["after"]) {
         assert!(get(&env, &shard, user).unwrap().is_some(), "{user}");
     }
+}
+
+#[test]
+fn compaction_is_urgent_while_runs_lie_deep_above_each_other() {
+    let env = TestEnv::new(20);
+    let runs_max = small().runs_max as usize;
+    // Nothing is merged until it is opened again.
+    let shard = open_with(&env, Options { runs_max: u32::MAX, ..small() }).unwrap();
+    for round in 0..(runs_max * crate::compaction::DEEP * 2) as u8 {
+        write(&env, &shard, "key", put(&[round; 1_000])).unwrap();
+        env.block_on(shard.flush()).unwrap();
+    }
+    assert_eq!(env.urgency(), 0);
+    env.block_on(shard.close()).unwrap();
+    drop(shard);
+    let shard = open(&env);
+    assert_eq!(env.urgency(), Urgency::MAX, "{:?}", shard.stats());
+    env.block_on(shard.settle()).unwrap();
+    assert_eq!(env.urgency(), 0, "{:?}", shard.stats());
 }
 
 #[test]

@@ -28,7 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use pinion_env::{DirEntry, Env, FileLock, Monotonic, OpenMode, PAGE_BYTES, Space, TaskClass, Urgency};
+use pinion_env::{
+    DirEntry, Env, FileLock, Monotonic, OpenMode, PAGE_BYTES, Space, TaskClass, Urgencies, Urgency,
+};
 
 use disk::{Directory, Fault, TestFile};
 
@@ -69,6 +71,7 @@ struct World {
     counts: RefCell<BTreeMap<Op, u64>>,
     reads_now: Cell<u64>,
     reads_at_once: Cell<u64>,
+    urgencies: Urgencies,
 }
 
 struct Task {
@@ -105,8 +108,14 @@ impl TestEnv {
                 counts: RefCell::default(),
                 reads_now: Cell::new(0),
                 reads_at_once: Cell::new(0),
+                urgencies: Urgencies::default(),
             }),
         }
+    }
+
+    /// How urgent the most urgent background work is.
+    pub(crate) fn urgency(&self) -> u32 {
+        self.world.urgencies.max()
     }
 
     /// Runs `future` and all tasks until it is done. Tasks that are not done stay for the next call.
@@ -278,7 +287,7 @@ impl Env for TestEnv {
     }
 
     fn urgency(&self) -> Urgency {
-        Urgency::default()
+        self.world.urgencies.add()
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
