@@ -375,11 +375,9 @@ struct Merge<E: Env> {
     reverse: bool,
     sequence: u64,
     sources: Vec<Source<E>>,
-    /// Those that stand on a record, by number, in reverse of the scan's order: the present one is the
-    /// last. Of those under one key the newest comes first.
-    order: Vec<usize>,
-    /// Those that are being taken further; the buffer is reused.
-    passed: Vec<usize>,
+    /// The source that holds the present record, if any: the first of a list of those that stand on one,
+    /// in the order of the scan, and of those under one key the newest place first.
+    first: Option<usize>,
 }
 
 struct Source<E: Env> {
@@ -392,6 +390,8 @@ struct Source<E: Env> {
     unread: bool,
     /// There is a seek to do.
     aimed: bool,
+    /// The next one in the list of those that stand on a record.
+    behind: Option<usize>,
 }
 
 enum Place<E: Env> {
@@ -410,17 +410,17 @@ impl<E: Env> Merge<E> {
             .places()
             .map(|tables| Place::Tables(PlaceCursor::cached(Rc::clone(tables), &shard.block_cache)));
         let sources = memory.chain(tables).map(Source::new).collect();
-        Self { reverse, sequence: shard.sequence.get(), sources, order: Vec::new(), passed: Vec::new() }
+        Self { reverse, sequence: shard.sequence.get(), sources, first: None }
     }
 
     /// The position it stands on.
     fn head(&self) -> Option<&OwnedPosition> {
-        self.sources[*self.order.last()?].head.as_ref()
+        self.sources[self.first?].head.as_ref()
     }
 
     /// The record it stands on, tombstones included.
     fn with_record<R>(&self, visit: impl FnOnce(RecordView<'_>) -> R) -> R {
-        let source = &self.sources[*self.order.last().expect("there is a head")];
+        let source = &self.sources[self.first.expect("there is a head")];
         match &source.place {
             Place::Memtable { slot, cursor } => {
                 let table = slot.table.borrow();
@@ -456,39 +456,56 @@ impl<E: Env> Merge<E> {
         for source in self.sources.iter_mut().filter(|source| source.aimed) {
             source.seek(bounds, reverse, sequence).await?;
         }
-        self.order.clear();
+        self.first = None;
         (0..self.sources.len()).for_each(|index| self.insert(index));
         Ok(())
     }
 
     /// Goes to the next position.
     async fn advance(&mut self) -> Result<()> {
-        let Some(chosen) = self.order.pop() else { return Ok(()) };
-        self.passed.push(chosen);
+        let Some(chosen) = self.pop() else { return Ok(()) };
         // Older places under the same key are passed over with it.
-        while let Some(other) =
-            self.order.pop_if(|other| self.sources[*other].head == self.sources[chosen].head)
+        while let Some(other) = self.first
+            && self.sources[other].head == self.sources[chosen].head
         {
-            self.passed.push(other);
+            self.pop();
+            self.pass(other).await?;
         }
-        while let Some(index) = self.passed.pop() {
-            self.sources[index].advance(self.reverse, self.sequence).await?;
-            self.insert(index);
-        }
+        self.pass(chosen).await
+    }
+
+    /// Takes the first source out of the list.
+    fn pop(&mut self) -> Option<usize> {
+        let first = self.first?;
+        self.first = self.sources[first].behind.take();
+        Some(first)
+    }
+
+    /// Takes a source that is not in the list further.
+    async fn pass(&mut self, index: usize) -> Result<()> {
+        self.sources[index].advance(self.reverse, self.sequence).await?;
+        self.insert(index);
         Ok(())
     }
 
-    /// Puts a source where it belongs in the order; nowhere, if it has ended.
+    /// Puts a source into the list; not if it has ended.
     fn insert(&mut self, index: usize) {
         let Some(head) = &self.sources[index].head else { return };
-        let comes_later = |other: &usize| {
-            let there = self.sources[*other].head.as_ref();
+        let comes_later = |other: usize| {
+            let there = self.sources[other].head.as_ref();
             let order = there.map(|there| if self.reverse { head.cmp(there) } else { there.cmp(head) });
             order.is_some_and(|order| order.then(other.cmp(&index)).is_gt())
         };
-        // From the end: most of the time the largest place comes next again.
-        let at = self.order.iter().rposition(comes_later).map_or(0, |later| later + 1);
-        self.order.insert(at, index);
+        // Most of the time it is the largest place's, and comes first again.
+        let (mut before, mut behind) = (None, self.first);
+        while let Some(other) = behind.filter(|other| !comes_later(*other)) {
+            (before, behind) = (Some(other), self.sources[other].behind);
+        }
+        self.sources[index].behind = behind;
+        match before {
+            Some(before) => self.sources[before].behind = Some(index),
+            None => self.first = Some(index),
+        }
     }
 }
 
@@ -498,7 +515,7 @@ impl<E: Env> Source<E> {
             Place::Memtable { slot, .. } => slot.table.borrow().records() as u64,
             Place::Tables(cursor) => cursor.records(),
         };
-        Self { place, records, head: None, unread: false, aimed: false }
+        Self { place, records, head: None, unread: false, aimed: false, behind: None }
     }
 
     /// Finds out whether there is a seek to do, and does what needs no table.
