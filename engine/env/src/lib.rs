@@ -284,7 +284,7 @@ pub trait Socket: 'static {
     fn receive_ready(&self) -> Option<Self::Chunk>;
 
     /// Starts sending the buffers, in order and whole. At most one send is in flight: call again
-    /// only after its end, which [`Socket::poll_sent`] or [`SendEnd::sent`] tells.
+    /// only after its end, which [`Socket::poll_sent`] or [`SocketHandler::sent`] tells.
     ///
     /// # Panics
     /// When a send is in flight.
@@ -293,12 +293,13 @@ pub trait Socket: 'static {
     /// Waits for the send in flight and gives its buffers back for reuse. Pending when none is.
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)>;
 
-    /// From now on the end of a send is told to `end`, and [`Socket::poll_sent`] stays pending: a task
-    /// that would only take the buffers back need not run.
+    /// From now on `handler` is told of ends of sends, and [`Socket::poll_sent`] stays pending: a task
+    /// that would only take the buffers back need not run. While the socket streams, the handler may also
+    /// answer what arrives.
     ///
     /// # Panics
     /// When a send is in flight.
-    fn on_sent(&self, end: Rc<dyn SendEnd>);
+    fn handle_with(&self, handler: Rc<dyn SocketHandler>);
 
     /// Detaches the socket to be adopted by another core. Only while nothing is in flight: before
     /// anything was asked, or after a [`Socket::poll_receive`] was ready and before anything else was
@@ -312,11 +313,21 @@ pub trait Socket: 'static {
     fn peer(&self) -> String;
 }
 
-/// Is told how the sends of a socket end: see [`Socket::on_sent`].
-pub trait SendEnd: 'static {
-    /// A send has ended; its buffers come back for reuse. Called outside of every task, never once the
-    /// socket is dropped; a send of nothing may end before [`Socket::start_send`] returns.
+/// What is done about a socket at once, outside of every task: see [`Socket::handle_with`]. Never called
+/// once the socket is dropped.
+pub trait SocketHandler: 'static {
+    /// A send has ended; its buffers come back for reuse. A send of nothing may end before
+    /// [`Socket::start_send`] returns.
     fn sent(&self, outcome: io::Result<()>, buffers: Vec<Vec<u8>>);
+
+    /// A chunk has arrived, none waits before it, and no send is in flight. True: it is to be offered to
+    /// [`SocketHandler::answer`] when all that has arrived at this time has been told of. To ask for memory
+    /// that the answer will read, and to do nothing else.
+    fn arrived(&self, chunk: &[u8]) -> bool;
+
+    /// The whole answer to a chunk, to be sent at once; the chunk is gone then. `None`: it has not been
+    /// looked at, and waits for [`Socket::poll_receive`] like any other. Short: what else is to run waits.
+    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>>;
 }
 
 /// Makes every missing directory of a path.

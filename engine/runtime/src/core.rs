@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pool: Rc<ReceivePool>,
     /// Sockets whose receive found no buffer; armed again at the end of the turn.
     starved: RefCell<Vec<Rc<SocketState>>>,
+    /// Sockets whose chunk is answered at the end of the turn.
+    answering: RefCell<Vec<Rc<SocketState>>>,
     /// Writes to logs whose completion has not been seen.
     durable_writes: Cell<u32>,
     rest: Rest,
@@ -79,6 +81,7 @@ impl Core {
             in_flight: Cell::new(0),
             pool,
             starved: RefCell::default(),
+            answering: RefCell::default(),
             durable_writes: Cell::new(0),
             rest: Rest::default(),
             reads_queued: Cell::new(0),
@@ -198,6 +201,7 @@ impl Core {
         }
         batch.clear();
         self.batch.set(batch);
+        self.answer_arrivals();
         self.feed_starved();
         let now = sys::monotonic_nanos();
         if reaped > 0 {
@@ -267,6 +271,7 @@ impl Core {
         const ROUND: Duration = Duration::from_millis(50);
         self.stopping.set(true);
         self.starved.borrow_mut().clear();
+        self.answering.borrow_mut().clear();
         for op in self.operations.borrow().values() {
             if let Op::Receive { socket, .. } | Op::Send { socket, .. } = op {
                 sys::shut_down(socket.descriptor());
@@ -359,6 +364,18 @@ impl Core {
             Some(Op::Request { request, .. }) => request.discard(completion.result),
             None => debug_assert!(false, "a completion without an operation"),
         }
+    }
+
+    /// Has the socket's handler answer what it was offered when all completions have been handed out.
+    pub(crate) fn answer_later(&self, socket: Rc<SocketState>) {
+        self.answering.borrow_mut().push(socket);
+    }
+
+    fn answer_arrivals(&self) {
+        // Answering adds nobody to the list: that takes a completion.
+        let mut answering = self.answering.take();
+        answering.drain(..).for_each(SocketState::answer);
+        self.answering.replace(answering);
     }
 
     /// Buffers came back while completions were handled: see `pool`.

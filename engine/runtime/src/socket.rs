@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pinion_env::{SendEnd, Socket};
+use pinion_env::{Socket, SocketHandler};
 
 use crate::core::Core;
 use crate::op::{Op, Outgoing};
@@ -48,8 +48,8 @@ pub(crate) struct SocketState {
     receiver: WakerSlot,
     outbound: Cell<Outbound>,
     sender: WakerSlot,
-    /// Who is told of ends of sends, instead of `sender`.
-    send_end: RefCell<Option<Rc<dyn SendEnd>>>,
+    /// Who is told of ends of sends, instead of `sender`, and may answer chunks.
+    handler: RefCell<Option<Rc<dyn SocketHandler>>>,
 }
 
 struct Incoming {
@@ -84,7 +84,7 @@ impl SocketState {
     }
 
     /// A completion of the receive in flight.
-    pub(crate) fn received(&self, completion: Completion) {
+    pub(crate) fn received(self: &Rc<Self>, completion: Completion) {
         let mut incoming = self.incoming.borrow_mut();
         if !completion.more() {
             incoming.armed = None;
@@ -96,6 +96,9 @@ impl SocketState {
                 let chunk = self.core.pool().take(buffer, bytes as usize);
                 if incoming.dropped {
                     unwanted = Some(chunk);
+                } else if completion.more() && incoming.streaming && incoming.chunks.is_empty() {
+                    drop(incoming);
+                    return self.offer(chunk);
                 } else {
                     incoming.chunks.push_back(chunk);
                 }
@@ -118,6 +121,46 @@ impl SocketState {
         drop(incoming);
         drop(unwanted);
         self.receiver.wake();
+    }
+
+    /// Keeps a chunk that nothing waits before, to be answered at the end of the turn if the handler has
+    /// a mind to.
+    fn offer(self: &Rc<Self>, chunk: Chunk) {
+        let handler = self.handler.borrow().clone().filter(|_| self.is_send_idle());
+        let answers = handler.is_some_and(|handler| handler.arrived(&chunk));
+        self.incoming.borrow_mut().chunks.push_back(chunk);
+        if answers {
+            self.core.answer_later(Rc::clone(self));
+        } else {
+            self.receiver.wake();
+        }
+    }
+
+    /// Has the handler answer the chunk that was offered, or lets the consumer have it.
+    pub(crate) fn answer(self: Rc<Self>) {
+        let handler = self.handler.borrow().clone().filter(|_| self.is_send_idle());
+        let mut incoming = self.incoming.borrow_mut();
+        // Somebody may have taken it, and others may have come behind it.
+        let chunk = if incoming.chunks.len() == 1 { incoming.chunks.pop_front() } else { None };
+        drop(incoming);
+        let Some(chunk) = chunk else {
+            self.receiver.wake();
+            return;
+        };
+        match handler.and_then(|handler| handler.answer(&chunk)) {
+            Some(buffers) => self.start_send(buffers),
+            None => {
+                self.incoming.borrow_mut().chunks.push_front(chunk);
+                self.receiver.wake();
+            }
+        }
+    }
+
+    fn is_send_idle(&self) -> bool {
+        let outbound = self.outbound.take();
+        let idle = matches!(outbound, Outbound::Idle(_));
+        self.outbound.set(outbound);
+        idle
     }
 
     /// Whether a receive that found no buffer is still wanted.
@@ -151,17 +194,31 @@ impl SocketState {
     }
 
     fn send_ended(&self, outcome: io::Result<()>, mut outgoing: Box<Outgoing>) {
-        let end = self.send_end.borrow().clone();
-        match end {
-            Some(end) => {
+        let handler = self.handler.borrow().clone();
+        match handler {
+            Some(handler) => {
                 let buffers = outgoing.unload();
                 self.outbound.set(Outbound::Idle(outgoing));
-                end.sent(outcome, buffers);
+                handler.sent(outcome, buffers);
             }
             None => {
                 self.outbound.set(Outbound::Sent(outcome, outgoing));
                 self.sender.wake();
             }
+        }
+    }
+
+    fn start_send(self: Rc<Self>, buffers: Vec<Vec<u8>>) {
+        match self.outbound.replace(Outbound::InFlight) {
+            Outbound::Idle(mut outgoing) => {
+                outgoing.load(buffers);
+                if outgoing.is_finished() {
+                    self.send_ended(Ok(()), outgoing);
+                } else {
+                    self.send(outgoing);
+                }
+            }
+            Outbound::InFlight | Outbound::Sent(..) => panic!("a send is in flight"),
         }
     }
 
@@ -217,7 +274,7 @@ impl RealSocket {
                 receiver: WakerSlot::default(),
                 outbound: Cell::new(Outbound::Idle(Outgoing::new())),
                 sender: WakerSlot::default(),
-                send_end: RefCell::default(),
+                handler: RefCell::default(),
             }),
         }
     }
@@ -263,17 +320,7 @@ impl Socket for RealSocket {
     }
 
     fn start_send(&self, buffers: Vec<Vec<u8>>) {
-        match self.state.outbound.replace(Outbound::InFlight) {
-            Outbound::Idle(mut outgoing) => {
-                outgoing.load(buffers);
-                if outgoing.is_finished() {
-                    self.state.send_ended(Ok(()), outgoing);
-                } else {
-                    Rc::clone(&self.state).send(outgoing);
-                }
-            }
-            Outbound::InFlight | Outbound::Sent(..) => panic!("a send is in flight"),
-        }
+        Rc::clone(&self.state).start_send(buffers);
     }
 
     fn poll_sent(&self, context: &mut Context<'_>) -> Poll<(io::Result<()>, Vec<Vec<u8>>)> {
@@ -291,11 +338,9 @@ impl Socket for RealSocket {
         }
     }
 
-    fn on_sent(&self, end: Rc<dyn SendEnd>) {
-        let outbound = self.state.outbound.take();
-        assert!(matches!(outbound, Outbound::Idle(_)), "a send is in flight");
-        self.state.outbound.set(outbound);
-        self.state.send_end.replace(Some(end));
+    fn handle_with(&self, handler: Rc<dyn SocketHandler>) {
+        assert!(self.state.is_send_idle(), "a send is in flight");
+        self.state.handler.replace(Some(handler));
     }
 
     fn hand_off(self) -> SocketHandoff {
@@ -326,7 +371,7 @@ impl Drop for RealSocket {
         self.state.cancel_receive(&mut incoming);
         drop(incoming);
         drop(chunks);
-        drop(self.state.send_end.take());
+        drop(self.state.handler.take());
         let outbound = self.state.outbound.take();
         if matches!(outbound, Outbound::InFlight)
             && let Some(descriptor) = self.state.descriptor.take()

@@ -4,7 +4,7 @@
 
 mod rig;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use pinion_runtime::env::{Env, Listener, NodeEnv, SendEnd, Socket, TaskClass};
+use pinion_runtime::env::{Env, Listener, NodeEnv, Socket, SocketHandler, TaskClass};
 use pinion_runtime::{RealEnv, RealSocket, Runtime};
 use rig::{Message, accept_all, config, deadline, echo, message, serve, until_stopped};
 
@@ -136,7 +136,7 @@ struct Countdown {
     ends: Cell<u32>,
 }
 
-impl SendEnd for Countdown {
+impl SocketHandler for Countdown {
     fn sent(&self, outcome: io::Result<()>, mut buffers: Vec<Vec<u8>>) {
         outcome.unwrap();
         self.ends.set(self.ends.get() + 1);
@@ -148,6 +148,14 @@ impl SendEnd for Countdown {
             socket.start_send(buffers);
         }
     }
+
+    fn arrived(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn answer(&self, _: &[u8]) -> Option<Vec<Vec<u8>>> {
+        None
+    }
 }
 
 #[test]
@@ -157,7 +165,7 @@ fn an_end_of_a_send_is_told_where_it_is_asked_for() {
         accept_all(env.clone(), |socket| async move {
             let socket = Rc::new(socket);
             let end = Rc::new(Countdown { socket: Rc::downgrade(&socket), ends: Cell::new(0) });
-            socket.on_sent(end.clone());
+            socket.handle_with(end.clone());
             socket.start_send(vec![vec![3]]);
             // The client closes when it has all three.
             let closed = poll_fn(|context| {
@@ -181,6 +189,72 @@ fn an_end_of_a_send_is_told_where_it_is_asked_for() {
     assert_eq!(all, [3, 2, 1]);
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(stream.read(&mut all).unwrap(), 0);
+    server.stop();
+}
+
+/// Answers a chunk that is one byte, an upper-case letter, with the lower-case one.
+#[derive(Default)]
+struct Lowering {
+    arrived: Cell<u32>,
+    offered: RefCell<Vec<u8>>,
+}
+
+impl SocketHandler for Lowering {
+    fn sent(&self, outcome: io::Result<()>, _: Vec<Vec<u8>>) {
+        outcome.unwrap();
+    }
+
+    fn arrived(&self, chunk: &[u8]) -> bool {
+        self.arrived.set(self.arrived.get() + 1);
+        chunk.len() == 1
+    }
+
+    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>> {
+        self.offered.borrow_mut().extend_from_slice(chunk);
+        chunk[0].is_ascii_uppercase().then(|| vec![chunk.to_ascii_lowercase()])
+    }
+}
+
+#[test]
+fn a_chunk_that_arrives_by_itself_is_answered_without_a_task() {
+    let _deadline = deadline("answers at once");
+    let server = serve(config(1), |env| async move {
+        accept_all(env.clone(), |socket| async move {
+            let handler = Rc::new(Lowering::default());
+            socket.handle_with(handler.clone());
+            socket.start_streaming();
+            // What the handler leaves comes here, in order; a chunk of two bytes was not offered.
+            let mut taken = Vec::new();
+            let mut polls = 0;
+            while let Some(chunk) = poll_fn(|context| {
+                polls += 1;
+                socket.poll_receive(context)
+            })
+            .await
+            .unwrap()
+            {
+                taken.extend_from_slice(&chunk);
+                socket.start_send(vec![chunk.to_vec()]);
+            }
+            assert_eq!(taken, *b"1XY2");
+            assert_eq!(*handler.offered.borrow(), *b"AB1C2D");
+            assert_eq!(handler.arrived.get(), 7);
+            // At first, for each chunk and after it, and at the end: the four answers of the handler woke nobody.
+            assert_eq!(polls, 1 + 2 * 3 + 1);
+        })
+        .await;
+        until_stopped(env).await;
+    });
+    let mut stream = TcpStream::connect(server.addr).unwrap();
+    stream.set_nodelay(true).unwrap();
+    for (ask, expected) in [("A", "a"), ("B", "b"), ("1", "1"), ("C", "c"), ("XY", "XY"), ("2", "2"), ("D", "d")] {
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut back = vec![0; expected.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, expected.as_bytes());
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     server.stop();
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct Connection {
     awake: Cell<bool>,
     /// The task waits for the end of the send in flight, whether there are more answers then or not.
     wants_sent: Cell<bool>,
+    /// The task waits for a chunk and has nothing left that came before it.
+    wants_chunk: Cell<bool>,
     /// While HELLO is outstanding: when it is too late.
     hello_until: Cell<Option<Monotonic>>,
     /// To be closed at once.
@@ -200,10 +202,22 @@ impl Connection {
     }
 
     /// The task is about to wait. `sending`: a send is in flight, and there is no use for answers before
-    /// it has ended. `wants_sent`: its end runs the task in any case.
-    pub(crate) fn rest(&self, sending: bool, wants_sent: bool) {
+    /// it has ended. `wants_sent`: its end runs the task in any case. `wants_chunk`: nothing is left that came
+    /// before the next chunk.
+    pub(crate) fn rest(&self, sending: bool, wants_sent: bool, wants_chunk: bool) {
         self.awake.set(sending);
         self.wants_sent.set(wants_sent);
+        self.wants_chunk.set(wants_chunk && !wants_sent);
+    }
+
+    /// Whether a chunk that comes now finds nothing before it, neither requests nor answers.
+    pub(crate) fn wants_chunk(&self) -> bool {
+        self.wants_chunk.get() && !self.awake.get() && !self.is_doomed() && !self.is_evicted()
+    }
+
+    /// A send starts, and the task has not run for it.
+    pub(crate) fn send_without_task(&self) {
+        self.awake.set(true);
     }
 
     /// The send in flight has ended: the task runs if it has been waiting for that, or if answers have
@@ -303,6 +317,7 @@ impl Connections {
             waker: RefCell::default(),
             awake: Cell::new(false),
             wants_sent: Cell::new(false),
+            wants_chunk: Cell::new(false),
             hello_until: Cell::new(None),
             doomed: Cell::new(false),
             sending_bytes: Cell::new(0),

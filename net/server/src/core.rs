@@ -23,6 +23,7 @@ use crate::layout::Layout;
 use crate::message::{Message, NodeFacts, ServerEnv, Token};
 use crate::namespaces::{CatalogueQueue, NamespaceTable};
 use crate::pressure::Pressure;
+use crate::prompt::Arrivals;
 use crate::refusal::{MAP_EPOCH, Refusal};
 use crate::resp::{self, RespCore, Then};
 use crate::watch::{self, Listener, Watch};
@@ -176,6 +177,7 @@ pub(crate) struct Core<E: ServerEnv> {
     pub(crate) awaited: Awaited<E>,
     pub(crate) outboxes: Outboxes<E>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    pub(crate) arrivals: Arrivals,
     cursor_seal: u64,
     /// The largest hybrid time that went through this core: answers carry it, so that clients can
     /// follow without a look at the shard's clock.
@@ -217,6 +219,7 @@ impl<E: ServerEnv> Core<E> {
             awaited: Awaited::default(),
             outboxes: Outboxes::new(layout.cores),
             buffers: RefCell::default(),
+            arrivals: Arrivals::default(),
             cursor_seal: Identity { shard: 0, ..facts.identity }.seed()
                 ^ u64::from(facts.identity.partitions),
             stamp_seen: Cell::default(),

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use pinion_engine::{Ahead, Key};
 use pinion_env::Monotonic;
-use pinion_protocol::{Frames, Header};
+use pinion_protocol::{Frames, Header, Opcode};
 
 use crate::connection::{Connection, Finished};
 use crate::coordinator::get_here;
@@ -22,21 +22,21 @@ use crate::read;
 use crate::watch;
 
 /// Requests that are looked at before the first of them is dealt with, at most.
-const GROUP_MAX: usize = 16;
+pub(crate) const GROUP_MAX: usize = 16;
 /// How many gets have their headers asked for together.
-const HEADERS_TOGETHER: usize = 4;
+pub(crate) const HEADERS_TOGETHER: usize = 4;
 /// How many requests later they have: by then their places in the index have come.
-const HEADERS_BETWEEN: usize = 2;
+pub(crate) const HEADERS_BETWEEN: usize = 2;
 /// How many requests before its own turn the record of a get is asked for.
-const RECORD_AHEAD: usize = 6;
+pub(crate) const RECORD_AHEAD: usize = 6;
 
 /// A GET of a key of this core.
 pub(crate) struct Get<'c, 'a, E: ServerEnv> {
     pub(crate) shard: &'c CoreShard<E>,
     pub(crate) key: Key<'a>,
-    request_id: u64,
-    deadline_us: u32,
-    ahead: Ahead,
+    pub(crate) request_id: u64,
+    pub(crate) deadline_us: u32,
+    pub(crate) ahead: Ahead,
 }
 
 impl<'c, 'a, E: ServerEnv> Get<'c, 'a, E> {
@@ -48,11 +48,11 @@ impl<'c, 'a, E: ServerEnv> Get<'c, 'a, E> {
     }
 }
 
-/// Whole frames at the front of a chunk, at most [`GROUP_MAX`].
-pub(crate) struct Group<'c, 'a, E: ServerEnv> {
+/// Whole frames at the front of a chunk, at most so many.
+pub(crate) struct Group<'c, 'a, E: ServerEnv, const MAX: usize> {
     /// Their bytes: a decoded frame is larger than it takes to decode it again.
-    frames: [&'a [u8]; GROUP_MAX],
-    gets: [Option<Get<'c, 'a, E>>; GROUP_MAX],
+    frames: [&'a [u8]; MAX],
+    gets: [Option<Get<'c, 'a, E>>; MAX],
     count: usize,
     /// So many, from the first on, have had their headers asked for.
     headers: usize,
@@ -77,13 +77,21 @@ pub(crate) struct Moment {
     pub(crate) now: Monotonic,
 }
 
-impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
+impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E, 1> {
+    /// A get that came by itself, whose memory has been asked for.
+    #[inline]
+    pub(crate) fn alone(get: Get<'c, 'a, E>) -> Self {
+        Self { frames: [&[]], gets: [Some(get)], count: 1, headers: 1, records: Cell::new(1) }
+    }
+}
+
+impl<'c, 'a, E: ServerEnv, const MAX: usize> Group<'c, 'a, E, MAX> {
     /// No frames yet. To be filled where it lies: it is of some 3 KiB.
     #[inline]
     pub(crate) fn new() -> Self {
         // A constant would be copied as a whole, what is made here is marked as empty.
         Self {
-            frames: [&[]; GROUP_MAX],
+            frames: [&[]; MAX],
             gets: std::array::from_fn(|_| None),
             count: 0,
             headers: 0,
@@ -91,12 +99,16 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E> {
         }
     }
 
-    /// Takes the frames that lie whole at the front of `bytes`. False if there is none.
+    /// Takes the frames that lie whole at the front of `bytes`. False if there is none, or if the first is no
+    /// GET: nothing is gained by looking at others before it.
     pub(crate) fn fill(&mut self, core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) -> bool {
         let mut rest = bytes;
-        while self.count < GROUP_MAX {
+        while self.count < MAX {
             let front = rest;
             let Some(frame) = frames.next_in_place(&mut rest) else { break };
+            if self.count == 0 && frame.header.opcode != Opcode::Get.to_u8() {
+                break;
+            }
             let get = get_here(core, &frame);
             if let Some(get) = &get {
                 get.shard.look_ahead(get.key.hash);

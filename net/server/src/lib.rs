@@ -35,6 +35,7 @@ mod namespaces;
 mod node;
 mod opening;
 mod pressure;
+mod prompt;
 mod read;
 mod refusal;
 mod resp;

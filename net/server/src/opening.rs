@@ -190,7 +190,7 @@ async fn open<E: ServerEnv>(
                 return Poll::Ready(None);
             }
             let polled = socket.poll_receive(context);
-            connection.rest(false, false);
+            connection.rest(false, false, false);
             polled.map(|chunk| chunk.ok().flatten())
         })
         .await?;

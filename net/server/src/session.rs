@@ -9,9 +9,8 @@
 //! left. What all connections may hold together is the subject of `pressure`. A turn takes at most
 //! `turn_chunks_max` chunks and `turn_requests_max` requests.
 //!
-//! Small gets spend most of their time waiting for memory. Requests that come together are the
-//! subject of `group`; a get that comes alone has its memory asked for and is put off until the other
-//! connections that have something to do have had a turn.
+//! Requests that come together are the subject of `group`. A get that comes alone is mostly answered before
+//! the task would run: see `prompt`.
 //!
 //! Failure: bytes that are no frame are answered with an error and the connection ends, because
 //! the next frame cannot be found. A body that makes no sense costs only its own request.
@@ -19,11 +18,10 @@
 //! A connection that began with RESP differs in what is read: commands, of which one may have to wait
 //! for those before it; then the connection is left unread until an answer has been given (see `resp`).
 
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use pinion_env::{Monotonic, SendEnd, Socket};
+use pinion_env::{Monotonic, Socket};
 use pinion_protocol::resp::reply;
 use pinion_protocol::{Extension, Frame, Frames, Opcode, ProtocolError};
 
@@ -31,8 +29,9 @@ use crate::connection::Connection;
 use crate::coordinator::{self, Arrival};
 use crate::core::{Core, Phase, ReplyTo, Ticket};
 use crate::counters::add;
-use crate::group::{Get, Group, Moment};
+use crate::group::{GROUP_MAX, Get, Group, Moment};
 use crate::message::ServerEnv;
+use crate::prompt::Prompt;
 use crate::refusal::Refusal;
 use crate::resp::{Intake, Taken};
 use crate::watch::Listener;
@@ -48,7 +47,7 @@ pub(crate) struct Session<E: ServerEnv> {
     gathered_frames: u64,
     /// Of a RESP connection: what reads its commands.
     resp: Option<Box<Intake>>,
-    /// Received, but not dealt with: too much was outstanding, or it is put off to the next turn.
+    /// Received, but not dealt with: too much was outstanding.
     stash: Vec<u8>,
     stash_received: Monotonic,
     /// Whether requests are still taken: neither has the peer closed nor sent garbage.
@@ -72,7 +71,7 @@ impl Turn {
 
 impl<E: ServerEnv> Session<E> {
     fn new(core: &Rc<Core<E>>, connection: &Rc<Connection>, socket: E::Socket) -> Self {
-        socket.on_sent(Rc::new(Sent { core: Rc::clone(core), connection: Rc::clone(connection) }));
+        socket.handle_with(Rc::new(Prompt::new(core, connection)));
         Self {
             core: Rc::clone(core),
             connection: Rc::clone(connection),
@@ -163,7 +162,8 @@ impl<E: ServerEnv> Session<E> {
         }
         // A send that is stuck does not keep a command waiting.
         let sending = self.connection.is_sending() && !self.waits();
-        self.connection.rest(sending, self.paused || !self.reading);
+        let wants_chunk = self.resp.is_none() && self.stash.is_empty() && self.frames.waiting_bytes() == 0;
+        self.connection.rest(sending, self.paused || !self.reading, wants_chunk);
         Poll::Pending
     }
 
@@ -187,7 +187,6 @@ impl<E: ServerEnv> Session<E> {
             if !self.stash.is_empty() || self.waits() {
                 let mut stash = std::mem::take(&mut self.stash);
                 turn.now.get_or_insert_with(|| self.core.tick());
-                self.core.shards().for_each(|(_, shard)| shard.look_ahead_rest());
                 let used = self.consume(&stash, self.stash_received, turn);
                 stash.drain(..used);
                 self.stash = stash;
@@ -202,14 +201,8 @@ impl<E: ServerEnv> Session<E> {
                 Poll::Ready(Ok(Some(chunk))) => {
                     add(&self.core.counters.received_chunks, 1);
                     add(&self.core.counters.received_bytes, chunk.len() as u64);
-                    let begins = turn.now.is_none();
                     let received = *turn.now.get_or_insert_with(|| self.core.tick());
                     self.connection.heard.set(received);
-                    if begins && self.look_ahead_alone(&chunk) {
-                        self.stash(&chunk, received);
-                        context.waker().wake_by_ref();
-                        return true;
-                    }
                     let used = self.consume(&chunk, received, turn);
                     if used < chunk.len() {
                         self.stash(&chunk[used..], received);
@@ -225,20 +218,6 @@ impl<E: ServerEnv> Session<E> {
         }
         self.paused = false;
         true
-    }
-
-    /// Asks for the memory that the request in `bytes` will read, if it is one GET and nothing else.
-    fn look_ahead_alone(&self, bytes: &[u8]) -> bool {
-        if self.resp.is_some() {
-            return false;
-        }
-        let mut rest = bytes;
-        let frame = self.frames.next_in_place(&mut rest).filter(|_| rest.is_empty());
-        let get = frame.and_then(|frame| coordinator::get_here(&self.core, &frame));
-        get.is_some_and(|Get { shard, key, .. }| {
-            shard.look_ahead_single(key.hash);
-            true
-        })
     }
 
     fn stash(&mut self, bytes: &[u8], received: Monotonic) {
@@ -314,9 +293,10 @@ impl<E: ServerEnv> Session<E> {
         self.reading && self.resp.as_ref().is_some_and(|intake| intake.waits())
     }
 
-    /// As [`Session::consume`] for some frames that lie whole in `rest`. False if there is none.
+    /// As [`Session::consume`] for some frames that lie whole in `rest`, the first of them a GET. False if there
+    /// is none.
     fn consume_group(&self, rest: &mut &[u8], received: Monotonic, turn: &mut Turn) -> bool {
-        let mut group = Group::new();
+        let mut group = Group::<E, GROUP_MAX>::new();
         if !group.fill(&self.core, &self.frames, rest) {
             return false;
         }
@@ -394,10 +374,7 @@ impl<E: ServerEnv> Session<E> {
 
     /// Whether too much is outstanding to take more requests; once paused, until half has left.
     fn is_over(&self, paused: bool) -> bool {
-        let limits = self.core.limits();
-        let (out, out_max) = (self.connection.held_bytes(), self.core.out_share());
-        self.connection.requests.get() >= limits.connection_requests_max
-            || out > if paused { out_max / 2 } else { out_max }
+        is_over(&self.core, &self.connection, paused)
     }
 
     /// Nothing is left to do: no more requests come, and every answer has left.
@@ -410,24 +387,12 @@ impl<E: ServerEnv> Session<E> {
 
     /// Sends what waits. `began`: when the turn took requests, if it did.
     fn start_send(&mut self, began: Option<Monotonic>) {
-        let out = self.connection.out.take();
         let now = self.core.tick();
         let listener = if self.resp.is_some() { Listener::Resp } else { Listener::Native };
-        let core = &self.core;
-        self.connection.take_finished(|run| {
-            let took_ns = now.nanos().saturating_sub(run.received.nanos());
-            core.latencies.record(run.class, took_ns, u64::from(run.count));
-            core.watch.usage.finished(listener, run, took_ns, |id| core.is_live(id));
-        });
         if let Some(began) = began {
-            core.latencies.turn(now.nanos().saturating_sub(began.nanos()));
+            self.core.latencies.turn(now.nanos().saturating_sub(began.nanos()));
         }
-        add(&self.core.counters.sends, 1);
-        self.connection.sending_bytes.set(out.len());
-        self.connection.sending_since.set(now);
-        let mut list = self.connection.send_list.take();
-        list.push(out);
-        self.socket.start_send(list);
+        self.socket.start_send(to_send(&self.core, &self.connection, listener, now));
     }
 
     /// Gives back what the connection holds of the core.
@@ -438,24 +403,32 @@ impl<E: ServerEnv> Session<E> {
     }
 }
 
-/// What is done when a send ends. The connection's task runs only if it has something to do then.
-struct Sent<E: ServerEnv> {
-    core: Rc<Core<E>>,
-    connection: Rc<Connection>,
+/// As [`Session::is_over`].
+pub(crate) fn is_over<E: ServerEnv>(core: &Core<E>, connection: &Connection, paused: bool) -> bool {
+    let (out, out_max) = (connection.held_bytes(), core.out_share());
+    connection.requests.get() >= core.limits().connection_requests_max
+        || out > if paused { out_max / 2 } else { out_max }
 }
 
-impl<E: ServerEnv> SendEnd for Sent<E> {
-    fn sent(&self, outcome: io::Result<()>, mut buffers: Vec<Vec<u8>>) {
-        let Self { core, connection } = self;
-        add(&core.counters.sent_bytes, connection.sending_bytes.take() as u64);
-        core.count_out(connection);
-        buffers.drain(..).for_each(|buffer| core.give_buffer(buffer));
-        connection.send_list.replace(buffers);
-        match outcome {
-            Ok(()) => connection.sent(core.phase.get() == Phase::Ending),
-            Err(_) => connection.doom(),
-        }
-    }
+/// Takes what waits to be sent and counts the requests that it answers.
+pub(crate) fn to_send<E: ServerEnv>(
+    core: &Core<E>,
+    connection: &Connection,
+    listener: Listener,
+    now: Monotonic,
+) -> Vec<Vec<u8>> {
+    let out = connection.out.take();
+    connection.take_finished(|run| {
+        let took_ns = now.nanos().saturating_sub(run.received.nanos());
+        core.latencies.record(run.class, took_ns, u64::from(run.count));
+        core.watch.usage.finished(listener, run, took_ns, |id| core.is_live(id));
+    });
+    add(&core.counters.sends, 1);
+    connection.sending_bytes.set(out.len());
+    connection.sending_since.set(now);
+    let mut list = connection.send_list.take();
+    list.push(out);
+    list
 }
 
 /// Counts a request in and hands it to the coordinator; `get` is what it is, if memory cannot answer it.

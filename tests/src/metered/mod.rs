@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use pinion_env::{
-    AlignedBuf, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, SendEnd, Socket,
+    AlignedBuf, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, Socket, SocketHandler,
     Space, TaskClass, Urgency, WriteMode,
 };
 
@@ -289,9 +289,9 @@ impl<S: Socket, M: Meter> Socket for MeteredSocket<S, M> {
         M::outside(|| self.0.poll_sent(context))
     }
 
-    fn on_sent(&self, end: Rc<dyn SendEnd>) {
-        let end = MeteredEnd(end, self.1.clone());
-        M::outside(|| self.0.on_sent(Rc::new(end)));
+    fn handle_with(&self, handler: Rc<dyn SocketHandler>) {
+        let handler = MeteredHandler(handler, self.1.clone());
+        M::outside(|| self.0.handle_with(Rc::new(handler)));
     }
 
     fn hand_off(self) -> Self::Handoff {
@@ -303,11 +303,19 @@ impl<S: Socket, M: Meter> Socket for MeteredSocket<S, M> {
     }
 }
 
-/// Who is told of ends of sends.
-struct MeteredEnd<M>(Rc<dyn SendEnd>, M);
+/// What is done about a socket at once.
+struct MeteredHandler<M>(Rc<dyn SocketHandler>, M);
 
-impl<M: Meter> SendEnd for MeteredEnd<M> {
+impl<M: Meter> SocketHandler for MeteredHandler<M> {
     fn sent(&self, outcome: io::Result<()>, buffers: Vec<Vec<u8>>) {
         self.1.inside(|| self.0.sent(outcome, buffers));
+    }
+
+    fn arrived(&self, chunk: &[u8]) -> bool {
+        self.1.inside(|| self.0.arrived(chunk))
+    }
+
+    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>> {
+        self.1.inside(|| self.0.answer(chunk))
     }
 }

@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use pinion_env::SendEnd;
+use pinion_env::SocketHandler;
 
 use super::link_faults::nanos;
 use super::random::Random;
@@ -89,7 +89,9 @@ struct State {
     sent: Option<Sent>,
     sender: Option<Waker>,
     /// Who is told of ends of sends, instead of `sender`.
-    send_end: Option<Rc<dyn SendEnd>>,
+    send_end: Option<Rc<dyn SocketHandler>>,
+    /// Who may answer chunks, on the receiver's side.
+    answerer: Option<Rc<dyn SocketHandler>>,
     sender_gone: bool,
     /// A piece is on its way.
     delivering: bool,
@@ -125,6 +127,7 @@ impl Pipe {
             sent: None,
             sender: None,
             send_end: None,
+            answerer: None,
             sender_gone: false,
             delivering: false,
             hole: false,
@@ -165,8 +168,13 @@ impl Pipe {
     }
 
     /// Says who is told of ends of sends.
-    pub(super) fn on_sent(&self, end: Rc<dyn SendEnd>) {
+    pub(super) fn on_sent(&self, end: Rc<dyn SocketHandler>) {
         self.state.borrow_mut().send_end = Some(end);
+    }
+
+    /// Says who may answer chunks.
+    pub(super) fn offer_to(&self, answerer: Rc<dyn SocketHandler>) {
+        self.state.borrow_mut().answerer = Some(answerer);
     }
 
     /// The next chunk; arms the pipe if there is none.
@@ -242,16 +250,19 @@ impl Pipe {
 
     /// The receiver goes: whatever is sent from now on fails. Answers whether it left bytes behind.
     fn close_receiving(self: &Rc<Self>, shared: &Rc<Shared>) -> bool {
+        let gone;
         let unread = {
             let mut state = self.state.borrow_mut();
             state.receiver_gone = true;
             state.receiver = None;
+            gone = state.answerer.take();
             state.armed = Armed::Off;
             let unread = !state.window.is_empty() || !state.chunks.is_empty();
             state.window.clear();
             state.chunks.clear();
             unread
         };
+        drop(gone);
         self.go_on(shared);
         unread
     }
@@ -364,10 +375,33 @@ impl Pipe {
             let state = self.state.borrow();
             !state.chunks.is_empty() || state.end.is_some()
         };
-        if news {
+        if news && !self.answer(shared) {
             self.wake_receiver();
         }
         self.go_on(shared);
+    }
+
+    /// Offers the first chunk to whoever may answer it; whether it was answered and nothing else is new.
+    fn answer(self: &Rc<Self>, shared: &Rc<Shared>) -> bool {
+        let Some(back) = self.other.borrow().upgrade().filter(|back| !back.is_sending()) else { return false };
+        let (answerer, chunk) = {
+            let mut state = self.state.borrow_mut();
+            let offered = state.armed == Armed::Stream && state.chunks.len() == 1;
+            let Some(answerer) = state.answerer.clone().filter(|_| offered) else { return false };
+            (answerer, state.chunks.pop_front().expect("it holds one"))
+        };
+        let buffers = if answerer.arrived(&chunk) { answerer.answer(&chunk) } else { None };
+        let mut state = self.state.borrow_mut();
+        let Some(buffers) = buffers else {
+            state.chunks.push_front(chunk);
+            return false;
+        };
+        state.cut_chunks(&mut shared.random.borrow_mut());
+        let more = !state.chunks.is_empty() || state.end.is_some();
+        drop(state);
+        shared.note_content(Step::Receive, self.number, &chunk);
+        back.start_send(shared, buffers);
+        !more
     }
 
     fn wake_both(&self) {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use pinion_env::{SendEnd, Socket};
+use pinion_env::{Socket, SocketHandler};
 
 use super::link::{Armed, Ends};
 use super::scheduler::ProcessId;
@@ -86,9 +86,10 @@ impl Socket for SimSocket {
         self.ends.outgoing.poll_sent(context)
     }
 
-    fn on_sent(&self, end: Rc<dyn SendEnd>) {
+    fn handle_with(&self, handler: Rc<dyn SocketHandler>) {
         assert!(!self.ends.outgoing.is_sending(), "a send is in flight");
-        self.ends.outgoing.on_sent(end);
+        self.ends.incoming.offer_to(Rc::clone(&handler));
+        self.ends.outgoing.on_sent(handler);
     }
 
     fn hand_off(self) -> SimHandoff {

@@ -33,7 +33,7 @@ pub use chunk::{Chunk, ChunkPool};
 pub use cursor::MemtableCursor;
 pub use hash::IndexSlots;
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 
 use arena::{Arena, hash_bits};
@@ -52,6 +52,10 @@ pub const MEMTABLE_BYTES_MAX: usize = 2 << 30;
 /// Keys that may be looked ahead for at once. More would outgrow what a core keeps in
 /// flight.
 pub(crate) const LOOK_AHEAD_MAX: usize = 16;
+
+/// Records, and bytes of keys and values, that room is looked for beyond what is asked for, so that not
+/// every write has to look.
+const ROOM: (usize, usize) = (64, 64 << 10);
 
 /// Bytes of the list of roots that are not in the order.
 const UNORDERED_BYTES: usize = ADDED_MAX * size_of::<EntryRef>();
@@ -77,6 +81,8 @@ pub struct Memtable {
     /// Roots that the order lacks.
     unordered: RefCell<Vec<EntryRef>>,
     bytes_max: usize,
+    /// Records, and bytes of their keys and values, that were found to have room and are not asked for yet.
+    room: Cell<(usize, usize)>,
     keys: usize,
     entries: usize,
     pending: usize,
@@ -106,6 +112,7 @@ impl Memtable {
             order: RefCell::default(),
             unordered: RefCell::default(),
             bytes_max,
+            room: Cell::default(),
             keys: 0,
             entries: 0,
             pending: 0,
@@ -121,6 +128,19 @@ impl Memtable {
     /// [`Memtable::stage`] does not ask: ask once for a whole batch, and start a new memtable if
     /// the answer is no.
     pub fn has_room(&self, records: usize, key_value_bytes: usize) -> bool {
+        let (records_left, bytes_left) = self.room.get();
+        if records <= records_left && key_value_bytes <= bytes_left {
+            self.room.set((records_left - records, bytes_left - key_value_bytes));
+            return true;
+        }
+        let (more_records, more_bytes) = ROOM;
+        let more = self.entries > 0
+            && self.takes(records.saturating_add(more_records), key_value_bytes.saturating_add(more_bytes));
+        self.room.set(if more { ROOM } else { (0, 0) });
+        more || self.takes(records, key_value_bytes)
+    }
+
+    fn takes(&self, records: usize, key_value_bytes: usize) -> bool {
         let entries_bytes = Arena::entry_bytes(0, 0).saturating_add(8).saturating_mul(records);
         let entries_bytes = entries_bytes.saturating_add(key_value_bytes);
         // Staged entries are not in the index and the order yet but will be.

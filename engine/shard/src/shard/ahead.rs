@@ -2,30 +2,16 @@
 //!
 //! A lookup is a chain of misses to main memory: a place in an index, the header of the record there, the record.
 //! It takes three steps to ask for it, each of which waits for what the one before has asked for, so other
-//! keys should have theirs between two. For keys that come together the caller takes the steps; for keys
-//! that come one by one ("singles") they are taken here, as more of them come. Hints that change nothing but
-//! time.
+//! keys should have theirs between two. The caller takes the steps. Hints that change nothing but time.
 //!
 //! Headers are asked for four at a time, because their places in memory are worked out side by side then;
 //! records one at a time, because the processor forgets some of what is asked for all at once.
-
-use std::collections::VecDeque;
 
 use pinion_env::{Env, prefetch_fronts};
 
 use super::Shard;
 use crate::memtable::{EntryRef, LOOK_AHEAD_MAX};
 use crate::operation::Waiter;
-
-/// How many singles take the second step together.
-const SINGLES_TOGETHER: usize = 4;
-/// How many singles later they do: by then their places in the indexes have come.
-const SINGLES_BETWEEN: usize = 2;
-/// How many take the third step at once when no more come behind them.
-const SINGLES_AT_ONCE: usize = 2;
-/// How many have not taken all steps, at most: one takes the third for each that comes.
-#[cfg(test)]
-pub(super) const SINGLES_MAX: usize = 2 * SINGLES_TOGETHER + SINGLES_BETWEEN;
 
 /// Where looking ahead has found what is most likely a key's record: nowhere yet, by default.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,14 +20,6 @@ pub struct Ahead {
     pub(super) memtable: u64,
     /// The key's first version there.
     pub(super) root: Option<EntryRef>,
-}
-
-/// Keys that came one by one and have not taken all steps yet, the oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Singles {
-    pub(super) keys: VecDeque<(u64, Ahead)>,
-    /// So many of them, from the front on, have taken the second step.
-    seconds: usize,
 }
 
 impl<E: Env, W: Waiter> Shard<E, W> {
@@ -106,42 +84,5 @@ impl<E: Env, W: Waiter> Shard<E, W> {
                 }
             }
         }
-    }
-
-    /// Takes the first step for a key that comes by itself and whose turn is not at once, and others for
-    /// keys that came so before.
-    pub fn look_ahead_single(&self, hash: u64) {
-        self.look_ahead(hash);
-        let mut singles = self.inner.singles.borrow_mut();
-        singles.keys.push_back((hash, Ahead::default()));
-        self.third_step(&mut singles, 1);
-        if singles.keys.len() - singles.seconds >= SINGLES_TOGETHER + SINGLES_BETWEEN {
-            self.second_step(&mut singles, SINGLES_TOGETHER);
-        }
-    }
-
-    /// No more keys come by themselves before the first of them is looked up: goes on with the steps of all
-    /// of them. To be called for each of those lookups.
-    #[inline]
-    pub fn look_ahead_rest(&self) {
-        let mut singles = self.inner.singles.borrow_mut();
-        if !singles.keys.is_empty() {
-            let left = singles.keys.len() - singles.seconds;
-            self.second_step(&mut singles, left);
-            self.third_step(&mut singles, SINGLES_AT_ONCE);
-        }
-    }
-
-    fn second_step(&self, singles: &mut Singles, keys: usize) {
-        let Singles { keys: all, seconds } = singles;
-        self.look_ahead_headers(all.range_mut(*seconds..*seconds + keys).map(|(hash, ahead)| (*hash, ahead)));
-        *seconds += keys;
-    }
-
-    /// Takes the third step for the oldest keys that have taken the second, at most so many.
-    fn third_step(&self, singles: &mut Singles, keys: usize) {
-        let keys = keys.min(singles.seconds);
-        singles.keys.drain(..keys).for_each(|(hash, ahead)| self.look_ahead_record(hash, ahead));
-        singles.seconds -= keys;
     }
 }

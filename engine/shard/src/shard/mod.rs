@@ -37,7 +37,6 @@ mod version;
 mod write;
 
 pub use ahead::Ahead;
-use ahead::Singles;
 pub use counters::ShardCounters;
 pub use read::{Found, NeedsRead};
 pub use scan::{ScanKind, ScanRange, ScanSink};
@@ -148,7 +147,6 @@ struct Inner<E: Env, W: Waiter> {
     /// Bytes that a job of a whole slice may read at present.
     job_bytes: Cell<u64>,
     row_cache: RefCell<RowCache>,
-    singles: RefCell<Singles>,
     namespaces: RefCell<LiveNamespaces>,
 
     disk_full: Cell<bool>,

@@ -226,7 +226,6 @@ fn inner<E: Env, W: Waiter>(
         pace: RefCell::new(Pace::new(pace_options(&options), env.now())),
         block_cache: Rc::new(BlockCache::new(options.block_cache_bytes, env.random())),
         row_cache: RefCell::new(RowCache::new(options.row_cache_bytes as usize)),
-        singles: RefCell::default(),
         namespaces: RefCell::default(),
         disk_full: Cell::new(false),
         slices,

@@ -122,6 +122,12 @@ impl Watch {
         self.clock.get().nanos().saturating_sub(received.nanos()) >= self.slow_ns
     }
 
+    /// The time that was last read.
+    #[inline]
+    pub(crate) fn last_tick(&self) -> Monotonic {
+        self.clock.get()
+    }
+
     fn take_trail(&self, ticket: &Ticket) -> Option<Trail> {
         self.trail.borrow_mut().take_if(|trail| trail.of == (ticket.reply, ticket.request_id))
     }
