@@ -247,7 +247,9 @@ fn a_chunk_that_arrives_by_itself_is_answered_without_a_task() {
     });
     let mut stream = TcpStream::connect(server.addr).unwrap();
     stream.set_nodelay(true).unwrap();
-    for (ask, expected) in [("A", "a"), ("B", "b"), ("1", "1"), ("C", "c"), ("XY", "XY"), ("2", "2"), ("D", "d")] {
+    for (ask, expected) in
+        [("A", "a"), ("B", "b"), ("1", "1"), ("C", "c"), ("XY", "XY"), ("2", "2"), ("D", "d")]
+    {
         stream.write_all(ask.as_bytes()).unwrap();
         let mut back = vec![0; expected.len()];
         stream.read_exact(&mut back).unwrap();

@@ -383,7 +383,9 @@ impl Pipe {
 
     /// Offers the first chunk to whoever may answer it; whether it was answered and nothing else is new.
     fn answer(self: &Rc<Self>, shared: &Rc<Shared>) -> bool {
-        let Some(back) = self.other.borrow().upgrade().filter(|back| !back.is_sending()) else { return false };
+        let Some(back) = self.other.borrow().upgrade().filter(|back| !back.is_sending()) else {
+            return false;
+        };
         let (answerer, chunk) = {
             let mut state = self.state.borrow_mut();
             let offered = state.armed == Armed::Stream && state.chunks.len() == 1;
