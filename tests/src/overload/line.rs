@@ -126,14 +126,27 @@ impl Line {
     /// # Panics
     /// When the connection ends, or an answer is an error.
     pub fn answers(&mut self) -> u64 {
-        let mut answers = 0;
+        let came = self.answers_or_refusals();
+        assert_eq!(came.refused, 0, "refused as overloaded");
+        came.answers
+    }
+
+    /// As [`Line::answers`]; some may be OVERLOADED.
+    ///
+    /// # Panics
+    /// When the connection ends, or an answer is another error.
+    pub fn answers_or_refusals(&mut self) -> Sip {
+        let mut came = Sip::default();
         let mut chunk = vec![0; 64 << 10];
         let open = self.receive(&mut chunk, |_, response| {
-            assert!(!matches!(response, Response::Error { .. }), "{response:?}");
-            answers += 1;
+            came.answers += 1;
+            if let Response::Error { error, .. } = response {
+                assert_eq!(error.code, ErrorCode::Overloaded, "{}", error.message);
+                came.refused += 1;
+            }
         });
         assert!(open.expect("the connection lives"), "the server has closed the connection");
-        answers
+        came
     }
 
     /// Reads once, at most as much as `sip` holds.

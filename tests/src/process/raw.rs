@@ -1,6 +1,6 @@
 //! One connection that sends frames as it is told: for what the client crate would never send.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use pinion_protocol::{
@@ -92,7 +92,11 @@ impl RawConnection {
         self.send(request).expect("the server reads");
         let mut chunk = vec![0; 64 << 10];
         loop {
-            let received = self.stream.read(&mut chunk).expect("the server answers");
+            let received = match self.stream.read(&mut chunk) {
+                // With a timeout a read is not taken up again after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                received => received.expect("the server answers"),
+            };
             assert!(received > 0, "the server closed the connection");
             let mut rest = &chunk[..received];
             if let Some(frame) = self.frames.next_frame(&mut rest).expect("the server sends frames") {

@@ -247,9 +247,12 @@ impl RespConnection {
                 self.received.drain(..bytes);
                 return Ok(Some(reply));
             }
-            match self.stream.read(&mut chunk)? {
-                0 => return Ok(None),
-                count => self.received.extend_from_slice(&chunk[..count]),
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+                // With a timeout a read is not taken up again after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -65,14 +65,15 @@ pub(super) fn half_open(counts: &mut Counts) {
     scene.close(counts);
 }
 
-/// A thousand frames at once, each a few bytes at a time: they are put together, and answered.
+/// A thousand frames at once, each a few bytes at a time: they are put together, and answered. More may be
+/// complete at one time than cores forward to each other: what is refused is sent again.
 pub(super) fn dribbled(counts: &mut Counts) {
     let room = room_for(SLOW, counts);
     let mut scene = Scene::open("slow writers", Rig::new());
     let mut lines: Vec<Line> = (0..room).map(|_| Line::connect(scene.server.address())).collect();
+    let frame = |number: usize| put_frame(2, &format!("dribbled {number}"), &[number as u8; DRIBBLED_BYTES]);
     for (number, line) in lines.iter_mut().enumerate() {
-        let key = format!("dribbled {number}");
-        line.push_bytes(&put_frame(2, &key, &[number as u8; DRIBBLED_BYTES]));
+        line.push_bytes(&frame(number));
     }
     let step = lines[0].unsent().div_ceil(PIECES);
     while lines.iter().any(|line| line.unsent() > 0) {
@@ -81,8 +82,16 @@ pub(super) fn dribbled(counts: &mut Counts) {
         }
         scene.look();
     }
-    for line in &mut lines {
-        until("the answer to a dribbled frame", || line.answers() == 1);
+    for (number, line) in lines.iter_mut().enumerate() {
+        until("the answer to a dribbled frame", || {
+            let came = line.answers_or_refusals();
+            if came.refused > 0 {
+                counts.add("slow writers refused and answered later", 1);
+                line.push_bytes(&frame(number));
+            }
+            line.flush().expect("the connection lives");
+            came.answers > came.refused
+        });
     }
     scene.bystander.goes_on();
     let frames = room as u64 * 2 * DRIBBLED_BYTES as u64;
