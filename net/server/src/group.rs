@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use pinion_engine::{Ahead, Key};
 use pinion_env::Monotonic;
-use pinion_protocol::{Frames, Header, Opcode};
+use pinion_protocol::{Frames, Header};
 
 use crate::connection::{Connection, Finished};
 use crate::coordinator::get_here;
@@ -99,16 +99,12 @@ impl<'c, 'a, E: ServerEnv, const MAX: usize> Group<'c, 'a, E, MAX> {
         }
     }
 
-    /// Takes the frames that lie whole at the front of `bytes`. False if there is none, or if the first is no
-    /// GET: nothing is gained by looking at others before it.
+    /// Takes the frames that lie whole at the front of `bytes`. False if there is none.
     pub(crate) fn fill(&mut self, core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) -> bool {
         let mut rest = bytes;
         while self.count < MAX {
             let front = rest;
             let Some(frame) = frames.next_in_place(&mut rest) else { break };
-            if self.count == 0 && frame.header.opcode != Opcode::Get.to_u8() {
-                break;
-            }
             let get = get_here(core, &frame);
             if let Some(get) = &get {
                 get.shard.look_ahead(get.key.hash);

@@ -296,6 +296,11 @@ impl<E: ServerEnv> Session<E> {
     /// As [`Session::consume`] for some frames that lie whole in `rest`, the first of them a GET. False if there
     /// is none.
     fn consume_group(&self, rest: &mut &[u8], received: Monotonic, turn: &mut Turn) -> bool {
+        // Nothing is gained by looking at others before anything else than a GET.
+        let first = self.frames.next_in_place(&mut { *rest });
+        if first.is_none_or(|first| first.header.opcode != Opcode::Get.to_u8()) {
+            return false;
+        }
         let mut group = Group::<E, GROUP_MAX>::new();
         if !group.fill(&self.core, &self.frames, rest) {
             return false;
