@@ -320,14 +320,24 @@ pub trait SocketHandler: 'static {
     /// [`Socket::start_send`] returns.
     fn sent(&self, outcome: io::Result<()>, buffers: Vec<Vec<u8>>);
 
-    /// A chunk has arrived, none waits before it, and no send is in flight. True: it is to be offered to
-    /// [`SocketHandler::answer`] when all that has arrived at this time has been told of. To ask for memory
-    /// that the answer will read, and to do nothing else.
+    /// A chunk has arrived, none waits before it, and no send is in flight. True: when all that has arrived at
+    /// this time has been told of, and before any task runs, [`SocketHandler::answer`] is called with it, once.
+    /// To ask for memory that the answer will read, and to do nothing else.
     fn arrived(&self, chunk: &[u8]) -> bool;
 
-    /// The whole answer to a chunk, to be sent at once; the chunk is gone then. `None`: it has not been
-    /// looked at, and waits for [`Socket::poll_receive`] like any other. Short: what else is to run waits.
-    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>>;
+    /// Says what becomes of a chunk. Short: what else is to run waits.
+    fn answer(&self, chunk: &[u8]) -> Answer;
+}
+
+/// What becomes of a chunk that was offered to a [`SocketHandler`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is dealt with, and this is sent.
+    Send(Vec<Vec<u8>>),
+    /// It is dealt with; what there is to send comes later.
+    Later,
+    /// Nothing was done about it: it waits for [`Socket::poll_receive`] like any other.
+    Left,
 }
 
 /// Makes every missing directory of a path.

@@ -271,7 +271,6 @@ impl Core {
         const ROUND: Duration = Duration::from_millis(50);
         self.stopping.set(true);
         self.starved.borrow_mut().clear();
-        self.answering.borrow_mut().clear();
         for op in self.operations.borrow().values() {
             if let Op::Receive { socket, .. } | Op::Send { socket, .. } = op {
                 sys::shut_down(socket.descriptor());

@@ -6,6 +6,9 @@
 //! again. Chunks wait in a queue of the socket. A consumer that falls [`QUEUED_CHUNKS_MAX`] behind
 //! is paused: the rest stays in the kernel's socket buffer and TCP slows the peer down.
 //!
+//! A chunk that comes while none waits is offered to the socket's handler; what that answers, the consumer never
+//! sees and is not woken for. It is offered twice: at its completion, and at the end of the turn.
+//!
 //! Sending: one operation per `start_send`, continued here if the kernel took less than all.
 //!
 //! Dropping a socket cancels its receive and lets a send in flight finish, but for no longer than
@@ -22,7 +25,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pinion_env::{Socket, SocketHandler};
+use pinion_env::{Answer, Socket, SocketHandler};
 
 use crate::core::Core;
 use crate::op::{Op, Outgoing};
@@ -126,7 +129,8 @@ impl SocketState {
     /// Keeps a chunk that nothing waits before, to be answered at the end of the turn if the handler has
     /// a mind to.
     fn offer(self: &Rc<Self>, chunk: Chunk) {
-        let handler = self.handler.borrow().clone().filter(|_| self.is_send_idle());
+        let handler =
+            self.handler.borrow().clone().filter(|_| self.is_send_idle() && !self.core.is_stopping());
         let answers = handler.is_some_and(|handler| handler.arrived(&chunk));
         self.incoming.borrow_mut().chunks.push_back(chunk);
         if answers {
@@ -136,20 +140,16 @@ impl SocketState {
         }
     }
 
-    /// Has the handler answer the chunk that was offered, or lets the consumer have it.
+    /// Has the handler answer the chunk that was offered, or lets the consumer have it. No task has run since:
+    /// it is the first that waits. One behind it has woken the consumer.
     pub(crate) fn answer(self: Rc<Self>) {
-        let handler = self.handler.borrow().clone().filter(|_| self.is_send_idle());
-        let mut incoming = self.incoming.borrow_mut();
-        // Somebody may have taken it, and others may have come behind it.
-        let chunk = if incoming.chunks.len() == 1 { incoming.chunks.pop_front() } else { None };
-        drop(incoming);
-        let Some(chunk) = chunk else {
-            self.receiver.wake();
-            return;
-        };
-        match handler.and_then(|handler| handler.answer(&chunk)) {
-            Some(buffers) => self.start_send(buffers),
-            None => {
+        let chunk = self.incoming.borrow_mut().chunks.pop_front();
+        let handler = self.handler.borrow().clone();
+        let (Some(chunk), Some(handler)) = (chunk, handler) else { return };
+        match handler.answer(&chunk) {
+            Answer::Send(buffers) => self.start_send(buffers),
+            Answer::Later => {}
+            Answer::Left => {
                 self.incoming.borrow_mut().chunks.push_front(chunk);
                 self.receiver.wake();
             }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use pinion_runtime::env::{Env, Listener, NodeEnv, Socket, SocketHandler, TaskClass};
+use pinion_runtime::env::{Answer, Env, Listener, NodeEnv, Socket, SocketHandler, TaskClass};
 use pinion_runtime::{RealEnv, RealSocket, Runtime};
 use rig::{Message, accept_all, config, deadline, echo, message, serve, until_stopped};
 
@@ -153,8 +153,8 @@ impl SocketHandler for Countdown {
         false
     }
 
-    fn answer(&self, _: &[u8]) -> Option<Vec<Vec<u8>>> {
-        None
+    fn answer(&self, _: &[u8]) -> Answer {
+        unreachable!("nothing was to be answered")
     }
 }
 
@@ -192,7 +192,7 @@ fn an_end_of_a_send_is_told_where_it_is_asked_for() {
     server.stop();
 }
 
-/// Answers a chunk that is one byte, an upper-case letter, with the lower-case one.
+/// Answers a chunk that is one byte, an upper-case letter, with the lower-case one, and a dash never.
 #[derive(Default)]
 struct Lowering {
     arrived: Cell<u32>,
@@ -209,9 +209,13 @@ impl SocketHandler for Lowering {
         chunk.len() == 1
     }
 
-    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>> {
+    fn answer(&self, chunk: &[u8]) -> Answer {
         self.offered.borrow_mut().extend_from_slice(chunk);
-        chunk[0].is_ascii_uppercase().then(|| vec![chunk.to_ascii_lowercase()])
+        match chunk[0] {
+            b'A'..=b'Z' => Answer::Send(vec![chunk.to_ascii_lowercase()]),
+            b'-' => Answer::Later,
+            _ => Answer::Left,
+        }
     }
 }
 
@@ -237,8 +241,8 @@ fn a_chunk_that_arrives_by_itself_is_answered_without_a_task() {
                 socket.start_send(vec![chunk.to_vec()]);
             }
             assert_eq!(taken, *b"1XY2");
-            assert_eq!(*handler.offered.borrow(), *b"AB1C2D");
-            assert_eq!(handler.arrived.get(), 7);
+            assert_eq!(*handler.offered.borrow(), *b"AB1C2D-");
+            assert_eq!(handler.arrived.get(), 8);
             // At first, for each chunk and after it, and at the end: the four answers of the handler woke nobody.
             assert_eq!(polls, 1 + 2 * 3 + 1);
         })
@@ -247,9 +251,9 @@ fn a_chunk_that_arrives_by_itself_is_answered_without_a_task() {
     });
     let mut stream = TcpStream::connect(server.addr).unwrap();
     stream.set_nodelay(true).unwrap();
-    for (ask, expected) in
-        [("A", "a"), ("B", "b"), ("1", "1"), ("C", "c"), ("XY", "XY"), ("2", "2"), ("D", "d")]
-    {
+    let asks =
+        [("A", "a"), ("B", "b"), ("1", "1"), ("C", "c"), ("XY", "XY"), ("2", "2"), ("D", "d"), ("-", "")];
+    for (ask, expected) in asks {
         stream.write_all(ask.as_bytes()).unwrap();
         let mut back = vec![0; expected.len()];
         stream.read_exact(&mut back).unwrap();

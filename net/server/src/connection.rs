@@ -210,7 +210,8 @@ impl Connection {
         self.wants_chunk.set(wants_chunk && !wants_sent);
     }
 
-    /// Whether a chunk that comes now finds nothing before it, neither requests nor answers.
+    /// Whether a chunk that comes now finds nothing before it that was received and not looked at, and no answer
+    /// that waits to be sent.
     pub(crate) fn wants_chunk(&self) -> bool {
         self.wants_chunk.get() && !self.awake.get() && !self.is_doomed() && !self.is_evicted()
     }

@@ -48,7 +48,7 @@ impl<'c, 'a, E: ServerEnv> Get<'c, 'a, E> {
     }
 }
 
-/// Whole frames at the front of a chunk, at most so many.
+/// Whole frames at the front of a chunk, at most `MAX`.
 pub(crate) struct Group<'c, 'a, E: ServerEnv, const MAX: usize> {
     /// Their bytes: a decoded frame is larger than it takes to decode it again.
     frames: [&'a [u8]; MAX],
@@ -78,7 +78,7 @@ pub(crate) struct Moment {
 }
 
 impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E, 1> {
-    /// A get that came by itself, whose memory has been asked for.
+    /// A get that came by itself, whose memory has been asked for. Without its frame.
     #[inline]
     pub(crate) fn alone(get: Get<'c, 'a, E>) -> Self {
         Self { frames: [&[]], gets: [Some(get)], count: 1, headers: 1, records: Cell::new(1) }
@@ -86,7 +86,7 @@ impl<'c, 'a, E: ServerEnv> Group<'c, 'a, E, 1> {
 }
 
 impl<'c, 'a, E: ServerEnv, const MAX: usize> Group<'c, 'a, E, MAX> {
-    /// No frames yet. To be filled where it lies: it is of some 3 KiB.
+    /// No frames yet. To be filled where it lies: of [`GROUP_MAX`] it is some 3 KiB.
     #[inline]
     pub(crate) fn new() -> Self {
         // A constant would be copied as a whole, what is made here is marked as empty.

@@ -2,18 +2,19 @@
 //!
 //! A client that waits for each answer sends one small request at a time. To have a task woken and run for
 //! it costs more than the answer. So a chunk that is one GET of a key of this core, and nothing else, is
-//! answered where it arrives, if memory can. Its memory is asked for when it arrives, and it is
-//! answered when all that arrived together have been looked at. Everything else is left to the task.
+//! answered where it arrives, if memory can; if not, its read begins there. Its memory is asked for when it
+//! arrives, and it is answered when all that arrived together have been looked at. Everything else is left to
+//! the task.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
 use pinion_engine::{Ahead, Key, NamespaceId, Partition};
-use pinion_env::{Monotonic, SocketHandler};
+use pinion_env::{Answer, Monotonic, SocketHandler};
 use pinion_protocol::Frames;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionId};
 use crate::coordinator::{Place, get_here};
 use crate::core::{Core, Phase};
 use crate::counters::add;
@@ -22,8 +23,10 @@ use crate::message::ServerEnv;
 use crate::session;
 use crate::watch::Listener;
 
-/// So many gets are answered by one look at the clock: each takes well below a microsecond.
+/// So many gets are answered by one look at the clock: each takes well below a microsecond, unless its value is
+/// larger than this many bytes.
 const ANSWERS_PER_TICK: usize = 4;
+const VALUE_BYTES_PER_TICK: usize = 4 << 10;
 
 /// The handler of a connection's socket.
 pub(crate) struct Prompt<E: ServerEnv> {
@@ -52,6 +55,7 @@ pub(crate) struct Arrivals {
 /// A get whose key is the end of its chunk.
 #[derive(Debug, Clone, Copy)]
 struct Arrived {
+    connection: ConnectionId,
     request_id: u64,
     deadline_us: u32,
     namespace: NamespaceId,
@@ -63,7 +67,7 @@ struct Arrived {
 
 impl Arrivals {
     /// Takes one more in and asks for memory; returns its place.
-    fn take_in<E: ServerEnv>(&self, core: &Core<E>, get: &Get<'_, '_, E>) -> usize {
+    fn take_in<E: ServerEnv>(&self, core: &Core<E>, connection: ConnectionId, get: &Get<'_, '_, E>) -> usize {
         get.shard.look_ahead(get.key.hash);
         let mut gets = self.gets.borrow_mut();
         if gets.is_empty() || self.answered.get() > 0 {
@@ -74,7 +78,16 @@ impl Arrivals {
         let Key { partition, namespace, user, hash } = get.key;
         let (request_id, deadline_us) = (get.request_id, get.deadline_us);
         let (key_bytes, ahead) = (user.len(), Ahead::default());
-        gets.push(Arrived { request_id, deadline_us, namespace, partition, key_bytes, hash, ahead });
+        gets.push(Arrived {
+            connection,
+            request_id,
+            deadline_us,
+            namespace,
+            partition,
+            key_bytes,
+            hash,
+            ahead,
+        });
         if gets.len() - self.headers.get() == HEADERS_TOGETHER + HEADERS_BETWEEN {
             self.look_ahead_headers(core, &mut gets, HEADERS_TOGETHER);
         }
@@ -156,28 +169,40 @@ impl<E: ServerEnv> SocketHandler for Prompt<E> {
         let frame = self.frames.next_in_place(&mut rest).filter(|_| rest.is_empty());
         let get = frame.and_then(|frame| get_here(&self.core, &frame));
         get.is_some_and(|get| {
-            self.at.set(self.core.arrivals.take_in(&self.core, &get));
+            self.at.set(self.core.arrivals.take_in(&self.core, self.connection.id, &get));
             true
         })
     }
 
-    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>> {
+    fn answer(&self, chunk: &[u8]) -> Answer {
         let Self { core, connection, .. } = self;
         let arrived = core.arrivals.take_out(core, self.at.get());
-        let Arrived { request_id, deadline_us, namespace, partition, key_bytes, hash, ahead } = arrived;
-        let Place::Here(shard) = core.place(partition) else { return None };
+        let Arrived { request_id, deadline_us, namespace, partition, key_bytes, hash, ahead, .. } = arrived;
+        // Nobody's value may go to another, whatever else goes wrong.
+        if arrived.connection != connection.id || !connection.wants_chunk() {
+            return Answer::Left;
+        }
+        let Place::Here(shard) = core.place(partition) else { return Answer::Left };
         let (_, user) = chunk.split_at(chunk.len() - key_bytes);
         let key = Key { partition, namespace, user, hash };
         let moment = Moment { received: core.arrivals.received.get(), now: core.watch.last_tick() };
         let group = Group::alone(Get { shard, key, request_id, deadline_us, ahead });
-        if !connection.wants_chunk() || group.answer_gets(core, connection, 0, 1, moment).answered == 0 {
-            return None;
+        let run = group.answer_gets(core, connection, 0, 1, moment);
+        if run.answered == 0 && !run.needs_read {
+            return Answer::Left;
         }
         connection.heard.set(moment.received);
         add(&core.counters.received_chunks, 1);
         add(&core.counters.received_bytes, chunk.len() as u64);
         core.latencies.queued(moment.now.nanos().saturating_sub(moment.received.nanos()), 1);
+        if run.needs_read {
+            let frame = self.frames.next_in_place(&mut { chunk }).expect("it was read when it arrived");
+            session::arrive(core, connection, &frame, group.get(0), moment);
+            return Answer::Later;
+        }
+        let is_large = connection.out.borrow().len() > VALUE_BYTES_PER_TICK;
+        let now = if is_large { core.tick() } else { moment.now };
         connection.send_without_task();
-        Some(session::to_send(core, connection, Listener::Native, moment.now))
+        Answer::Send(session::to_send(core, connection, Listener::Native, now))
     }
 }

@@ -252,7 +252,8 @@ impl<E: ServerEnv> Session<E> {
             match self.frames.next_frame(&mut rest) {
                 Ok(Some(frame)) => {
                     let moment = Moment { received, now: turn.now.unwrap_or(received) };
-                    arrive(&self.core, &self.connection, &frame, None, moment, turn);
+                    turn.requests_left -= 1;
+                    arrive(&self.core, &self.connection, &frame, None, moment);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -317,7 +318,8 @@ impl<E: ServerEnv> Session<E> {
                 let get = group.get(done).filter(|_| run.needs_read);
                 let frame = self.frames.next_in_place(&mut { frames[done] });
                 let frame = frame.expect("a group is made of whole frames");
-                arrive(&self.core, &self.connection, &frame, get, moment, turn);
+                turn.requests_left -= 1;
+                arrive(&self.core, &self.connection, &frame, get, moment);
                 done += 1;
             }
         }
@@ -437,15 +439,13 @@ pub(crate) fn to_send<E: ServerEnv>(
 }
 
 /// Counts a request in and hands it to the coordinator; `get` is what it is, if memory cannot answer it.
-fn arrive<E: ServerEnv>(
+pub(crate) fn arrive<E: ServerEnv>(
     core: &Rc<Core<E>>,
     connection: &Connection,
     frame: &Frame<'_>,
     get: Option<&Get<'_, '_, E>>,
     moment: Moment,
-    turn: &mut Turn,
 ) {
-    turn.requests_left -= 1;
     add(&core.counters.frames, 1);
     connection.requests.set(connection.requests.get() + 1);
     let Frame { header, extension, body } = *frame;

@@ -22,8 +22,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use pinion_env::{
-    AlignedBuf, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, Socket, SocketHandler,
-    Space, TaskClass, Urgency, WriteMode,
+    AlignedBuf, Answer, DirEntry, Env, File, FileLock, Listener, Monotonic, NodeEnv, OpenMode, Socket,
+    SocketHandler, Space, TaskClass, Urgency, WriteMode,
 };
 
 /// What counts. Clones count together.
@@ -315,7 +315,7 @@ impl<M: Meter> SocketHandler for MeteredHandler<M> {
         self.1.inside(|| self.0.arrived(chunk))
     }
 
-    fn answer(&self, chunk: &[u8]) -> Option<Vec<Vec<u8>>> {
+    fn answer(&self, chunk: &[u8]) -> Answer {
         self.1.inside(|| self.0.answer(chunk))
     }
 }

@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use pinion_env::SocketHandler;
+use pinion_env::{Answer, SocketHandler};
 
 use super::link_faults::nanos;
 use super::random::Random;
@@ -90,8 +90,8 @@ struct State {
     sender: Option<Waker>,
     /// Who is told of ends of sends, instead of `sender`.
     send_end: Option<Rc<dyn SocketHandler>>,
-    /// Who may answer chunks, on the receiver's side.
-    answerer: Option<Rc<dyn SocketHandler>>,
+    /// Who may answer chunks, on the receiver's side, and of which process it is.
+    answerer: Option<(Option<ProcessId>, Rc<dyn SocketHandler>)>,
     sender_gone: bool,
     /// A piece is on its way.
     delivering: bool,
@@ -173,8 +173,8 @@ impl Pipe {
     }
 
     /// Says who may answer chunks.
-    pub(super) fn offer_to(&self, answerer: Rc<dyn SocketHandler>) {
-        self.state.borrow_mut().answerer = Some(answerer);
+    pub(super) fn offer_to(&self, process: Option<ProcessId>, answerer: Rc<dyn SocketHandler>) {
+        self.state.borrow_mut().answerer = Some((process, answerer));
     }
 
     /// The next chunk; arms the pipe if there is none.
@@ -358,13 +358,14 @@ impl Pipe {
     }
 
     fn deliver(self: &Rc<Self>, shared: &Rc<Shared>) {
-        let moved = {
+        let (waited, moved) = {
             let mut state = self.state.borrow_mut();
             let mut random = shared.random.borrow_mut();
             state.delivering = false;
+            let waited = state.chunks.len();
             let moved = state.move_piece(&mut random);
             state.cut_chunks(&mut random);
-            moved
+            (waited, moved)
         };
         shared.note(Step::Deliver, self.number, moved as u64);
         let ended = self.state.borrow().sent.is_some();
@@ -375,34 +376,39 @@ impl Pipe {
             let state = self.state.borrow();
             !state.chunks.is_empty() || state.end.is_some()
         };
-        if news && !self.answer(shared) {
+        if news && !self.answer(shared, waited) {
             self.wake_receiver();
         }
         self.go_on(shared);
     }
 
-    /// Offers the first chunk to whoever may answer it; whether it was answered and nothing else is new.
-    fn answer(self: &Rc<Self>, shared: &Rc<Shared>) -> bool {
-        let Some(back) = self.other.borrow().upgrade().filter(|back| !back.is_sending()) else {
-            return false;
-        };
-        let (answerer, chunk) = {
+    /// Offers a chunk that has just come to whoever may answer it, if none waited; whether it was answered and
+    /// nothing else is new.
+    fn answer(self: &Rc<Self>, shared: &Rc<Shared>, waited: usize) -> bool {
+        let back = self.other.borrow().upgrade().filter(|back| waited == 0 && !back.is_sending());
+        let Some(back) = back else { return false };
+        let (handler, chunk) = {
             let mut state = self.state.borrow_mut();
             let offered = state.armed == Armed::Stream && state.chunks.len() == 1;
-            let Some(answerer) = state.answerer.clone().filter(|_| offered) else { return false };
-            (answerer, state.chunks.pop_front().expect("it holds one"))
+            let Some((process, handler)) = state.answerer.clone().filter(|_| offered) else { return false };
+            if shared.scheduler.is_paused(process) {
+                return false;
+            }
+            (handler, state.chunks.pop_front().expect("it holds one"))
         };
-        let buffers = if answerer.arrived(&chunk) { answerer.answer(&chunk) } else { None };
+        let answer = if handler.arrived(&chunk) { handler.answer(&chunk) } else { Answer::Left };
         let mut state = self.state.borrow_mut();
-        let Some(buffers) = buffers else {
+        if answer == Answer::Left {
             state.chunks.push_front(chunk);
             return false;
-        };
+        }
         state.cut_chunks(&mut shared.random.borrow_mut());
         let more = !state.chunks.is_empty() || state.end.is_some();
         drop(state);
         shared.note_content(Step::Receive, self.number, &chunk);
-        back.start_send(shared, buffers);
+        if let Answer::Send(buffers) = answer {
+            back.start_send(shared, buffers);
+        }
         !more
     }
 

@@ -162,13 +162,16 @@ impl Scheduler {
     }
 
     fn rests(&self, task: TaskId) -> bool {
-        let paused = self.paused.borrow();
-        if paused.is_empty() {
+        if self.paused.borrow().is_empty() {
             return false;
         }
         let tasks = self.tasks.borrow();
-        let process = tasks.get(&task).and_then(|task| task.origin.process);
-        process.is_some_and(|process| paused.contains(&process.node))
+        self.is_paused(tasks.get(&task).and_then(|task| task.origin.process))
+    }
+
+    /// Whether a process is of a paused node.
+    pub(super) fn is_paused(&self, process: Option<ProcessId>) -> bool {
+        process.is_some_and(|process| self.paused.borrow().contains(&process.node))
     }
 
     /// Polls a task once. Ended tasks are dropped; so is one whose core ended in its own turn.

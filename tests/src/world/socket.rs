@@ -88,7 +88,7 @@ impl Socket for SimSocket {
 
     fn handle_with(&self, handler: Rc<dyn SocketHandler>) {
         assert!(!self.ends.outgoing.is_sending(), "a send is in flight");
-        self.ends.incoming.offer_to(Rc::clone(&handler));
+        self.ends.incoming.offer_to(self.ends.process, Rc::clone(&handler));
         self.ends.outgoing.on_sent(handler);
     }
 

@@ -13,6 +13,7 @@ mod kill_loop;
 mod late_retry;
 mod load;
 mod log_file;
+mod lone_gets;
 mod power;
 mod python;
 mod refusals;

@@ -126,7 +126,7 @@ impl Memtable {
     /// than the cap is not refused for ever.
     ///
     /// [`Memtable::stage`] does not ask: ask once for a whole batch, and start a new memtable if
-    /// the answer is no.
+    /// the answer is no. A yes counts as used: whoever asks twice takes twice.
     pub fn has_room(&self, records: usize, key_value_bytes: usize) -> bool {
         let (records_left, bytes_left) = self.room.get();
         if records <= records_left && key_value_bytes <= bytes_left {
@@ -351,6 +351,8 @@ impl Memtable {
     /// Takes slots for the index. Dropped if they come too late.
     pub fn give_slots(&mut self, slots: IndexSlots) {
         self.index.give(slots);
+        // They count as memory from now on.
+        self.room.set((0, 0));
     }
 
     /// Brings its index on by at most this many slots if it is still growing; whether more are
