@@ -99,8 +99,8 @@ impl<'c, 'a, E: ServerEnv, const MAX: usize> Group<'c, 'a, E, MAX> {
         }
     }
 
-    /// Takes the frames that lie whole at the front of `bytes`. False if there is none.
-    pub(crate) fn fill(&mut self, core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) -> bool {
+    /// Takes the frames that lie whole at the front of `bytes`.
+    pub(crate) fn fill(&mut self, core: &'c Core<E>, frames: &Frames, bytes: &'a [u8]) {
         let mut rest = bytes;
         while self.count < MAX {
             let front = rest;
@@ -123,7 +123,6 @@ impl<'c, 'a, E: ServerEnv, const MAX: usize> Group<'c, 'a, E, MAX> {
         if self.count > 1 {
             self.look_ahead_headers(core, self.count - self.headers);
         }
-        self.count > 0
     }
 
     /// Asks for the headers of the next so many.

@@ -71,6 +71,14 @@ impl<E: ServerEnv> Core<E> {
         self.out_share().saturating_sub(sending).min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
+    /// Whether too much is outstanding on a connection to take more requests; once `paused`, until half of its
+    /// bytes have left.
+    pub(crate) fn is_over(&self, connection: &Connection, paused: bool) -> bool {
+        let (out, out_max) = (connection.held_bytes(), self.out_share());
+        connection.requests.get() >= self.limits().connection_requests_max
+            || out > if paused { out_max / 2 } else { out_max }
+    }
+
     /// Divides the core's bytes of answers anew. Called when a connection comes or goes.
     pub(crate) fn share_out(&self) {
         let limits = self.limits();

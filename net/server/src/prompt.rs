@@ -162,7 +162,7 @@ impl<E: ServerEnv> SocketHandler for Prompt<E> {
     }
 
     fn arrived(&self, chunk: &[u8]) -> bool {
-        if !self.connection.wants_chunk() || session::is_over(&self.core, &self.connection, false) {
+        if !self.connection.wants_chunk() || self.core.is_over(&self.connection, false) {
             return false;
         }
         let mut rest = chunk;

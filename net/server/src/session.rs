@@ -171,7 +171,7 @@ impl<E: ServerEnv> Session<E> {
     /// the connection is broken.
     fn receive(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> bool {
         while self.reading && self.core.phase.get() < Phase::Ending {
-            if self.is_over(self.paused) {
+            if self.core.is_over(&self.connection, self.paused) {
                 if !std::mem::replace(&mut self.paused, true) {
                     add(&self.core.counters.receive_pauses, 1);
                     self.socket.pause_receive();
@@ -303,9 +303,7 @@ impl<E: ServerEnv> Session<E> {
             return false;
         }
         let mut group = Group::<E, GROUP_MAX>::new();
-        if !group.fill(&self.core, &self.frames, rest) {
-            return false;
-        }
+        group.fill(&self.core, &self.frames, rest);
         let moment = Moment { received, now: turn.now.unwrap_or(received) };
         let frames = group.frames();
         let mut done = 0;
@@ -330,7 +328,7 @@ impl<E: ServerEnv> Session<E> {
 
     /// Whether another request may be taken in this turn.
     fn takes_requests(&self, turn: &Turn) -> bool {
-        self.reading && turn.requests_left > 0 && !self.is_over(false)
+        self.reading && turn.requests_left > 0 && !self.core.is_over(&self.connection, false)
     }
 
     /// Says why no more requests are taken.
@@ -379,11 +377,6 @@ impl<E: ServerEnv> Session<E> {
         refusal.put(opcode, request_id, self.core.stamp_seen.get(), &mut out);
     }
 
-    /// Whether too much is outstanding to take more requests; once paused, until half has left.
-    fn is_over(&self, paused: bool) -> bool {
-        is_over(&self.core, &self.connection, paused)
-    }
-
     /// Nothing is left to do: no more requests come, and every answer has left.
     fn is_finished(&self) -> bool {
         let ending = self.core.phase.get() == Phase::Ending;
@@ -408,13 +401,6 @@ impl<E: ServerEnv> Session<E> {
         add(&self.core.counters.frames_gathered, self.frames.gathered_frames());
         self.core.give_buffer(self.connection.out.take());
     }
-}
-
-/// As [`Session::is_over`].
-pub(crate) fn is_over<E: ServerEnv>(core: &Core<E>, connection: &Connection, paused: bool) -> bool {
-    let (out, out_max) = (connection.held_bytes(), core.out_share());
-    connection.requests.get() >= core.limits().connection_requests_max
-        || out > if paused { out_max / 2 } else { out_max }
 }
 
 /// Takes what waits to be sent and counts the requests that it answers.
