@@ -72,6 +72,17 @@ pub enum Error {
     /// No answer came for a long time.
     #[error("no answer for {0} s")]
     Silent(u64),
+    /// The load was over, and a long time later some of its operations had no answer.
+    #[error(
+        "{operations} operations had no answer {seconds} s after the load was over; writes among them may have \
+         been applied"
+    )]
+    Unanswered {
+        /// How many, of one thread of the load.
+        operations: usize,
+        /// How long after.
+        seconds: u64,
+    },
     /// A shard in this process failed.
     #[error("the shard failed: {0}")]
     Engine(#[from] pinion_engine::Error),

@@ -84,8 +84,17 @@ pub(super) fn drive(plan: &Plan, phase: Phase, shared: &Arc<Shared>) -> Result<O
         error = error.or(thread_error);
     }
     // A connection that stood and broke at once is a load that ended early.
-    let stood =
-        matches!(error, None | Some(Error::Io(_) | Error::Silent(_) | Error::Answer(_) | Error::Protocol(_)));
+    let stood = matches!(
+        error,
+        None | Some(
+            Error::Io(_)
+                | Error::Silent(_)
+                | Error::Unanswered { .. }
+                | Error::Overloaded { .. }
+                | Error::Answer(_)
+                | Error::Protocol(_)
+        )
+    );
     if tally.operations() + tally.failures() == 0
         && !stood
         && let Some(error) = error

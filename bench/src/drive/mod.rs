@@ -71,7 +71,7 @@ use crate::error::{Error, Result};
 use crate::load::{CONNECTIONS_MAX, DEPTH_MAX};
 use crate::ratio::summary::Machine;
 use crate::report::{KindReport, RunReport};
-use crate::workload::{Kind, ScanOrder, Workload};
+use crate::workload::{Kind, ScanOrder, Workload, WriteDurability};
 
 /// A generator that is busier than this measures itself, in percent of a cpu.
 pub(crate) const GENERATOR_CPU_PERCENT_MAX: f64 = 80.0;
@@ -355,12 +355,36 @@ fn why(error: &Error) -> String {
     }
 }
 
-/// Says when target and generator must be on the same cpus of a machine, or may be.
-fn sharing(generator_cpus: &[usize], target_cores: usize, machine_cpus: usize) -> Option<String> {
+/// Says when writes over RESP, which cannot ask for it, are not synced as the workload would have them.
+fn unsynced(facts: &[(String, String)], durability: WriteDurability) -> Option<String> {
+    let fact = |name| facts.iter().find(|fact| fact.0 == name).map(|fact| fact.1.as_str());
+    let said = match (fact("aof_enabled"), fact("appendfsync")) {
+        (Some("0"), _) => "appendonly no".to_owned(),
+        (_, Some(when)) if when != "always" => format!("appendfsync {when}"),
+        _ => return None,
+    };
+    (durability == WriteDurability::Sync).then(|| {
+        format!("writes were not synced: the server has {said}; say durability=buffered, or set appendfsync always")
+    })
+}
+
+/// Says when target and generator are on the same cpus of a machine, must be, or may be. Of the target is known
+/// how many cores it has and, if its process is, on which cpus it has threads that may run nowhere else.
+fn sharing(
+    generator_cpus: &[usize],
+    target_pinned: &BTreeSet<usize>,
+    target_cores: usize,
+    machine_cpus: usize,
+) -> Option<String> {
     if generator_cpus.is_empty() {
         return Some(
             "target and generator share this machine's cpus: pin the target, and use --cpus".to_owned(),
         );
+    }
+    if let Some(cpu) = generator_cpus.iter().find(|cpu| target_pinned.contains(cpu)) {
+        return Some(format!(
+            "both the target and the generator have threads on cpu {cpu}: give --cpus others"
+        ));
     }
     let generator = generator_cpus.iter().collect::<BTreeSet<_>>().len();
     (target_cores + generator > machine_cpus).then(|| {
@@ -401,10 +425,16 @@ fn warn(report: &mut RunReport, plan: &Plan, first_failure: Option<String>) {
         let reached = report.ops_per_second;
         warnings.push(format!("{rate:.0} operations per second were asked for, {reached:.0} were reached"));
     }
+    if plan.target.is_resp() {
+        let reads = [Kind::Read, Kind::Scan, Kind::Verify].map(Kind::name);
+        let has_written = report.kinds.iter().any(|kind| !reads.contains(&kind.name.as_str()));
+        warnings.extend(unsynced(&report.target_facts, plan.workload.durability).filter(|_| has_written));
+    }
     let is_local = plan.target.address().is_ok_and(|address| address.is_some_and(|it| it.ip().is_loopback()));
     let cores = report.target_facts.iter().find(|(name, _)| name == "cores");
     let cores = cores.and_then(|(_, cores)| cores.parse().ok()).unwrap_or(1);
-    let sharing = is_local.then(|| sharing(&plan.cpus, cores, Machine::this().cpus));
+    let pinned = plan.target_process.map(process::pinned_cpus).unwrap_or_default();
+    let sharing = is_local.then(|| sharing(&plan.cpus, &pinned, cores, Machine::this().cpus));
     warnings.extend(sharing.flatten());
     if plan.workload.batch_records > 1 {
         let batches =

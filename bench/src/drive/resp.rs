@@ -5,7 +5,7 @@
 //! orders them by their bytes), and a scan reads keys from there and their values with MGET.
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::batch::Record;
@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 const INDEX: &[u8] = b"_keys";
 /// The longest answer that is believed, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The longest answer to PING that is read to its end.
+const GREETING_BYTES_MAX: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct Resp {
@@ -60,10 +62,20 @@ impl<'a> Reply<'a> {
 impl Resp {
     pub(super) fn greet(socket: &mut TcpStream, options: AskOptions) -> Result<Self> {
         socket.write_all(b"*1\r\n$4\r\nPING\r\n")?;
-        let mut answer = [0; 512];
-        let bytes = socket.read(&mut answer)?;
-        if !answer[..bytes].starts_with(b"+PONG") {
-            let said = String::from_utf8_lossy(&answer[..bytes]).trim().to_owned();
+        let mut answer = Vec::new();
+        let mut chunk = [0; GREETING_BYTES_MAX];
+        while !answer.ends_with(b"\r\n") && answer.len() < GREETING_BYTES_MAX {
+            match socket.read(&mut chunk) {
+                // The kernel interrupts reads that have a time limit to end what a closed ring left.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(0) => {
+                    return Err(Error::Refused("it closed the connection instead of greeting".to_owned()));
+                }
+                result => answer.extend_from_slice(&chunk[..result?]),
+            }
+        }
+        if answer != b"+PONG\r\n" {
+            let said = String::from_utf8_lossy(&answer).trim().to_owned();
             return Err(Error::Refused(format!("PING was answered by {said:?}")));
         }
         Ok(Self::new(options))
@@ -192,18 +204,7 @@ impl Resp {
                 if expected == Expected::Values {
                     self.scanned.pop_front();
                 }
-                let message = String::from_utf8_lossy(message).into_owned();
-                // What Redis says while it cannot take writes: they were not applied.
-                let is_refused =
-                    ["LOADING", "BUSY", "OOM", "TRYAGAIN"].iter().any(|word| message.starts_with(word));
-                answers.push(
-                    slot,
-                    if is_refused {
-                        Answer::Refused { retry_after_ms: 0, message }
-                    } else {
-                        Answer::Failed { is_unknown: false, message }
-                    },
-                );
+                answers.push(slot, refusal(String::from_utf8_lossy(message).into_owned()));
             }
             (expected, reply) => {
                 return Err(Error::Answer(format!("{expected:?} was answered by {reply:?}")));
@@ -211,6 +212,22 @@ impl Resp {
         }
         Ok(())
     }
+}
+
+/// What an error says: what Redis says while it cannot take writes (they were not applied), what Pinion says
+/// when it has too much to do, or anything else.
+fn refusal(message: String) -> Answer {
+    let begins_with = |words: &[&str]| words.iter().any(|word| message.starts_with(word));
+    if begins_with(&["LOADING", "BUSY", "OOM", "TRYAGAIN"]) {
+        return Answer::Refused { retry_after_ms: 0, message };
+    }
+    // Pinion says of each error what has become of the write.
+    if begins_with(&["OVERLOADED"]) && message.ends_with("(not applied)") {
+        let advice = message.split_once("try again after ").and_then(|(_, rest)| rest.split_once(' '));
+        let retry_after_ms = advice.and_then(|(millis, _)| millis.parse().ok()).unwrap_or(0);
+        return Answer::Refused { retry_after_ms, message };
+    }
+    Answer::Failed { is_unknown: message.ends_with("(outcome unknown)"), message }
 }
 
 fn command(words: &[&[u8]], out: &mut Vec<u8>) {
@@ -324,6 +341,26 @@ mod tests {
         assert_eq!(answers.list[1], (1, Answer::Scanned(1, 0..10)));
         assert_eq!(answers.bytes, b"\x01\0\0\0k\x01\0\0\0v");
         assert!(resp.receive(b"+OK\r\n", &mut answers, &mut out).is_err());
+    }
+
+    #[test]
+    fn what_was_not_applied_for_now_is_a_refusal() {
+        let refused =
+            |retry_after_ms, message: &str| Answer::Refused { retry_after_ms, message: message.to_owned() };
+        let failed = |is_unknown, message: &str| Answer::Failed { is_unknown, message: message.to_owned() };
+        for expected in [
+            refused(0, "OOM command not allowed when used memory > 'maxmemory'."),
+            refused(12, "OVERLOADED too much; try again after 12 ms (not applied)"),
+            refused(0, "OVERLOADED too much (not applied)"),
+            failed(true, "OVERLOADED too much (outcome unknown)"),
+            failed(false, "DISKFULL no room (not applied)"),
+            failed(false, "ERR no"),
+        ] {
+            let (Answer::Refused { message, .. } | Answer::Failed { message, .. }) = &expected else {
+                panic!("{expected:?}")
+            };
+            assert_eq!(refusal(message.clone()), expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A request belongs to a *slot*, a place for one operation in flight. Answers are gathered in an
 //! [`Answers`], whose bytes are one buffer for all, so that an answer costs one copy and no allocation.
 
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 
@@ -146,9 +147,18 @@ impl Talk {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(GREETING_MAX))?;
         let talk = match speech {
-            Speech::Pinion => Self::Native(Box::new(Native::greet(&mut socket, depth, options)?)),
-            Speech::Resp => Self::Resp(Resp::greet(&mut socket, options)?),
+            Speech::Pinion => {
+                Native::greet(&mut socket, depth, options).map(|native| Self::Native(Box::new(native)))
+            }
+            Speech::Resp => Resp::greet(&mut socket, options).map(Self::Resp),
         };
+        let talk = talk.map_err(|error| match error {
+            Error::Io(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let waited = format!("it did not greet within {} s", GREETING_MAX.as_secs());
+                refused(io::Error::new(ErrorKind::TimedOut, waited))
+            }
+            other => other,
+        })?;
         socket.set_read_timeout(None)?;
         Ok((socket, talk))
     }

@@ -1,7 +1,7 @@
 //! Whom a load is for: addresses and directories, and what a target over the network says of itself.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// How long a target may take to tell of itself.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// The longest line of RESP that tells a length.
+const RESP_LINE_BYTES_MAX: u64 = 512;
 
 /// What a target over the network speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,21 +165,40 @@ fn describe_pinion(authority: &str) -> Option<Description> {
 fn describe_resp(address: SocketAddr) -> Option<Description> {
     let mut socket = TcpStream::connect_timeout(&address, ANSWER_MAX).ok()?;
     socket.set_read_timeout(Some(ANSWER_MAX)).ok()?;
-    socket.write_all(b"*1\r\n$4\r\nINFO\r\n").ok()?;
+    socket
+        .write_all(b"*1\r\n$4\r\nINFO\r\n*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$11\r\nappendfsync\r\n")
+        .ok()?;
     let mut reader = BufReader::new(socket);
-    let mut head = String::new();
-    reader.read_line(&mut head).ok()?;
-    let bytes: u64 = head.trim().strip_prefix('$')?.parse().ok()?;
-    let mut text = String::new();
-    reader.take(bytes).read_to_string(&mut text).ok()?;
+    let text = resp_bulk(&mut reader)?;
     let fields = || text.lines().filter_map(|line| line.trim().split_once(':'));
     let named = ["redis_version", "redis_mode", "aof_enabled", "maxmemory_human", "io_threads_active"];
     let facts = fields().filter(|(name, _)| named.contains(name));
+    let mut facts: Vec<(String, String)> =
+        facts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let counters = fields().filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
-    Some(Description {
-        facts: facts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        counters: counters.collect(),
-    })
+    // Servers that are like Redis may not tell.
+    facts.extend(resp_pairs(&mut reader).unwrap_or_default());
+    Some(Description { facts, counters: counters.collect() })
+}
+
+fn resp_line(reader: &mut impl BufRead, kind: char) -> Option<u64> {
+    let mut line = String::new();
+    reader.take(RESP_LINE_BYTES_MAX).read_line(&mut line).ok()?;
+    line.trim().strip_prefix(kind)?.parse().ok()
+}
+
+fn resp_bulk(reader: &mut impl BufRead) -> Option<String> {
+    let bytes = resp_line(reader, '$')?;
+    let mut text = String::new();
+    reader.take(bytes + 2).read_to_string(&mut text).ok()?;
+    text.truncate(text.strip_suffix("\r\n")?.len());
+    Some(text)
+}
+
+/// Names and values, as CONFIG GET answers.
+fn resp_pairs(reader: &mut impl BufRead) -> Option<Vec<(String, String)>> {
+    let count = resp_line(reader, '*')?;
+    (0..count / 2).map(|_| Some((resp_bulk(reader)?, resp_bulk(reader)?))).collect()
 }
 
 impl FromStr for Target {

@@ -1,7 +1,7 @@
 //! The load tool against a small server that speaks RESP: one that is honest, one that lies, one that
 //! dies, one that refuses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,6 +75,9 @@ fn speak(mut socket: TcpStream, state: &State, fault: Fault) -> std::io::Result<
         let answer = match words.as_slice() {
             [b"PING"] => b"+PONG\r\n".to_vec(),
             [b"INFO"] => b"$22\r\nredis_version:7.7\r\nx:1\r\n".to_vec(),
+            [b"CONFIG", b"GET", b"appendfsync"] => {
+                list([&b"appendfsync"[..], b"everysec"].into_iter().map(Some))
+            }
             [b"GET", key] => {
                 let crossed =
                     (fault == Fault::CrossesOver).then(|| data.iter().find(|(other, _)| other != key));
@@ -174,6 +177,21 @@ fn every_operation_is_done_once_and_every_value_is_right() {
     assert_eq!(count(&run, "VERIFY"), (200, 0, 0));
     assert!(run.target_facts.contains(&("redis_version".to_owned(), "7.7".to_owned())));
     assert_eq!(run.target_counters, [("x".to_owned(), 1, 1)]);
+}
+
+#[test]
+fn writes_that_a_server_does_not_sync_are_told() {
+    let warned = |workload: &str, durability: &str| {
+        let properties = ["recordcount=20", "operationcount=20", durability];
+        let plan = plan(serve(Fault::Nothing), workload, &properties);
+        run(&plan, Phase::Load).unwrap();
+        let report = run(&plan, Phase::Run).unwrap();
+        assert!(report.target_facts.contains(&("appendfsync".to_owned(), "everysec".to_owned())));
+        report.warnings.iter().any(|said| said.contains("not synced: the server has appendfsync everysec"))
+    };
+    assert!(warned("f", "durability=sync"));
+    assert!(!warned("f", "durability=buffered"));
+    assert!(!warned("c", "durability=sync"), "nothing was written");
 }
 
 #[test]
@@ -291,10 +309,14 @@ fn batches_write_every_record_once() {
 
 #[test]
 fn who_shares_cpus_is_told() {
-    assert!(sharing(&[], 1, 8).is_some_and(|said| said.contains("--cpus")));
-    assert_eq!(sharing(&[1], 1, 2), None);
-    assert_eq!(sharing(&[1, 1], 1, 2), None);
-    assert!(sharing(&[1], 2, 2).is_some_and(|said| said.contains("--cores")));
+    let unknown = BTreeSet::new();
+    assert!(sharing(&[], &unknown, 1, 8).is_some_and(|said| said.contains("--cpus")));
+    assert_eq!(sharing(&[1], &unknown, 1, 2), None);
+    assert_eq!(sharing(&[1, 1], &unknown, 1, 2), None);
+    assert!(sharing(&[1], &unknown, 2, 2).is_some_and(|said| said.contains("--cores")));
+    let pinned = BTreeSet::from([0]);
+    assert_eq!(sharing(&[1], &pinned, 1, 2), None);
+    assert!(sharing(&[1, 0], &pinned, 1, 2).is_some_and(|said| said.contains("on cpu 0")));
 }
 
 #[test]

@@ -39,6 +39,7 @@ use pinion_protocol::Durability;
 use kernel::LANES_MAX;
 use records::Order;
 pub(crate) use records::{Random, Records};
+pub(crate) use rests::{ADVICE_MS_MAX, PATIENCE};
 use rests::{Resting, Rests};
 use script::Script;
 pub(crate) use session::{GREETING_MAX, greet};

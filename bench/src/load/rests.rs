@@ -17,12 +17,12 @@ use super::records::Random;
 use crate::error::{Error, Result};
 
 /// How long every answer may be a refusal.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest rest of what was refused again and again, in milliseconds, unless the server says
 /// more; a random half may come on top.
 const REST_MS_MAX: u64 = 250;
 /// The longest rest that a server is believed, in milliseconds.
-const ADVICE_MS_MAX: u64 = 10_000;
+pub(crate) const ADVICE_MS_MAX: u64 = 10_000;
 /// Refusals of one request after which its rests grow no more.
 const DOUBLINGS_MAX: u32 = 8;
 

@@ -214,17 +214,6 @@ impl Workload {
             return Err(Error::Usage("all proportions are 0: there is nothing to do".to_owned()));
         }
         let shares = shares.into_iter().filter(|(_, share)| *share > 0.0);
-        let zero_padding = from.number("zeropadding", 1)?;
-        let hashed = match from.text("insertorder").unwrap_or("hashed") {
-            "hashed" => true,
-            "ordered" => false,
-            other => return Err(wrong("insertorder", other, "hashed or ordered")),
-        };
-        let key = match from.number("keybytes", 0)? {
-            0 => KeyForm::Ycsb { hashed, zero_padding },
-            bytes @ 16..=4096 => KeyForm::Fixed(bytes),
-            other => return Err(wrong("keybytes", &other.to_string(), "16 to 4096")),
-        };
         Ok(Self {
             name: name.to_owned(),
             record_count,
@@ -233,7 +222,7 @@ impl Workload {
             insert_count,
             shares: shares.map(|(kind, share)| (kind, share / whole)).collect(),
             distribution: distribution(from)?,
-            key,
+            key: key_form(from)?,
             value: value_form(from)?,
             scan_lengths: lengths(
                 from,
@@ -324,13 +313,41 @@ fn distribution(from: &Properties) -> Result<Distribution> {
     })
 }
 
+fn key_form(from: &Properties) -> Result<KeyForm> {
+    let most = from.number("keybytes", 0)?;
+    let least = from.number("minkeybytes", most)?;
+    if most > 0 {
+        without(from, "keybytes", &["zeropadding", "insertorder"])?;
+        for (name, bytes) in [("keybytes", most), ("minkeybytes", least)] {
+            if !(16..=4096).contains(&bytes) {
+                return Err(wrong(name, &bytes.to_string(), "16 to 4096"));
+            }
+        }
+        in_order("minkeybytes", least as u64, "keybytes", most as u64)?;
+        return Ok(KeyForm::Plain { least, most });
+    }
+    with(from, "keybytes", "minkeybytes")?;
+    let zero_padding = from.number("zeropadding", 1)?;
+    let hashed = match from.text("insertorder").unwrap_or("hashed") {
+        "hashed" => true,
+        "ordered" => false,
+        other => return Err(wrong("insertorder", other, "hashed or ordered")),
+    };
+    Ok(KeyForm::Ycsb { hashed, zero_padding })
+}
+
 fn value_form(from: &Properties) -> Result<ValueForm> {
     let most = from.number("valuebytes", 0)?;
     let least = from.number("minvaluebytes", most)?;
     if most > 0 {
+        let fields =
+            ["fieldcount", "fieldnameprefix", "fieldlength", "minfieldlength", "fieldlengthdistribution"];
+        without(from, "valuebytes", &fields)?;
+        in_order("minvaluebytes", least, "valuebytes", most)?;
         let lengths = if least < most { Lengths::Uniform(least, most) } else { Lengths::Constant(most) };
         return Ok(ValueForm::Plain { lengths });
     }
+    with(from, "valuebytes", "minvaluebytes")?;
     let count = from.number("fieldcount", 10)?;
     if !(1..=10_000).contains(&count) {
         return Err(wrong("fieldcount", &count.to_string(), "1 to 10000"));
@@ -352,8 +369,8 @@ fn lengths(
 ) -> Result<Lengths> {
     let (min, max) = (from.number(least, 1)?, from.number(most, most_default)?);
     let kind = from.text(distribution).unwrap_or(default);
-    if kind != "constant" && min > max {
-        return Err(Error::Usage(format!("{least} of {min} is above {most} of {max}")));
+    if kind != "constant" {
+        in_order(least, min, most, max)?;
     }
     Ok(match kind {
         "constant" => Lengths::Constant(max),
@@ -361,6 +378,28 @@ fn lengths(
         "zipfian" => Lengths::zipfian(min, max),
         other => return Err(wrong(distribution, other, "constant, uniform or zipfian")),
     })
+}
+
+/// A least value is none above the most.
+fn in_order(least_name: &str, least: u64, most_name: &str, most: u64) -> Result<()> {
+    if least <= most {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{least_name} of {least} is above {most_name} of {most}")))
+}
+
+/// What would say nothing beside a property that is given is most likely meant.
+fn without(from: &Properties, given: &str, others: &[&str]) -> Result<()> {
+    let Some(other) = others.iter().find(|name| from.text(name).is_some()) else { return Ok(()) };
+    Err(Error::Usage(format!("property {other} says nothing where {given} is given: leave one of them out")))
+}
+
+/// What says nothing without another property.
+fn with(from: &Properties, needed: &str, given: &str) -> Result<()> {
+    match from.text(given) {
+        Some(_) => Err(Error::Usage(format!("property {given} needs {needed}"))),
+        None => Ok(()),
+    }
 }
 
 fn wrong(name: &str, value: &str, known: &str) -> Error {
@@ -408,7 +447,10 @@ mod tests {
         let wanted =
             workload("small", &["recordcount=5", "minvaluebytes=8", "durability=buffered", "target=1000"]);
         let small = wanted.unwrap();
-        assert_eq!((small.record_count, small.insert_count, small.key), (5, 5, KeyForm::Fixed(32)));
+        let key = KeyForm::Plain { least: 32, most: 32 };
+        assert_eq!((small.record_count, small.insert_count, small.key), (5, 5, key));
+        let drawn = workload("large", &["minkeybytes=16"]).unwrap();
+        assert_eq!(drawn.key, KeyForm::Plain { least: 16, most: 256 });
         assert_eq!(small.value, ValueForm::Plain { lengths: Lengths::Uniform(8, 512) });
         assert_eq!((small.durability, small.rate), (WriteDurability::Buffered, 1000.0));
         assert_eq!(small.setup, Setup::default());
@@ -438,6 +480,13 @@ mod tests {
             ("a", "requestdistribution=normal", "normal"),
             ("a", "insertorder=random", "insertorder"),
             ("a", "keybytes=8", "16 to 4096"),
+            ("small", "minkeybytes=15", "16 to 4096"),
+            ("small", "minkeybytes=33", "minkeybytes of 33 is above keybytes of 32"),
+            ("a", "minkeybytes=20", "needs keybytes"),
+            ("small", "insertorder=ordered", "says nothing where keybytes is given"),
+            ("small", "minvaluebytes=513", "minvaluebytes of 513 is above valuebytes of 512"),
+            ("a", "minvaluebytes=5", "needs valuebytes"),
+            ("small", "fieldcount=5", "fieldcount says nothing where valuebytes is given"),
             ("a", "batchsize=2", "plain values"),
             ("small", "batchsize=0", "1 to 1000"),
             ("small", "batchsize=1001", "1 to 1000"),

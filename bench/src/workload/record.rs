@@ -1,7 +1,7 @@
 //! Keys and values of records.
 //!
-//! Keys: YCSB's, `user` and a number (hashed with [`fnv64`], or as it is), or of a fixed length for plain
-//! key-value shapes. Values: *fields*, encoded as YCSB's RocksDB binding does (for each field the length
+//! Keys: YCSB's, `user` and a number (hashed with [`fnv64`], or as it is), or plain ones of one length or of
+//! lengths in a range. Values: *fields*, encoded as YCSB's RocksDB binding does (for each field the length
 //! of its name, the name, the length of its content, the content; lengths are four bytes, the highest
 //! first), or *plain* bytes that do not compress.
 //!
@@ -29,8 +29,14 @@ pub enum KeyForm {
         /// Digits at least.
         zero_padding: usize,
     },
-    /// A number in hexadecimal behind letters, this many bytes in all, at least 16.
-    Fixed(usize),
+    /// A number in hexadecimal behind letters. How many bytes that is in all, from `least` (16 or more) to
+    /// `most`, is drawn by the number's hash: a record has one key for ever.
+    Plain {
+        /// Bytes at least.
+        least: usize,
+        /// Bytes at most.
+        most: usize,
+    },
 }
 
 impl KeyForm {
@@ -42,7 +48,9 @@ impl KeyForm {
                 let number = if *hashed { fnv64(number) } else { number };
                 write!(key, "user{number:0zero_padding$}")
             }
-            Self::Fixed(bytes) => {
+            Self::Plain { least, most } => {
+                let lengths = (most - least + 1) as u64;
+                let bytes = if lengths > 1 { least + (fnv64(number) % lengths) as usize } else { *least };
                 key.resize(key.len() + bytes.saturating_sub(16), b'k');
                 write!(key, "{number:016x}")
             }
@@ -245,8 +253,23 @@ mod tests {
         };
         assert_eq!(key(KeyForm::Ycsb { hashed: true, zero_padding: 1 }, 0), "user6284781860667377211");
         assert_eq!(key(KeyForm::Ycsb { hashed: false, zero_padding: 12 }, 42), "user000000000042");
-        assert_eq!(key(KeyForm::Fixed(20), 255), "kkkk00000000000000ff");
-        assert_eq!(key(KeyForm::Fixed(16), 1).len(), 16);
+        assert_eq!(key(KeyForm::Plain { least: 20, most: 20 }, 255), "kkkk00000000000000ff");
+        assert_eq!(key(KeyForm::Plain { least: 16, most: 16 }, 1).len(), 16);
+    }
+
+    #[test]
+    fn plain_keys_have_every_length_alike_and_each_record_has_its_own() {
+        let form = KeyForm::Plain { least: 16, most: 25 };
+        let (mut counts, mut keys) = ([0; 10], std::collections::HashSet::new());
+        for number in 0..10_000 {
+            let (mut key, mut again) = (Vec::new(), Vec::new());
+            form.append(number, &mut key);
+            form.append(number, &mut again);
+            assert_eq!(key, again);
+            counts[key.len() - 16] += 1;
+            assert!(keys.insert(key), "{number}");
+        }
+        assert!(counts.iter().all(|count| (900..1100).contains(count)), "{counts:?}");
     }
 
     #[test]

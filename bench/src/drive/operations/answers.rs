@@ -7,6 +7,7 @@ use crate::drive::Phase;
 use crate::drive::shared::Ledger;
 use crate::drive::speech::{Answer, records};
 use crate::error::{Error, Result};
+use crate::load::{ADVICE_MS_MAX, PATIENCE};
 use crate::workload::Kind;
 use crate::workload::record::Stamp;
 
@@ -26,18 +27,27 @@ impl Operations {
     /// Takes the answer to the present request of a slot; a value is in `bytes`.
     ///
     /// # Errors
-    /// [`Error::Answer`]: nothing was asked.
+    /// [`Error::Answer`]: nothing was asked. [`Error::Overloaded`]: the target has refused everything for
+    /// [`PATIENCE`].
     pub(in crate::drive) fn answered(&mut self, index: usize, answer: &Answer, bytes: &[u8]) -> Result<Then> {
         let now_ns = self.now_ns;
         let slot = &mut self.slots[index];
         let Some(kind) = slot.kind else { return Err(Error::Answer("an answer to nothing".to_owned())) };
         let (since_due_ns, since_step_ns) =
             (now_ns.saturating_sub(slot.due_ns), now_ns.saturating_sub(slot.step_ns));
+        slot.in_flight = false;
+        if !matches!(answer, Answer::Refused { .. }) {
+            self.refused_since_ns = None;
+        }
         match answer {
-            Answer::Refused { retry_after_ms, .. } => {
+            Answer::Refused { retry_after_ms, message } => {
                 self.tally.refused(kind);
-                let rest_ms =
-                    (REST_MS << slot.refusals.min(8)).min(REST_MS_MAX).max(u64::from(*retry_after_ms));
+                let since_ns = *self.refused_since_ns.get_or_insert(now_ns);
+                if now_ns - since_ns >= PATIENCE.as_nanos() as u64 {
+                    return Err(Error::Overloaded { seconds: PATIENCE.as_secs(), message: message.clone() });
+                }
+                let advised_ms = u64::from(*retry_after_ms).min(ADVICE_MS_MAX);
+                let rest_ms = (REST_MS << slot.refusals.min(8)).min(REST_MS_MAX).max(advised_ms);
                 slot.refusals += 1;
                 let jitter_ns = self.random.below(rest_ms * 500_000);
                 self.rests.push(Reverse((now_ns + rest_ms * 1_000_000 + jitter_ns, index)));
@@ -88,6 +98,7 @@ impl Operations {
                 let form = &self.job.plan.workload.value;
                 form.append_updated(value, &mut self.random, stamp, &mut slot.value);
                 (slot.step, slot.step_ns, slot.refusals) = (Step::Put, now_ns, 0);
+                (slot.sent_ns, slot.in_flight) = (now_ns, true);
                 if kind == Kind::ReadModifyWrite && !self.is_late {
                     self.tally.ok(Kind::Read, since_due_ns);
                 }

@@ -91,9 +91,12 @@ struct Slot {
     number: u64,
     /// What it asks now.
     step: Step,
-    /// When it was due, and when its present request was first sent.
+    /// When it was due, when its present request was first sent, and when it was sent last.
     due_ns: u64,
     step_ns: u64,
+    sent_ns: u64,
+    /// Its present request has been sent and not been answered.
+    in_flight: bool,
     key: Vec<u8>,
     value: Vec<u8>,
     /// The records of a write of many.
@@ -157,6 +160,8 @@ pub(super) struct Operations {
     now_ns: u64,
     /// When the target was heard last, or nothing was to be heard.
     heard_ns: u64,
+    /// Since when every answer was a refusal.
+    refused_since_ns: Option<u64>,
     /// Processor time of the thread when it began.
     cpu: Duration,
 }
@@ -233,6 +238,7 @@ impl Operations {
             is_late: false,
             now_ns: 0,
             heard_ns: 0,
+            refused_since_ns: None,
             cpu: Duration::ZERO,
         }
     }
@@ -275,19 +281,25 @@ impl Operations {
     /// Whether the load is over: nothing is in flight any more, or it has taken too long to end.
     ///
     /// # Errors
-    /// [`Error::Silent`]: the target does not answer.
+    /// [`Error::Silent`], [`Error::Unanswered`]: the target does not answer.
     pub(super) fn is_over(&mut self) -> Result<bool> {
         let busy = self.slots.len() - self.free.len();
-        let is_drained =
-            busy == 0 || matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
-        if self.is_ended && is_drained {
+        let is_due = matches!(self.stage, Stage::Draining { until_ns } if self.now_ns >= until_ns);
+        if self.is_ended && (busy == 0 || is_due) {
             if signals::is_stopped() {
                 return Err(Error::Stopped);
             }
-            // Operations of which nothing is known would pass for verified.
-            let matters = self.job.phase != Phase::Run || self.job.plan.verify;
-            let unknown = busy > 0 && matters && !self.job.shared.is_stopped();
-            return if unknown { Err(Error::Silent(DRAIN_MAX.as_secs())) } else { Ok(true) };
+            if busy == 0 || self.job.shared.is_stopped() {
+                return Ok(true);
+            }
+            let operations = self.unanswered();
+            if operations > 0 {
+                return Err(Error::Unanswered { operations, seconds: DRAIN_MAX.as_secs() });
+            }
+            // What is left was refused, and asked again since. Where every record counts it is waited for.
+            if self.job.phase == Phase::Run && !self.job.plan.verify {
+                return Ok(true);
+            }
         }
         if busy == 0 || busy == self.rests.len() {
             self.heard();
@@ -295,6 +307,12 @@ impl Operations {
             return Err(Error::Silent(SILENCE_MAX.as_secs()));
         }
         Ok(false)
+    }
+
+    /// Requests that were sent before the load was over and have no answer.
+    fn unanswered(&self) -> usize {
+        let sent_by_ns = self.now_ns.saturating_sub(DRAIN_MAX.as_nanos() as u64);
+        self.slots.iter().filter(|slot| slot.in_flight && slot.sent_ns <= sent_by_ns).count()
     }
 
     fn silent_ns(&self) -> u64 {
@@ -308,6 +326,7 @@ impl Operations {
             return None;
         }
         self.rests.pop();
+        (self.slots[slot].sent_ns, self.slots[slot].in_flight) = (self.now_ns, true);
         Some(slot)
     }
 
@@ -491,7 +510,7 @@ impl Operations {
             Step::Get | Step::Delete => {}
         }
         let slot = &mut self.slots[index];
-        slot.step_ns = self.now_ns;
+        (slot.step_ns, slot.sent_ns, slot.in_flight) = (self.now_ns, self.now_ns, true);
         slot.floor = self.job.shared.ledger.as_ref().map_or(0, |ledger| ledger.floor(slot.number));
         true
     }
@@ -557,4 +576,105 @@ impl Operations {
 
 fn stamp(slot: &Slot) -> Option<Stamp> {
     (slot.version > 0).then_some(Stamp { number: slot.number, version: slot.version })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::speech::Answer;
+    use super::*;
+    use crate::workload::Workload;
+
+    /// One thread with two operations in flight, at a clock that only the test moves.
+    fn operations(phase: Phase, seconds: Option<u64>, verify: bool) -> Operations {
+        let plan = Plan {
+            workload: Workload::new("small", &[], &["recordcount=2".to_owned()]).unwrap(),
+            target: "redis://127.0.0.1:1".parse().unwrap(),
+            threads: 1,
+            connections: 1,
+            depth: 2,
+            rate: None,
+            seconds: seconds.map(Duration::from_secs),
+            warmup: Duration::ZERO,
+            verify,
+            seed: 1,
+            cpus: Vec::new(),
+            target_process: None,
+            progress: false,
+        };
+        let shared = Shared::new(plan.budget(phase), 1, 0, None);
+        let job = Job {
+            plan: Arc::new(plan),
+            phase,
+            shared: Arc::new(shared),
+            ready: Arc::new(Barrier::new(1)),
+            span: Arc::new(Span::new(None)),
+            seconds: channel().0,
+        };
+        let mut operations = Operations::new(job, 0, Part::whole());
+        operations.begin();
+        operations.now_ns = 0;
+        operations.tick();
+        operations
+    }
+
+    fn pass(operations: &mut Operations, seconds: u64) {
+        operations.now_ns += seconds * SECOND_NS;
+        operations.tick();
+    }
+
+    fn refused() -> Answer {
+        Answer::Refused { retry_after_ms: 3_600_000, message: "too much".to_owned() }
+    }
+
+    #[test]
+    fn a_run_that_leaves_operations_unanswered_has_failed() {
+        let mut operations = operations(Phase::Run, Some(5), false);
+        let slots = [operations.next().unwrap(), operations.next().unwrap()];
+        pass(&mut operations, 5);
+        operations.answered(slots[0], &Answer::Absent, &[]).unwrap();
+        operations.free(slots[0]);
+        pass(&mut operations, 9);
+        assert!(!operations.is_over().unwrap(), "it may still come");
+        pass(&mut operations, 1);
+        let error = operations.is_over().unwrap_err().to_string();
+        assert!(error.starts_with("1 operations had no answer 10 s after the load was over"), "{error}");
+    }
+
+    #[test]
+    fn what_rests_at_the_end_of_a_run_was_answered_and_counts_where_all_must_be_done() {
+        for (phase, verify, is_over) in
+            [(Phase::Run, false, true), (Phase::Run, true, false), (Phase::Load, false, false)]
+        {
+            let mut operations = operations(phase, Some(5), verify);
+            let slot = operations.next().unwrap();
+            assert_eq!(operations.answered(slot, &refused(), &[]).unwrap(), Then::Rests);
+            operations.is_ended = true;
+            pass(&mut operations, 5);
+            pass(&mut operations, 10);
+            assert_eq!(operations.is_over().unwrap(), is_over, "{phase:?} {verify}");
+            // It is believed to a bound, asked again, and has as long as any other to be answered.
+            assert_eq!(operations.rested(), Some(slot));
+            pass(&mut operations, 9);
+            assert_eq!(operations.is_over().unwrap(), is_over, "{phase:?} {verify}");
+        }
+    }
+
+    #[test]
+    fn refusals_alone_end_a_load() {
+        let mut operations = operations(Phase::Load, None, false);
+        let slots = [operations.next().unwrap(), operations.next().unwrap()];
+        // Long after it began: nothing was refused until now.
+        pass(&mut operations, 1000);
+        operations.answered(slots[0], &refused(), &[]).unwrap();
+        pass(&mut operations, 59);
+        operations.answered(slots[0], &refused(), &[]).unwrap();
+        operations.answered(slots[1], &Answer::Done, &[]).unwrap();
+        pass(&mut operations, 1);
+        operations.answered(slots[0], &refused(), &[]).unwrap();
+        pass(&mut operations, 60);
+        let error = operations.answered(slots[0], &refused(), &[]).unwrap_err().to_string();
+        assert_eq!(error, "the server refused everything for 60 s: too much");
+    }
 }
