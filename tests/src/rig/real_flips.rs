@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,11 @@ fn trial(template: &Template, seed: u64, counts: &mut Counts) {
     let rig = template.copy(&format!("flipped-{seed}"));
     let is_running = random.below(2) == 0;
     let server = is_running.then(|| rig.start());
-    let flip = flip(rig.data(), &mut random);
+    let flip = loop {
+        if let Some(flip) = flip(rig.data(), &mut random) {
+            break flip;
+        }
+    };
     counts.add("flips", 1);
     counts.add(&format!("flips in {}", flip.kind), 1);
     if let Some(server) = server {
@@ -62,8 +67,9 @@ fn trial(template: &Template, seed: u64, counts: &mut Counts) {
     fs::remove_dir_all(rig.data()).expect("a copy can be removed");
 }
 
-/// Flips a bit of a file of a kind that is chosen first: most files are of few kinds.
-fn flip(data: &Path, random: &mut Random) -> Flip {
+/// Flips a bit of a file of a kind that is chosen first: most files are of few kinds. None if a running server has
+/// removed the file meanwhile.
+fn flip(data: &Path, random: &mut Random) -> Option<Flip> {
     let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for file in files(data) {
         let name = file.file_name().and_then(|name| name.to_str()).expect("our names are text");
@@ -76,7 +82,7 @@ fn flip(data: &Path, random: &mut Random) -> Flip {
     let (kind, files) = kinds.into_iter().nth(chosen).expect("it is one of them");
     let file = &files[random.below(files.len() as u64) as usize];
     let path = data.join(file);
-    let content = fs::read(&path).expect("our files can be read");
+    let content = still_there(fs::read(&path))?;
     let used: Vec<usize> = (0..content.len()).filter(|at| content[*at] != 0).collect();
     let offset = if used.is_empty() || random.below(FRONT_EVERY) == 0 {
         random.below(FRONT_BYTES.min(content.len() as u64)) as usize
@@ -85,10 +91,17 @@ fn flip(data: &Path, random: &mut Random) -> Flip {
     };
     let bit = 1 << random.below(8);
     // In place: a server has it open.
-    let opened = OpenOptions::new().write(true).open(&path).expect("our files can be written");
+    let opened = still_there(OpenOptions::new().write(true).open(&path))?;
     opened.write_all_at(&[content[offset] ^ bit], offset as u64).expect("our files can be written");
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Flip { name, kind, what: format!("{} at byte {offset}, bit {bit:#x}", file.display()) }
+    Some(Flip { name, kind, what: format!("{} at byte {offset}, bit {bit:#x}", file.display()) })
+}
+
+fn still_there<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        result => Some(result.expect("our files can be read and written")),
+    }
 }
 
 fn check(client: &pinion_client::blocking::Client, template: &Template, flip: &Flip) -> u64 {

@@ -27,6 +27,10 @@ use super::trace::Step;
 /// Longest time that a piece of a stream or a connection attempt is on its way.
 pub(super) const LATENCY_NANOS_MAX: u64 = 200_000;
 
+/// Half of what comes to a receiver that may answer at once comes at multiples of this time: together with
+/// what others have sent, as a core finds it that was busy meanwhile.
+const ARRIVALS_NANOS: u64 = 100_000;
+
 /// Bounds of the receive window, in bytes; drawn for each pipe.
 const WINDOW_BYTES_MIN: u64 = 1 << 10;
 const WINDOW_BYTES_MAX: u64 = 1 << 15;
@@ -277,6 +281,10 @@ impl Pipe {
             state.delivering = true;
         }
         let mut latency = shared.below(LATENCY_NANOS_MAX) + shared.lateness_nanos();
+        if self.state.borrow().answerer.is_some() && shared.one_in(2) {
+            let now = shared.now().nanos();
+            latency = (now + latency).next_multiple_of(ARRIVALS_NANOS) - now;
+        }
         let faults = shared.link_faults.get();
         if shared.happens(faults.clog_one_in) {
             shared.fault("clog");
@@ -376,40 +384,62 @@ impl Pipe {
             let state = self.state.borrow();
             !state.chunks.is_empty() || state.end.is_some()
         };
-        if news && !self.answer(shared, waited) {
+        if news && !self.offer(shared, waited) {
             self.wake_receiver();
         }
         self.go_on(shared);
     }
 
-    /// Offers a chunk that has just come to whoever may answer it, if none waited; whether it was answered and
-    /// nothing else is new.
-    fn answer(self: &Rc<Self>, shared: &Rc<Shared>, waited: usize) -> bool {
-        let back = self.other.borrow().upgrade().filter(|back| waited == 0 && !back.is_sending());
-        let Some(back) = back else { return false };
+    /// Offers a chunk that has just come, if none waited before it, to whoever may answer it when all have come
+    /// that come together. Whether he will, and nothing else is new.
+    fn offer(self: &Rc<Self>, shared: &Rc<Shared>, waited: usize) -> bool {
+        let is_send_idle = self.other.borrow().upgrade().is_some_and(|back| !back.is_sending());
         let (handler, chunk) = {
             let mut state = self.state.borrow_mut();
-            let offered = state.armed == Armed::Stream && state.chunks.len() == 1;
+            let offered =
+                waited == 0 && is_send_idle && state.armed == Armed::Stream && state.chunks.len() == 1;
             let Some((process, handler)) = state.answerer.clone().filter(|_| offered) else { return false };
             if shared.scheduler.is_paused(process) {
                 return false;
             }
             (handler, state.chunks.pop_front().expect("it holds one"))
         };
-        let answer = if handler.arrived(&chunk) { handler.answer(&chunk) } else { Answer::Left };
+        let answers = handler.arrived(&chunk);
         let mut state = self.state.borrow_mut();
-        if answer == Answer::Left {
-            state.chunks.push_front(chunk);
-            return false;
-        }
-        state.cut_chunks(&mut shared.random.borrow_mut());
-        let more = !state.chunks.is_empty() || state.end.is_some();
+        state.chunks.push_front(chunk);
+        let more = state.end.is_some();
         drop(state);
+        if answers {
+            shared.links.offered.borrow_mut().push(Rc::clone(self));
+        }
+        answers && !more
+    }
+
+    /// Has the chunk that was offered answered, or lets the receiver have it.
+    pub(super) fn answer(self: &Rc<Self>, shared: &Rc<Shared>) {
+        let (handler, chunk) = {
+            let mut state = self.state.borrow_mut();
+            // The connection may have broken since.
+            let Some((_, handler)) = state.answerer.clone() else { return };
+            let Some(chunk) = state.chunks.pop_front() else { return };
+            (handler, chunk)
+        };
+        let answer = handler.answer(&chunk);
+        if answer == Answer::Left {
+            self.state.borrow_mut().chunks.push_front(chunk);
+            return self.wake_receiver();
+        }
         shared.note_content(Step::Receive, self.number, &chunk);
+        self.state.borrow_mut().cut_chunks(&mut shared.random.borrow_mut());
         if let Answer::Send(buffers) = answer {
+            let back = self.other.borrow().upgrade().expect("it is answered by who sends on it");
+            assert!(!back.is_sending(), "a send is in flight");
             back.start_send(shared, buffers);
         }
-        !more
+        if !self.state.borrow().chunks.is_empty() {
+            self.wake_receiver();
+        }
+        self.go_on(shared);
     }
 
     fn wake_both(&self) {
@@ -509,8 +539,10 @@ impl State {
             let there = self.window.len();
             let bytes = if self.whole {
                 there.min(WHOLE_CHUNK_BYTES_MAX)
+            } else if random.one_in(2) {
+                there.min(CHUNK_BYTES_MAX as usize)
             } else {
-                let bytes_max = if random.one_in(8) { 8 } else { CHUNK_BYTES_MAX };
+                let bytes_max = if random.one_in(4) { 8 } else { CHUNK_BYTES_MAX };
                 random.between(1, bytes_max.min(there as u64)) as usize
             };
             self.chunks.push_back(self.window.drain(..bytes).collect());

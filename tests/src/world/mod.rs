@@ -337,6 +337,11 @@ impl World {
         self.shared().whole_pieces.set(true);
     }
 
+    /// The most chunks that came together and were to be answered where they arrived.
+    pub fn answered_together_max(&self) -> usize {
+        self.shared().links.answered_together_max.get()
+    }
+
     /// Ends all faults of links: what waits in a hole and is still wanted passes, cuts are mended.
     pub fn heal_links(&self) {
         let shared = self.shared();

@@ -57,6 +57,10 @@ pub(super) struct Links {
     last_handoff: Cell<u64>,
     /// Handed off and not adopted yet.
     pub(super) parked: RefCell<BTreeMap<u64, Ends>>,
+    /// Pipes with a chunk that is to be answered when all have come that come together, and the most that ever
+    /// did.
+    pub(super) offered: RefCell<Vec<Rc<Pipe>>>,
+    pub(super) answered_together_max: Cell<usize>,
     /// Pipes that fell into a hole, for healing.
     pub(super) holes: RefCell<Vec<Weak<Pipe>>>,
     /// Hand-offs that were dropped. Shared with them; they may be on any thread.
@@ -226,8 +230,9 @@ impl Shared {
         }
     }
 
-    /// Does what is due now: events, and closing connections whose hand-off was dropped.
-    pub(super) fn settle(&self) {
+    /// Does what is due now: events, answers to chunks that came with them, and closing connections whose
+    /// hand-off was dropped.
+    pub(super) fn settle(self: &Rc<Self>) {
         while let Some(((_, number), event)) = self.scheduler.take_due(self.clock.get()) {
             if event.disk.as_ref().is_some_and(|disk| disk.is_stopped()) {
                 self.scheduler.hold(event);
@@ -236,6 +241,10 @@ impl Shared {
             self.note(Step::Event, number, 0);
             (event.action)();
         }
+        let offered = self.links.offered.take();
+        let together_max = self.links.answered_together_max.get().max(offered.len());
+        self.links.answered_together_max.set(together_max);
+        offered.iter().for_each(|pipe| pipe.answer(self));
         loop {
             let list = self.links.abandoned.lock().expect("nothing panics while it holds this list").pop();
             let Some(handoff) = list else { break };

@@ -136,7 +136,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(socket: SimSocket) -> Self {
+    pub(crate) fn new(socket: SimSocket) -> Self {
         let stream = ByteStream::new(socket);
         Self { stream, core: u16::MAX, shard_cores: Vec::new(), in_flight_max: 0, next_id: 1 }
     }

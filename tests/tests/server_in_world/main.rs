@@ -4,6 +4,7 @@
 mod client;
 mod deadlines;
 mod groups;
+mod lone_gets;
 mod namespaces;
 mod pressure;
 mod resp;
