@@ -12,7 +12,7 @@ use pinion_env::{Env, Listener, NodeEnv, Socket, TaskClass};
 use super::{ByteStream, LinkFaults, NodeConfig, NodeId, SimEnv, SimSocket, World};
 
 const PORT: u16 = 7600;
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 500;
 
 /// The byte at a place of the stream that every connection here carries.
 fn byte(place: usize) -> u8 {
