@@ -27,7 +27,7 @@ ROUNDS = 3
 PAIRS = 9
 SLOW_CLIENTS = 1_000
 SLOW_PERIOD_S = 1
-# Runs of ten seconds in which compaction may end what overwrites have left.
+# Runs in which compaction may end what overwrites have left.
 SETTLE_RUNS_MAX = 60
 KEY_BYTES, VALUE_BYTES = 32, 512
 RECORD_BYTES = KEY_BYTES + VALUE_BYTES
@@ -122,9 +122,9 @@ def put_bytes(report):
 
 
 def settle(seconds, *arguments):
-    """Reads until compaction has ended what writes have left: until then it shares the core."""
+    """Reads a little until compaction has ended what writes have left: until then it shares the core."""
     for _ in range(SETTLE_RUNS_MAX):
-        report = bench("run", *arguments, *READS, "--warmup", 0, "--seconds", seconds)
+        report = bench("run", *arguments, *READS, "--rate", 1000, "--warmup", 0, "--seconds", seconds)
         if counter(report, "storage.compaction_debt_bytes")[1] == 0:
             return
     note("compaction did not come to an end; what follows is measured beside it")
