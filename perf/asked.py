@@ -122,7 +122,8 @@ def put_bytes(report):
 
 
 def settle(seconds, *arguments):
-    """Reads a little until compaction has ended what writes have left: until then it shares the core."""
+    """Reads a little until compaction has ended what writes have left: until then it shares the core. Each run opens
+    the engine anew, and a job that is cut off begins anew, so runs must not be short."""
     for _ in range(SETTLE_RUNS_MAX):
         report = bench("run", *arguments, *READS, "--rate", 1000, "--warmup", 0, "--seconds", seconds)
         if counter(report, "storage.compaction_debt_bytes")[1] == 0:
@@ -236,7 +237,7 @@ def cores():
         for _ in range(ROUNDS):
             rates = []
             for side in (one_core, two_cores):
-                settle(1, *two_cores)
+                settle(10, *two_cores)
                 run = bench("run", *side, *mix, "-p", f"durability={durable}", "--warmup", 2, "--seconds", 5)
                 rates.append(run["ops_per_second"])
             one, two = rates
