@@ -35,7 +35,7 @@ impl Operations {
         let Some(kind) = slot.kind else { return Err(Error::Answer("an answer to nothing".to_owned())) };
         let (since_due_ns, since_step_ns) =
             (now_ns.saturating_sub(slot.due_ns), now_ns.saturating_sub(slot.step_ns));
-        slot.in_flight = false;
+        slot.sent_ns = None;
         if !matches!(answer, Answer::Refused { .. }) {
             self.refused_since_ns = None;
         }
@@ -98,7 +98,7 @@ impl Operations {
                 let form = &self.job.plan.workload.value;
                 form.append_updated(value, &mut self.random, stamp, &mut slot.value);
                 (slot.step, slot.step_ns, slot.refusals) = (Step::Put, now_ns, 0);
-                (slot.sent_ns, slot.in_flight) = (now_ns, true);
+                slot.sent_ns = Some(now_ns);
                 if kind == Kind::ReadModifyWrite && !self.is_late {
                     self.tally.ok(Kind::Read, since_due_ns);
                 }

@@ -91,12 +91,11 @@ struct Slot {
     number: u64,
     /// What it asks now.
     step: Step,
-    /// When it was due, when its present request was first sent, and when it was sent last.
+    /// When it was due, and when its present request was first sent.
     due_ns: u64,
     step_ns: u64,
-    sent_ns: u64,
-    /// Its present request has been sent and not been answered.
-    in_flight: bool,
+    /// When its present request was sent last; none when that has been answered.
+    sent_ns: Option<u64>,
     key: Vec<u8>,
     value: Vec<u8>,
     /// The records of a write of many.
@@ -312,7 +311,7 @@ impl Operations {
     /// Requests that were sent before the load was over and have no answer.
     fn unanswered(&self) -> usize {
         let sent_by_ns = self.now_ns.saturating_sub(DRAIN_MAX.as_nanos() as u64);
-        self.slots.iter().filter(|slot| slot.in_flight && slot.sent_ns <= sent_by_ns).count()
+        self.slots.iter().filter(|slot| slot.sent_ns.is_some_and(|sent_ns| sent_ns <= sent_by_ns)).count()
     }
 
     fn silent_ns(&self) -> u64 {
@@ -326,7 +325,7 @@ impl Operations {
             return None;
         }
         self.rests.pop();
-        (self.slots[slot].sent_ns, self.slots[slot].in_flight) = (self.now_ns, true);
+        self.slots[slot].sent_ns = Some(self.now_ns);
         Some(slot)
     }
 
@@ -510,7 +509,7 @@ impl Operations {
             Step::Get | Step::Delete => {}
         }
         let slot = &mut self.slots[index];
-        (slot.step_ns, slot.sent_ns, slot.in_flight) = (self.now_ns, self.now_ns, true);
+        (slot.step_ns, slot.sent_ns) = (self.now_ns, Some(self.now_ns));
         slot.floor = self.job.shared.ledger.as_ref().map_or(0, |ledger| ledger.floor(slot.number));
         true
     }
