@@ -14,6 +14,7 @@ mod output;
 pub mod peers;
 pub mod ratio;
 pub mod report;
+mod rests;
 pub mod roof;
 pub mod stall;
 pub mod workload;

@@ -15,13 +15,11 @@
 //! | `records` | keys and values by number, and the order of asking |
 //! | `script` | the frames of requests |
 //! | `talk` | one connection: requests in flight, right and wrong answers |
-//! | `rests` | requests that an overloaded server refused, until they are sent again |
 //! | `tally` | counts, latencies, the report |
 //! | `session` | preface and HELLO |
 
 mod kernel;
 mod records;
-mod rests;
 mod script;
 mod session;
 mod talk;
@@ -39,14 +37,13 @@ use pinion_protocol::Durability;
 use kernel::LANES_MAX;
 use records::Order;
 pub(crate) use records::{Random, Records};
-pub(crate) use rests::{ADVICE_MS_MAX, PATIENCE};
-use rests::{Resting, Rests};
 use script::Script;
 pub(crate) use session::{GREETING_MAX, greet};
-use talk::{Talk, Turn};
+use talk::{Resting, Talk, Turn};
 use tally::{Span, Tally};
 
 use crate::error::{Error, Result};
+use crate::rests::Rests;
 
 pub use records::{KEY_BYTES_MIN, VALUE_BYTES_MIN};
 pub use script::{FrameSizes, Work};
@@ -201,7 +198,7 @@ impl Load {
     /// are there. What is refused is asked again, but not after the time of a plan.
     fn drive(&mut self, script: &Script, mut order: Order, plan: Option<&Plan>) -> Result<Option<Report>> {
         let mut now_ns = self.now_ns();
-        let mut rests = Rests::new(plan.map_or(0, |plan| plan.seed), now_ns);
+        let mut rests = Rests::new(plan.map_or(0, |plan| plan.seed));
         let mut heard_ns = now_ns;
         for (lane, talk) in self.talks.iter_mut().enumerate() {
             let (order, tally, rests) = (&mut order, &mut self.tally, &mut rests);

@@ -13,10 +13,10 @@ use std::collections::VecDeque;
 use pinion_protocol::{ErrorCode, Frame, Frames, Outcome, Response, WriteOutcome};
 
 use super::records::Order;
-use super::rests::{Refusal, Resting, Rests};
 use super::script::{Script, Work};
 use super::tally::{Flaw, Tally};
 use crate::error::{Error, Result};
+use crate::rests::{Refusal, Rests};
 
 /// How a server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +53,19 @@ struct Slot {
     busy: bool,
 }
 
+/// A request that rests: where it belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Resting {
+    pub(crate) lane: usize,
+    pub(crate) slot: usize,
+}
+
 /// What all connections share while they are driven.
 pub(crate) struct Turn<'a> {
     pub(crate) script: &'a Script,
     pub(crate) order: &'a mut Order,
     pub(crate) tally: &'a mut Tally,
-    pub(crate) rests: &'a mut Rests,
+    pub(crate) rests: &'a mut Rests<Resting>,
     /// The connection that is driven.
     pub(crate) lane: usize,
     /// When the turn began: the end of the answers that it reads and the start of the requests that
@@ -139,7 +146,7 @@ impl Talk {
                     continue;
                 }
             }
-            turn.rests.progress(turn.now_ns);
+            turn.rests.progress();
             self.ask_in(index, turn, out);
         }
         Ok(())

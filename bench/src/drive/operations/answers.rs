@@ -1,19 +1,13 @@
 //! Answers to the requests of operations: counted, timed, and compared with what must be there.
 
-use std::cmp::Reverse;
-
 use super::{Operations, Step, Then, stamp};
 use crate::drive::Phase;
 use crate::drive::shared::Ledger;
 use crate::drive::speech::{Answer, records};
 use crate::error::{Error, Result};
-use crate::load::{ADVICE_MS_MAX, PATIENCE};
+use crate::rests::Refusal;
 use crate::workload::Kind;
 use crate::workload::record::Stamp;
-
-/// Rest of a refused request when the target does not say, in milliseconds; it doubles up to a bound.
-const REST_MS: u64 = 2;
-const REST_MS_MAX: u64 = 250;
 
 /// What has become of a write.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +21,8 @@ impl Operations {
     /// Takes the answer to the present request of a slot; a value is in `bytes`.
     ///
     /// # Errors
-    /// [`Error::Answer`]: nothing was asked. [`Error::Overloaded`]: the target has refused everything for
-    /// [`PATIENCE`].
+    /// [`Error::Answer`]: nothing was asked. [`Error::Overloaded`]: the target has refused everything for too
+    /// long, see [`Rests`](crate::rests::Rests).
     pub(in crate::drive) fn answered(&mut self, index: usize, answer: &Answer, bytes: &[u8]) -> Result<Then> {
         let now_ns = self.now_ns;
         let slot = &mut self.slots[index];
@@ -37,20 +31,14 @@ impl Operations {
             (now_ns.saturating_sub(slot.due_ns), now_ns.saturating_sub(slot.step_ns));
         slot.sent_ns = None;
         if !matches!(answer, Answer::Refused { .. }) {
-            self.refused_since_ns = None;
+            self.rests.progress();
         }
         match answer {
             Answer::Refused { retry_after_ms, message } => {
                 self.tally.refused(kind);
-                let since_ns = *self.refused_since_ns.get_or_insert(now_ns);
-                if now_ns - since_ns >= PATIENCE.as_nanos() as u64 {
-                    return Err(Error::Overloaded { seconds: PATIENCE.as_secs(), message: message.clone() });
-                }
-                let advised_ms = u64::from(*retry_after_ms).min(ADVICE_MS_MAX);
-                let rest_ms = (REST_MS << slot.refusals.min(8)).min(REST_MS_MAX).max(advised_ms);
-                slot.refusals += 1;
-                let jitter_ns = self.random.below(rest_ms * 500_000);
-                self.rests.push(Reverse((now_ns + rest_ms * 1_000_000 + jitter_ns, index)));
+                let refusal = Refusal { retry_after_ms: *retry_after_ms, message };
+                self.rests.refused(index, slot.refusals, refusal, now_ns)?;
+                slot.refusals = slot.refusals.saturating_add(1);
                 return Ok(Then::Rests);
             }
             Answer::Failed { is_unknown, message } => {

@@ -20,8 +20,7 @@
 
 mod answers;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::iter;
 use std::ops::Range;
 use std::sync::mpsc::Sender;
@@ -38,6 +37,7 @@ use super::target::Target;
 use super::{Phase, Plan, signals};
 use crate::error::{Error, Result};
 use crate::load::{Random, thread_cpu_time};
+use crate::rests::Rests;
 use crate::workload::draw::Chooser;
 use crate::workload::record::{Stamp, ValueForm};
 use crate::workload::{Kind, ScanOrder};
@@ -133,7 +133,7 @@ pub(super) struct Operations {
     /// By connection, then by depth.
     slots: Vec<Slot>,
     free: VecDeque<usize>,
-    rests: BinaryHeap<Reverse<(u64, usize)>>,
+    rests: Rests<usize>,
     /// Numbers that were taken from the budget and not used yet.
     numbers: Range<u64>,
     random: Random,
@@ -159,8 +159,6 @@ pub(super) struct Operations {
     now_ns: u64,
     /// When the target was heard last, or nothing was to be heard.
     heard_ns: u64,
-    /// Since when every answer was a refusal.
-    refused_since_ns: Option<u64>,
     /// Processor time of the thread when it began.
     cpu: Duration,
 }
@@ -220,7 +218,7 @@ impl Operations {
             part,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             free: (0..slots).collect(),
-            rests: BinaryHeap::new(),
+            rests: Rests::new(seed),
             numbers: 0..0,
             random: Random::new(seed),
             chooser,
@@ -237,7 +235,6 @@ impl Operations {
             is_late: false,
             now_ns: 0,
             heard_ns: 0,
-            refused_since_ns: None,
             cpu: Duration::ZERO,
         }
     }
@@ -320,11 +317,7 @@ impl Operations {
 
     /// A slot whose rest is over: it asks again.
     pub(super) fn rested(&mut self) -> Option<usize> {
-        let Reverse((due_ns, slot)) = *self.rests.peek()?;
-        if due_ns > self.now_ns {
-            return None;
-        }
-        self.rests.pop();
+        let slot = self.rests.take_due(self.now_ns)?;
         self.slots[slot].sent_ns = Some(self.now_ns);
         Some(slot)
     }
@@ -408,7 +401,7 @@ impl Operations {
 
     /// When there will be something to do, whatever the target does.
     pub(super) fn wake_ns(&self) -> u64 {
-        let rest = self.rests.peek().map_or(u64::MAX, |Reverse((due_ns, _))| *due_ns);
+        let rest = self.rests.next_due_ns().unwrap_or(u64::MAX);
         let due = if self.is_ended || self.due_step_ns.is_none() || self.free.is_empty() {
             u64::MAX
         } else {

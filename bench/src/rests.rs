@@ -1,7 +1,7 @@
-//! Requests that the server refused because it was overloaded, and when they are sent again.
+//! Requests that the target refused because it was overloaded, and when they are sent again.
 //!
 //! A refused request was not applied, so it may be repeated as it is. It rests for as long as the
-//! server says, longer with each refusal, and for a random time on top, so that requests that were
+//! target says, longer with each refusal, and for a random time on top, so that requests that were
 //! refused together do not come back together. Meanwhile its slot is taken: a load never has more
 //! requests than its connections times their depth, which bounds what can rest, too.
 //!
@@ -13,66 +13,60 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::records::Random;
 use crate::error::{Error, Result};
+use crate::load::Random;
 
 /// How long every answer may be a refusal.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest rest of what was refused again and again, in milliseconds, unless the server says
 /// more; a random half may come on top.
 const REST_MS_MAX: u64 = 250;
 /// The longest rest that a server is believed, in milliseconds.
-pub(crate) const ADVICE_MS_MAX: u64 = 10_000;
+const ADVICE_MS_MAX: u64 = 10_000;
 /// Refusals of one request after which its rests grow no more.
 const DOUBLINGS_MAX: u32 = 8;
 
-/// A request that rests: where it belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Resting {
-    pub(super) lane: usize,
-    pub(super) slot: usize,
-}
-
-/// What the server said when it refused.
+/// What the target said when it refused.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal<'a> {
+pub(crate) struct Refusal<'a> {
     /// 0 = not said.
-    pub(super) retry_after_ms: u32,
-    pub(super) message: &'a str,
+    pub(crate) retry_after_ms: u32,
+    pub(crate) message: &'a str,
 }
 
-/// All requests of a load that rest.
+/// All requests of a thread that rest; a `T` says where one belongs.
 #[derive(Debug)]
-pub(crate) struct Rests {
+pub(crate) struct Rests<T> {
     /// By the time when they are due, in nanoseconds.
-    due: BinaryHeap<Reverse<(u64, Resting)>>,
+    due: BinaryHeap<Reverse<(u64, T)>>,
     random: Random,
-    /// When an answer came last that was no refusal; at first the beginning.
-    progress_ns: u64,
+    /// Since when every answer was a refusal.
+    refused_since_ns: Option<u64>,
 }
 
-impl Rests {
-    pub(super) fn new(seed: u64, now_ns: u64) -> Self {
-        Self { due: BinaryHeap::new(), random: Random::new(seed), progress_ns: now_ns }
+impl<T: Copy + Ord> Rests<T> {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { due: BinaryHeap::new(), random: Random::new(seed), refused_since_ns: None }
     }
 
     /// An answer has come that was no refusal.
-    pub(super) const fn progress(&mut self, now_ns: u64) {
-        self.progress_ns = now_ns;
+    pub(crate) const fn progress(&mut self) {
+        self.refused_since_ns = None;
     }
 
     /// Lets a request rest that was refused `times` before.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] when there was no progress for [`PATIENCE`].
-    pub(super) fn refused(
+    /// [`Error::Overloaded`] when every answer has been a refusal for [`PATIENCE`].
+    pub(crate) fn refused(
         &mut self,
-        request: Resting,
+        request: T,
         times: u32,
         refusal: Refusal<'_>,
         now_ns: u64,
     ) -> Result<()> {
-        if Duration::from_nanos(now_ns - self.progress_ns) >= PATIENCE {
+        let since_ns = *self.refused_since_ns.get_or_insert(now_ns);
+        if Duration::from_nanos(now_ns - since_ns) >= PATIENCE {
             let message = refusal.message.to_owned();
             return Err(Error::Overloaded { seconds: PATIENCE.as_secs(), message });
         }
@@ -85,14 +79,19 @@ impl Rests {
     }
 
     /// When the next is due, in nanoseconds; `None` when nothing rests.
-    pub(super) fn next_due_ns(&self) -> Option<u64> {
+    pub(crate) fn next_due_ns(&self) -> Option<u64> {
         self.due.peek().map(|Reverse((due_ns, _))| *due_ns)
     }
 
     /// One that is due by now.
-    pub(super) fn take_due(&mut self, now_ns: u64) -> Option<Resting> {
+    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<T> {
         self.next_due_ns().filter(|due_ns| *due_ns <= now_ns)?;
         self.due.pop().map(|Reverse((_, request))| request)
+    }
+
+    /// How many rest.
+    pub(crate) fn len(&self) -> usize {
+        self.due.len()
     }
 }
 
@@ -107,14 +106,10 @@ mod tests {
         Refusal { retry_after_ms, message: "too much" }
     }
 
-    fn at(slot: usize) -> Resting {
-        Resting { lane: 3, slot }
-    }
-
     /// The rest in milliseconds of a request that was refused `times` before.
     fn rest_ms(times: u32, retry_after_ms: u32) -> u64 {
-        let mut rests = Rests::new(1, SECOND);
-        rests.refused(at(0), times, said(retry_after_ms), SECOND).unwrap();
+        let mut rests = Rests::new(1);
+        rests.refused(0, times, said(retry_after_ms), SECOND).unwrap();
         (rests.next_due_ns().unwrap() - SECOND) / MS
     }
 
@@ -130,25 +125,26 @@ mod tests {
 
     #[test]
     fn requests_come_back_when_they_are_due() {
-        let mut rests = Rests::new(1, 0);
+        let mut rests = Rests::new(1);
         assert_eq!((rests.next_due_ns(), rests.take_due(u64::MAX)), (None, None));
-        rests.refused(at(1), 0, said(100), 0).unwrap();
-        rests.refused(at(2), 0, said(10), 0).unwrap();
+        rests.refused(1, 0, said(100), 0).unwrap();
+        rests.refused(2, 0, said(10), 0).unwrap();
         assert_eq!(rests.take_due(10 * MS - 1), None);
-        assert_eq!(rests.take_due(15 * MS), Some(at(2)));
+        assert_eq!(rests.take_due(15 * MS), Some(2));
         assert_eq!(rests.take_due(15 * MS), None);
         assert!(rests.next_due_ns().unwrap() >= 100 * MS);
-        assert_eq!(rests.take_due(u64::MAX), Some(at(1)));
+        assert_eq!(rests.take_due(u64::MAX), Some(1));
         assert_eq!(rests.next_due_ns(), None);
     }
 
     #[test]
     fn patience_ends_when_nothing_but_refusals_came() {
-        let mut rests = Rests::new(1, 0);
-        rests.refused(at(0), 0, said(1), 59 * SECOND).unwrap();
-        rests.progress(59 * SECOND);
-        rests.refused(at(0), 1, said(1), 118 * SECOND).unwrap();
-        let error = rests.refused(at(0), 2, said(1), 119 * SECOND).unwrap_err();
+        let mut rests = Rests::new(1);
+        rests.refused(0, 0, said(1), 59 * SECOND).unwrap();
+        rests.progress();
+        rests.refused(0, 1, said(1), 118 * SECOND).unwrap();
+        rests.refused(0, 2, said(1), 177 * SECOND).unwrap();
+        let error = rests.refused(0, 3, said(1), 178 * SECOND).unwrap_err();
         assert_eq!(error.to_string(), "the server refused everything for 60 s: too much");
     }
 }
