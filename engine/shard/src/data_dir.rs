@@ -236,6 +236,34 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_can_be_opened() {
+        let copy = |name: &str| Path::new("/var/pinion").join(name);
+        let incarnation = |env: &TestEnv| open(env).unwrap().meta().incarnation;
+        // Before the sound copy is written, two temporary files found no space, and the damaged copy is whole.
+        for (damaged, sound, skip) in [("META", "META.2", 1), ("META.2", "META", 3)] {
+            let env = TestEnv::new(1);
+            open(&env).unwrap();
+            env.set_capacity(0);
+            let names = env.names("/var/pinion");
+            assert_eq!(incarnation(&env), 2);
+            assert_eq!(env.names("/var/pinion"), names);
+
+            env.flip(copy(damaged), 20, 1);
+            let crashed = env.fork();
+            crashed.fail(Op::Write, &format!("/{sound}"), skip, 1, io::ErrorKind::Other);
+            open(&crashed).unwrap_err();
+            crashed.heal();
+            crashed.crash();
+            crashed.flip(copy(sound), 20, 1);
+            assert_eq!(incarnation(&crashed), 4, "{sound}");
+            assert_eq!([incarnation(&env), incarnation(&env)], [3, 4]);
+
+            env.block_on(env.remove(&copy(damaged))).unwrap();
+            assert!(matches!(open(&env).unwrap_err(), Error::DiskFull));
+        }
+    }
+
+    #[test]
     fn a_missing_shard_is_damage() {
         let env = TestEnv::new(1);
         open(&env).unwrap();

@@ -2,18 +2,19 @@
 //!
 //! The copies are replaced through temporary files that are synced before either is renamed, so a crash
 //! leaves both whole, and a damaged one is replaced from the other. The copy with the greater
-//! incarnation wins. Bytes: `engine/FORMAT.md`.
+//! incarnation wins. A disk without space for that is no reason not to start: the copies are then
+//! overwritten where they stand, one after the other. Bytes: `engine/FORMAT.md`.
 
 use std::path::{Path, PathBuf};
 
-use pinion_env::Env;
+use pinion_env::{Env, page_round_up};
 
 use crate::codec::COUNTED_MAX;
 use crate::error::{Corruption, Error, Result};
 use crate::framing::HeaderKind;
 use crate::identity::{DatabaseId, Identity};
 use crate::key::{PARTITIONS_MAX, PARTITIONS_MIN};
-use crate::small_file::{read_whole, replace_copies};
+use crate::small_file::{overwrite_whole, read_whole, replace_copies};
 
 /// The two copies' names, in the order they are renamed.
 pub const META_NAMES: [&str; 2] = ["META", "META.2"];
@@ -151,9 +152,34 @@ impl Meta {
         Self::newest_of(copies)
     }
 
-    /// Replaces both copies.
+    /// Replaces both copies, also on a full disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::DiskFull`] if there is no space and one of the copies is missing or too short.
     pub(crate) async fn store<E: Env>(&self, env: &E, dir: &Path) -> Result<()> {
-        replace_copies(env, dir, META_NAMES, &self.encode()).await
+        match replace_copies(env, dir, META_NAMES, &self.encode()).await {
+            Err(Error::DiskFull) => self.overwrite(env, dir).await,
+            stored => stored,
+        }
+    }
+
+    /// Overwrites both copies. The better one stands until the worse is whole again.
+    async fn overwrite<E: Env>(&self, env: &E, dir: &Path) -> Result<()> {
+        let content = self.encode();
+        let mut copies = Vec::new();
+        for path in META_NAMES.map(|name| dir.join(name)) {
+            let bytes = match read_whole(env, &path, META_BYTES_MAX).await {
+                Ok(Some(bytes)) if bytes.len() >= page_round_up(content.len()) => bytes,
+                Ok(_) | Err(Error::Damaged(_)) => return Err(Error::DiskFull),
+                Err(error) => return Err(error),
+            };
+            copies.push((Self::decode(&bytes, &path).ok().map(|found| found.incarnation), path));
+        }
+        copies.sort();
+        for (_, path) in copies {
+            overwrite_whole(env, &path, &content).await?;
+        }
+        Ok(())
     }
 }
 

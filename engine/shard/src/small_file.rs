@@ -66,14 +66,15 @@ pub(crate) async fn replace_whole<E: Env>(env: &E, dir: &Path, name: &str, conte
         env.rename(&temporary_path(dir, name), &dir.join(name)).await?;
         env.sync_dir(dir).await
     };
-    replaced.await.map_err(|error| replace_error(dir, name, error))
+    replaced.await.map_err(|error| change_error(dir.join(name), error))
 }
 
 /// As [`replace_whole`], for a file that is kept in two copies: both contents are on the disk before the
 /// first name changes, so each copy is whole at every moment. Waits for the disk twice, not four times.
 ///
 /// # Errors
-/// As [`replace_whole`]; each copy has the old content then, or the new one.
+/// As [`replace_whole`]; each copy has the old content then, or the new one. Without space for both,
+/// nothing has changed and nothing is taken.
 pub(crate) async fn replace_copies<E: Env>(
     env: &E,
     dir: &Path,
@@ -83,13 +84,20 @@ pub(crate) async fn replace_copies<E: Env>(
     let [first, second] = names.map(|name| write_temporary(env, dir, name, content));
     let (first, second) = both(first, second).await;
     for (name, written) in names.into_iter().zip([first, second]) {
-        written.map_err(|error| replace_error(dir, name, error))?;
+        let Err(error) = written else { continue };
+        if is_no_space(&error) {
+            for name in names {
+                let path = temporary_path(dir, name);
+                remove_if_there(env, &path).await.map_err(|error| Error::io(path, error))?;
+            }
+        }
+        return Err(change_error(dir.join(name), error));
     }
     for name in names {
         let renamed = env.rename(&temporary_path(dir, name), &dir.join(name)).await;
-        renamed.map_err(|error| replace_error(dir, name, error))?;
+        renamed.map_err(|error| change_error(dir.join(name), error))?;
     }
-    env.sync_dir(dir).await.map_err(|error| replace_error(dir, names[0], error))
+    env.sync_dir(dir).await.map_err(|error| change_error(dir.join(names[0]), error))
 }
 
 fn temporary_path(dir: &Path, name: &str) -> PathBuf {
@@ -101,15 +109,34 @@ async fn write_temporary<E: Env>(env: &E, dir: &Path, name: &str, content: &[u8]
     let temporary = temporary_path(dir, name);
     remove_if_there(env, &temporary).await?;
     let file = env.open(&temporary, OpenMode::CreateNew).await?;
-    let bytes = page_round_up(content.len());
-    let mut buffer = AlignedBuf::zeroed(bytes);
-    buffer[..content.len()].copy_from_slice(content);
+    let (buffer, bytes) = in_pages(content);
     file.write(0, buffer, 0..bytes, WriteMode::Unsynced).await.0?;
     file.sync().await
 }
 
-fn replace_error(dir: &Path, name: &str, error: io::Error) -> Error {
-    if is_no_space(&error) { Error::DiskFull } else { Error::io(dir.join(name), error) }
+/// Makes `content` durable where the file's old content stands. It takes no space where overwriting takes
+/// none; a crash may leave neither the old content nor the new.
+///
+/// # Errors
+/// [`Error::DiskFull`] or [`Error::Io`]; the file's content is unknown then.
+pub(crate) async fn overwrite_whole<E: Env>(env: &E, path: &Path, content: &[u8]) -> Result<()> {
+    let overwritten = async {
+        let file = env.open(path, OpenMode::ReadWrite).await?;
+        let (buffer, bytes) = in_pages(content);
+        file.write(0, buffer, 0..bytes, WriteMode::Durable).await.0
+    };
+    overwritten.await.map_err(|error| change_error(path, error))
+}
+
+fn in_pages(content: &[u8]) -> (AlignedBuf, usize) {
+    let bytes = page_round_up(content.len());
+    let mut buffer = AlignedBuf::zeroed(bytes);
+    buffer[..content.len()].copy_from_slice(content);
+    (buffer, bytes)
+}
+
+fn change_error(path: impl Into<PathBuf>, error: io::Error) -> Error {
+    if is_no_space(&error) { Error::DiskFull } else { Error::io(path, error) }
 }
 
 /// Removes a file; it need not be there.

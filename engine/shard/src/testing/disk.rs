@@ -116,6 +116,7 @@ impl TestEnv {
     pub(crate) fn fork(&self) -> Self {
         let copy = Self::new(self.world.random.get());
         copy.world.block_bytes.set(self.world.block_bytes.get());
+        copy.world.capacity_bytes.set(self.world.capacity_bytes.get());
         copy.world.wall_offset_ms.set(self.world.wall_offset_ms.get());
         copy.world.now_ns.set(self.world.now_ns.get());
         let mut directories = copy.world.directories.borrow_mut();
