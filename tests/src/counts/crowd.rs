@@ -115,6 +115,7 @@ impl Member {
             let received = match self.stream.read(chunk) {
                 Ok(received) => received,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => panic!("the server does not answer: {error}"),
             };
             assert!(received > 0, "the server closed the connection");

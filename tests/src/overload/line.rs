@@ -59,7 +59,10 @@ impl Line {
         let mut frames = Frames::new(FRAME_BYTES_MAX_DEFAULT);
         let mut chunk = [0; 4096];
         let in_flight_max = loop {
-            let received = stream.read(&mut chunk).expect("the server answers HELLO");
+            let received = match stream.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                received => received.expect("the server answers HELLO"),
+            };
             assert!(received > 0, "the server closed the connection instead of answering HELLO");
             let mut rest = &chunk[..received];
             let Some(frame) = frames.next_frame(&mut rest).expect("the server sends frames") else {

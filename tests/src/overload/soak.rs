@@ -17,7 +17,7 @@ use pinion_client::blocking::Client;
 use pinion_client::{PutOptions, ScanRange, WriteBatch};
 
 use super::meter::{Held, files_in};
-use crate::process::{PATIENCE, Random, Rig, Server};
+use crate::process::{Random, Rig, Server, patient};
 use crate::trials::{Class, Counts, Trials};
 
 /// Samples of a run.
@@ -34,9 +34,6 @@ const VALUE_BYTES_MAX: u64 = 2_000;
 
 /// After so many calls a worker connects anew, and makes and drops a namespace.
 const CALLS_PER_CONNECTION: u64 = 400;
-
-/// How often a call is tried again after OVERLOADED: this load is meant to reach that.
-const RETRIES_MAX: u32 = 10_000;
 
 /// How long records live that expire.
 const TTL: Duration = Duration::from_millis(1_500);
@@ -185,9 +182,7 @@ impl Tally {
 fn work(address: &str, worker: u64, stop: &AtomicBool, tally: &Tally) {
     let mut random = Random::new(worker);
     for life in 0_u64.. {
-        let client = Client::builder().connect(address).deadline(PATIENCE).connect_timeout(PATIENCE);
-        let client = client.max_retries(RETRIES_MAX).retry_budget(RETRIES_MAX).build_blocking();
-        let client = client.expect("the server takes connections");
+        let client = patient(address).build_blocking().expect("the server takes connections");
         tally.connections.fetch_add(1, Ordering::Relaxed);
         for _ in 0..CALLS_PER_CONNECTION {
             if stop.load(Ordering::Relaxed) {

@@ -23,7 +23,7 @@ pub use binary::binary;
 pub(crate) use binary::{profile_directory, target_directory};
 pub use random::Random;
 pub use raw::{RawAnswer, RawConnection};
-pub use server::{Refused, Server, Starting};
+pub use server::{Refused, Server, Starting, patient};
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use pinion_client::Builder;
 use pinion_client::blocking::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -16,8 +17,22 @@ use super::PATIENCE;
 /// What the last line of the start-up begins with.
 const LISTENING: &str = "listening on ";
 
+/// How often a patient client tries a call again.
+const RETRIES_MAX: u32 = 10_000;
+
 /// How often a process is looked at that shall end.
 const LOOK_DELAY: Duration = Duration::from_millis(2);
+
+/// A client that tries again for as long as anything here is waited for: a machine that stands still, a disk that
+/// is slow to flush, and a server that says OVERLOADED are no failures, unless they last.
+pub fn patient(address: &str) -> Builder {
+    Client::builder()
+        .connect(address)
+        .deadline(PATIENCE)
+        .connect_timeout(PATIENCE)
+        .max_retries(RETRIES_MAX)
+        .retry_budget(RETRIES_MAX)
+}
 
 /// A process that has been started and may not listen yet. Dropping it kills it.
 #[derive(Debug)]
@@ -106,12 +121,12 @@ impl Server {
         self.process.child.id()
     }
 
-    /// A client with default settings.
+    /// A [`patient`] client.
     ///
     /// # Panics
     /// When the server does not answer.
     pub fn client(&self) -> Client {
-        Client::connect(self.address()).unwrap_or_else(|error| panic!("{error}; {}", self.process.log.text()))
+        self.connect(patient(self.address()))
     }
 
     /// A client that gives up soon once the server is gone.
@@ -119,7 +134,10 @@ impl Server {
     /// # Panics
     /// When the server does not answer.
     pub fn hasty_client(&self) -> Client {
-        let builder = Client::builder().connect(self.address()).max_retries(2).deadline(PATIENCE);
+        self.connect(patient(self.address()).max_retries(2))
+    }
+
+    fn connect(&self, builder: Builder) -> Client {
         builder.build_blocking().unwrap_or_else(|error| panic!("{error}; {}", self.process.log.text()))
     }
 

@@ -69,8 +69,11 @@ fn a_deleted_value_does_not_come_back_by_a_late_retry() {
 
 #[test]
 fn within_the_window_compaction_keeps_the_deletion() {
-    // The default window of a minute outlives the test.
-    let rig = Rig::with_shards(1).flag("partitions", "64").engine("sweep_interval_ms", 50);
+    // The window outlives the test.
+    let rig = Rig::with_shards(1)
+        .flag("partitions", "64")
+        .engine("retry_window_ms_max", 3_600_000)
+        .engine("sweep_interval_ms", 50);
     let server = rig.start();
     let client = server.client();
     let mut connection = RawConnection::connect(server.address());

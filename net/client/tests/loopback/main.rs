@@ -6,6 +6,7 @@ mod server;
 use std::future::Future;
 use std::io::Read;
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -215,14 +216,17 @@ fn no_server_is_an_error_at_once_and_a_mute_one_by_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mute = address.clone();
+    let (gone, is_gone) = mpsc::channel();
     thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
         drop(listener);
+        gone.send(()).unwrap();
         while socket.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
     });
     let builder = Client::builder().connect(mute).connect_timeout(Duration::from_millis(50));
     assert!(run(builder.build()).is_err());
-    // The listener is gone by now: the mute one took only one connection.
+    // The mute one took only one connection.
+    is_gone.recv().unwrap();
     let error = run(Client::connect(&address)).unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
     assert!(matches!(blocking::Client::connect(&address), Err(Error::Connect { .. })));

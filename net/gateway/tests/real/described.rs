@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pinion_gateway::{Config, Gateway};
-use pinion_tests::process::Rig;
 use serde_json::Value;
 
 use crate::http::Answer;
@@ -123,7 +122,7 @@ fn listed(document: &Value) -> BTreeMap<Operation, BTreeSet<String>> {
 #[test]
 fn the_description_and_the_gateway_agree() {
     let seen = Seen::default();
-    let site = Site::with(Rig::new(), |config| config.deadline = Duration::from_millis(500));
+    let site = Site::start();
     let at = site.address();
     let document = seen.ask(at, "GET", "/openapi.json", &[], b"").json();
     assert_references_resolve(&document, &document);
@@ -168,29 +167,26 @@ fn the_description_and_the_gateway_agree() {
     }
     seen.all_good(at);
 
-    // A node that hangs.
+    // A node that hangs, and a gateway that does not wait for it long.
+    let hasty = site.another(|config| config.deadline = Duration::from_millis(500));
     site.server.pause();
-    seen.all_good(at);
+    seen.all_good(hasty.address());
     for section in ["status", "slowlog", "hotkeys", "clients"] {
         // What was told just before is shown for a moment.
-        while seen.ask(at, "GET", &format!("/admin/v1/{section}"), &[], b"").status == 200 {
+        while seen.ask(hasty.address(), "GET", &format!("/admin/v1/{section}"), &[], b"").status == 200 {
             std::thread::sleep(crate::site::LOOK_DELAY);
         }
     }
     site.server.resume();
+    hasty.stop_and_wait();
 
     // A node that is not there, and a gateway that has no room for what is wide.
-    let mut config = Config::new("127.0.0.1:0".parse().unwrap(), "127.0.0.1:1");
-    let alone = Gateway::start(config.clone()).expect("a gateway");
+    let config = Config::new("127.0.0.1:0".parse().unwrap(), "127.0.0.1:1");
+    let alone = Gateway::start(config).expect("a gateway");
     seen.all_good(alone.address());
     seen.expect(alone.address(), 503, "GET", "/healthz", &[], b"");
     alone.stop_and_wait();
-    config.seeds = vec![site.server.address().to_owned()];
-    config.limits.wide_requests_max = 0;
-    let narrow = Gateway::start(config).expect("a gateway");
-    while send(narrow.address(), "GET", "/readyz", &[], b"").status != 200 {
-        std::thread::sleep(crate::site::LOOK_DELAY);
-    }
+    let narrow = site.another(|config| config.limits.wide_requests_max = 0);
     for (method, target) in [("GET", "/kv"), ("POST", "/kv:batch")] {
         seen.expect(narrow.address(), 429, method, target, &[NDJSON], GET_ITEM);
     }

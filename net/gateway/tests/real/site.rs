@@ -25,13 +25,12 @@ impl Site {
 
     pub(crate) fn with(rig: Rig, change: impl FnOnce(&mut Config)) -> Self {
         let server = rig.start();
-        let mut config = Config::new("127.0.0.1:0".parse().expect("an address"), server.address());
-        change(&mut config);
-        let site = Self { gateway: Gateway::start(config).expect("a gateway"), server, rig };
-        while site.get("/readyz").status != 200 {
-            thread::sleep(LOOK_DELAY);
-        }
-        site
+        Self { gateway: gateway(&server, change), server, rig }
+    }
+
+    /// Another gateway before the same server.
+    pub(crate) fn another(&self, change: impl FnOnce(&mut Config)) -> Gateway {
+        gateway(&self.server, change)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -55,6 +54,17 @@ impl Site {
         self.server.stop();
         drop(self.rig);
     }
+}
+
+/// A gateway that has found its node.
+fn gateway(server: &Server, change: impl FnOnce(&mut Config)) -> Gateway {
+    let mut config = Config::new("127.0.0.1:0".parse().expect("an address"), server.address());
+    change(&mut config);
+    let gateway = Gateway::start(config).expect("a gateway");
+    while send(gateway.address(), "GET", "/readyz", &[], b"").status != 200 {
+        thread::sleep(LOOK_DELAY);
+    }
+    gateway
 }
 
 /// One request over a connection of its own.

@@ -5,16 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use pinion_client::blocking::Client;
-
 use super::LOOK_DELAY;
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, patient};
 
 /// Calls that must have been answered for [`Bystander::goes_on`].
 const CALLS: u64 = 200;
-
-/// How often it asks again after OVERLOADED. It may be refused, but not for good.
-const RETRIES_MAX: u32 = 10_000;
 
 /// Bytes of its large values: more than a receive buffer, so that the server gathers them.
 const LARGE_BYTES: usize = 100 << 10;
@@ -31,14 +26,7 @@ impl Bystander {
     /// Starts one. It panics, and so the scene fails, when a call is not answered rightly.
     pub fn start(address: &str) -> Self {
         let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let client = Client::builder()
-            .connect(address)
-            .deadline(PATIENCE)
-            .connect_timeout(PATIENCE)
-            .max_retries(RETRIES_MAX)
-            .retry_budget(RETRIES_MAX)
-            .build_blocking();
-        let client = client.expect("the server takes its connections");
+        let client = patient(address).build_blocking().expect("the server takes its connections");
         let thread = thread::spawn({
             let (answered, stop) = (Arc::clone(&answered), Arc::clone(&stop));
             move || {

@@ -1,7 +1,7 @@
 //! Many connections: idle ones, storms of them, more than there may be, and one that asks for more
 //! than it may.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -134,7 +134,10 @@ fn knock(address: &str) -> Result<TcpStream, ErrorCode> {
     stream.write_all(&opening()).expect("the server reads");
     let (mut frames, mut chunk) = (Frames::new(FRAME_BYTES_MAX_DEFAULT), [0; 4096]);
     loop {
-        let received = stream.read(&mut chunk).expect("the server answers HELLO");
+        let received = match stream.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            received => received.expect("the server answers HELLO"),
+        };
         assert!(received > 0, "closed without an answer");
         let mut rest = &chunk[..received];
         let Some(frame) = frames.next_frame(&mut rest).expect("the server sends frames") else { continue };
@@ -170,13 +173,13 @@ pub(super) fn beyond_in_flight(counts: &mut Counts) {
         let requests_max = 2 * (limits::CONNECTION_REQUESTS_MAX + 2) + 1;
         assert!(requests <= requests_max, "{requests} requests are under way");
         if line.unsent() == 0 || requests == 0 || answered > 0 {
-            answered += line.answers();
+            answered += line.answers_or_refusals().answers;
         } else {
             // Full: as soon as nothing more goes out, reading must begin.
             let unsent = line.unsent();
             line.flush().expect("the connection lives");
             if line.unsent() == unsent {
-                answered += line.answers();
+                answered += line.answers_or_refusals().answers;
             }
         }
     }
