@@ -47,7 +47,7 @@ const LEAVING_WAIT: Duration = Duration::from_millis(20);
 
 /// Size of the disk, which is sparse.
 pub(super) const DISK_BYTES: u64 = 192 << 20;
-/// Sectors of a disk are of one of these sizes.
+/// Sectors of a disk are of one of these sizes, life by life.
 const SECTOR_BYTES: [u32; 2] = [512, 4096];
 
 /// A disk that can lose its power.
@@ -97,7 +97,7 @@ pub(super) fn run<D: CutDisk>(trials: &Trials) -> Counts {
 
 fn life<D: CutDisk>(seed: u64, counts: &mut Counts) {
     let mut random = Random::new(seed);
-    let sector_bytes = SECTOR_BYTES[random.below(2) as usize];
+    let sector_bytes = SECTOR_BYTES[(seed % 2) as usize];
     let mut disk = D::new(sector_bytes, &mut random).expect("a disk could be made a moment ago");
     let rig = Rig::new().on(disk.path().join("data"));
     let mut oracle = Oracle::new(random.next_u64());

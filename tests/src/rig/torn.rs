@@ -104,6 +104,7 @@ impl CutDisk for TornDisk {
         let fate = self.disk.cut(wait, random);
         counts.add("unsynced sectors", fate.waited);
         counts.add("unsynced sectors dropped", fate.dropped);
+        counts.add("cuts that dropped sectors", u64::from(fate.dropped > 0));
         counts.add("unsynced sectors stale", fate.stale);
         Ok(())
     }
