@@ -29,7 +29,13 @@ pub const TORN: Class = Class {
 
 fn run(trials: &Trials) -> Counts {
     match try_out() {
-        Ok(()) => cuts::run::<TornDisk>(trials),
+        Ok(()) => {
+            let counts = cuts::run::<TornDisk>(trials);
+            let (cuts, dropped) = (counts.get("cuts"), counts.get("unsynced sectors dropped"));
+            // Of a few cuts, all may fall where little waits.
+            assert!(cuts < TORN.full || dropped >= 5 * cuts, "{counts}");
+            counts
+        }
         Err(reason) => skip(trials.class, trials.count, &reason),
     }
 }
